@@ -1,0 +1,330 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/minigate/minigate/internal/testdeps"
+	"github.com/minigate/minigate/internal/wxsim"
+)
+
+func TestLogin(t *testing.T) {
+	store, _ := newFileStore(t)
+	e := newEnv(t, store)
+	token, s := e.mustLogin("ann")
+	want := User{appA, wxsim.OpenID(appA, "ann"), wxsim.UnionID("ann")}
+	if s.User != want {
+		t.Errorf("logged in as %+v, want %+v", s.User, want)
+	}
+	if again, _ := e.mustLogin("ann"); again == token {
+		t.Error("a sim: login must make a new session each time")
+	}
+	if got := e.wantVerify(token, ""); got.User != want {
+		t.Errorf("verified as %+v", got.User)
+	}
+	code := e.sim.NewCode(appB, "ann")
+	_, s, err := e.Login(t.Context(), appB, code)
+	if err != nil || s.User.AppID != appB || s.User.OpenID == want.OpenID || s.User.UnionID != want.UnionID {
+		t.Errorf("in the second app: %+v, %v", s, err)
+	}
+	_, _, err = e.Login(t.Context(), appB, code)
+	wantFault(t, err, "code_used")
+	_, _, err = e.Login(t.Context(), appA, e.sim.NewCode(appB, "ann"))
+	wantFault(t, err, "code_invalid")
+}
+
+func TestLoginRefusesSimCodes(t *testing.T) {
+	store, _ := newFileStore(t)
+	e := newEnv(t, store, func(o *Options) {
+		o.AllowSim = false
+		o.Transport = transportFunc(func(*http.Request) (*http.Response, error) {
+			t.Error("WeChat was asked about a sim: code")
+			return nil, errors.New("no")
+		})
+	})
+	_, _, err := e.Login(t.Context(), "", "sim:ann")
+	wantFault(t, err, "code_invalid")
+}
+
+// The session_key is stored, but only its own session can open it.
+func TestSessionKeyIsSealed(t *testing.T) {
+	store, _ := newFileStore(t)
+	e := newEnv(t, store)
+	_, a := e.mustLogin("ann")
+	_, b := e.mustLogin("ann")
+	r, err := store.Get(t.Context(), a.Fingerprint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key, err := e.sealer.open(a.Fingerprint, r.SealedKey); err != nil || len(key) != 24 {
+		t.Errorf("opened %d bytes, %v", len(key), err)
+	}
+	other, _ := newSealer([32]byte{2})
+	flipped := slices.Clone(r.SealedKey)
+	flipped[len(flipped)-1] ^= 1
+	for name, try := range map[string]func() (string, error){
+		"another session": func() (string, error) { return e.sealer.open(b.Fingerprint, r.SealedKey) },
+		"another key":     func() (string, error) { return other.open(a.Fingerprint, r.SealedKey) },
+		"a flipped bit":   func() (string, error) { return e.sealer.open(a.Fingerprint, flipped) },
+		"nothing":         func() (string, error) { return e.sealer.open(a.Fingerprint, nil) },
+		"no version":      func() (string, error) { return e.sealer.open(a.Fingerprint, r.SealedKey[1:]) },
+		"the version":     func() (string, error) { return e.sealer.open(a.Fingerprint, r.SealedKey[:1]) },
+	} {
+		if _, err := try(); !errors.Is(err, errSealBroken) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestSlidingExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &countingStore{Store: first(newFileStore(t))}
+		e := newEnv(t, store, func(o *Options) { o.Settings.Session.TTL = 10 * time.Hour })
+		token, s := e.mustLogin("ann")
+		for range 60 { // in use, for six lifetimes
+			time.Sleep(time.Hour)
+			e.wantVerify(token, "")
+		}
+		if n := store.touches.Load(); n != 60 {
+			t.Errorf("%d writes for 60 uses an hour apart", n)
+		}
+		for range 3600 { // the session is as good as new: no write for its hundredth part
+			time.Sleep(100 * time.Millisecond)
+			e.wantVerify(token, "")
+		}
+		if n := store.touches.Load(); n != 61 {
+			t.Errorf("%d writes for 6 minutes of steady use, want 1", n-60)
+		}
+		time.Sleep(10 * time.Hour)
+		e.wantVerify(token, "token_expired")
+		e.wantVerify(token[:len(token)-1], "token_invalid")
+		wantSessions(t, store, s.User.OpenID)
+	})
+}
+
+func first(s *FileStore, _ any) *FileStore { return s }
+
+func TestShortSessionsSlideToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEnv(t, first(newFileStore(t)), func(o *Options) { o.Settings.Session.TTL = time.Minute })
+		token, _ := e.mustLogin("ann")
+		for range 10 {
+			time.Sleep(40 * time.Second)
+			e.wantVerify(token, "")
+		}
+	})
+}
+
+func TestMaxPerUser(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEnv(t, first(newFileStore(t)), func(o *Options) { o.Settings.Session.MaxPerUser = 3 })
+		var ends []SessionEnd
+		e.OnEnd(func(end SessionEnd) { ends = append(ends, end) })
+		bob, _ := e.mustLogin("bob")
+		var tokens []string
+		for range 5 {
+			token, _ := e.mustLogin("ann")
+			e.wantVerify(token, "")
+			tokens = append(tokens, token)
+			time.Sleep(time.Millisecond)
+		}
+		for i, token := range tokens {
+			e.wantVerify(token, []string{"token_expired", "token_expired", "", "", ""}[i])
+		}
+		e.wantVerify(bob, "")
+		if len(ends) != 2 || ends[0].Reason != EndReplaced {
+			t.Errorf("ended %+v, want the two oldest as replaced", ends)
+		}
+	})
+}
+
+// countingStore counts and delays calls to a store.
+type countingStore struct {
+	Store
+	gets, touches atomic.Int64
+	onGet         func()
+}
+
+func (c *countingStore) Get(ctx context.Context, fp Fingerprint) (*Record, error) {
+	c.gets.Add(1)
+	r, err := c.Store.Get(ctx, fp)
+	if c.onGet != nil {
+		c.onGet()
+	}
+	if ctx.Err() != nil { // as a store over the network would notice
+		return nil, ctx.Err()
+	}
+	return r, err
+}
+
+func (c *countingStore) Touch(ctx context.Context, s *Session, expires time.Time) error {
+	c.touches.Add(1)
+	return c.Store.Touch(ctx, s, expires)
+}
+
+func TestVerifyCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &countingStore{Store: first(newFileStore(t))}
+		e := newEnv(t, store)
+		token, _ := e.mustLogin("ann")
+		for range 100 {
+			e.wantVerify(token, "")
+		}
+		if n := store.gets.Load(); n != 1 {
+			t.Errorf("100 looks at one token asked the store %d times", n)
+		}
+		time.Sleep(3 * time.Second)
+		e.wantVerify(token, "")
+		if n := store.gets.Load(); n != 2 {
+			t.Errorf("after verify_cache the store was asked %d times in all, want 2", n)
+		}
+	})
+}
+
+func TestVerifySingleFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &countingStore{Store: first(newFileStore(t)), onGet: func() { time.Sleep(time.Second) }}
+		e := newEnv(t, store)
+		token, _ := e.mustLogin("ann")
+		impatient, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		var all sync.WaitGroup
+		all.Go(func() { _, _ = e.Verify(impatient, token) }) // leads, and gives up
+		synctest.Wait()
+		for range 50 {
+			all.Go(func() { e.wantVerify(token, "") })
+		}
+		all.Wait()
+		if n := store.gets.Load(); n != 1 {
+			t.Errorf("51 looks at the same moment asked the store %d times", n)
+		}
+	})
+}
+
+// A session that ends while the store is being asked about it must not be
+// remembered from the answer that was on its way.
+func TestEndDuringLookup(t *testing.T) {
+	store := &countingStore{Store: first(newFileStore(t))}
+	e := newEnv(t, store)
+	token, s := e.mustLogin("ann")
+	store.onGet = func() {
+		store.onGet = nil
+		if _, err := e.Revoke(t.Context(), s.User.OpenID); err != nil {
+			t.Error(err)
+		}
+	}
+	e.wantVerify(token, "") // asked before it ended
+	e.wantVerify(token, "token_expired")
+}
+
+func TestLogout(t *testing.T) {
+	e := newEnv(t, first(newFileStore(t)))
+	var ends []SessionEnd
+	e.OnEnd(func(end SessionEnd) { ends = append(ends, end) })
+	token, s := e.mustLogin("ann")
+	other, _ := e.mustLogin("ann")
+	e.wantVerify(token, "") // now it is remembered
+	for range 2 {
+		if err := e.Logout(t.Context(), token); err != nil {
+			t.Error(err)
+		}
+		e.wantVerify(token, "token_expired")
+	}
+	if want := []SessionEnd{{s.Fingerprint, s.User, EndLogout}}; !slices.Equal(ends, want) {
+		t.Errorf("ended %+v, want %+v", ends, want)
+	}
+	e.wantVerify(other, "")
+	wantFault(t, e.Logout(t.Context(), "mg_"), "token_invalid")
+}
+
+// Two nodes over one Redis: what one ends the other forgets at once, although
+// it remembers sessions for a minute.
+func TestRevocationAcrossNodes(t *testing.T) {
+	addr := testdeps.Redis(t)
+	node := func() (*env, <-chan SessionEnd) {
+		store := NewRedisStore(newRedisClient(t, addr), "test")
+		e := newEnv(t, store, func(o *Options) { o.Settings.Session.VerifyCache = time.Minute })
+		ends := make(chan SessionEnd, 16)
+		e.OnEnd(func(end SessionEnd) { ends <- end })
+		run(t, e.Run)
+		return e, ends
+	}
+	here, hereEnds := node()
+	there, thereEnds := node()
+	awaitListeners(t, here.store.(*RedisStore), 2)
+
+	token, s := here.mustLogin("ann")
+	second, _ := here.mustLogin("ann")
+	for _, tok := range []string{token, second} {
+		here.wantVerify(tok, "")
+		there.wantVerify(tok, "")
+	}
+	if err := here.Logout(t.Context(), token); err != nil {
+		t.Fatal(err)
+	}
+	want := SessionEnd{s.Fingerprint, s.User, EndLogout}
+	if a, b := <-hereEnds, <-thereEnds; a != want || b != want {
+		t.Errorf("heard %+v here and %+v there", a, b)
+	}
+	here.wantVerify(token, "token_expired")
+	there.wantVerify(token, "token_expired")
+	there.wantVerify(second, "")
+
+	if n, err := there.Revoke(t.Context(), s.User.OpenID); n != 1 || err != nil {
+		t.Errorf("revoked %d, %v", n, err)
+	}
+	<-hereEnds
+	here.wantVerify(second, "token_expired")
+}
+
+func TestRedisAwayAndBack(t *testing.T) {
+	server := testdeps.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always")
+	e := newEnv(t, NewRedisStore(newRedisClient(t, server.Addr), "test"), func(o *Options) { o.Settings.Session.VerifyCache = 0 })
+	run(t, e.Run)
+	token, _ := e.mustLogin("ann")
+	server.Kill()
+	e.wantVerify(token, "sessions_unavailable")
+	_, _, err := e.Login(t.Context(), "", "sim:ann")
+	wantFault(t, err, "sessions_unavailable")
+	wantFault(t, e.Logout(t.Context(), token), "sessions_unavailable")
+	wantFault(t, e.Ping(t.Context()), "sessions_unavailable")
+	server.Restart()
+	e.wantVerify(token, "")
+}
+
+func TestNewRefusesBrokenOptions(t *testing.T) {
+	if _, err := New(Options{}); err == nil {
+		t.Error("a service without a mini-program was made")
+	}
+	if _, err := New(Options{Settings: Settings{WeChat: WeChatSettings{BaseURL: "://"}}}); err == nil || strings.Contains(err.Error(), "mini-program") {
+		t.Errorf("a bad base URL answers %v", err)
+	}
+}
+
+func TestRecentIsBounded(t *testing.T) {
+	r := newRecent[int, int](10)
+	for i := range 1000 {
+		r.put(i, i)
+		if _, ok := r.get(0); !ok && i < 900 {
+			t.Fatalf("what is in use was forgotten after %d others", i)
+		}
+	}
+	if n := len(r.young) + len(r.old); n > 10 {
+		t.Errorf("%d entries remembered, at most 10 allowed", n)
+	}
+	if _, ok := r.get(500); ok {
+		t.Error("what nobody used is still remembered")
+	}
+	r.remove(0)
+	if _, ok := r.get(0); ok {
+		t.Error("a removed entry is still remembered")
+	}
+}

@@ -1,0 +1,165 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/minigate/minigate/internal/testdeps"
+)
+
+// listener is a store of another node that has subscribed.
+func listener(t *testing.T, addr string) (*RedisStore, <-chan SessionEnd) {
+	t.Helper()
+	s, ends := NewRedisStore(newRedisClient(t, addr), "test"), make(chan SessionEnd, 16)
+	run(t, func(ctx context.Context) error { return s.Run(ctx, func(e SessionEnd) { ends <- e }) })
+	return s, ends
+}
+
+// awaitListeners waits until Redis has n subscribers.
+func awaitListeners(t *testing.T, s *RedisStore, n int64) {
+	t.Helper()
+	for {
+		counts, err := s.client.PubSubNumSub(t.Context(), s.endedChannel()).Result()
+		if err == nil && counts[s.endedChannel()] == n {
+			return
+		}
+		if t.Context().Err() != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestRedisStoreTellsOtherNodes(t *testing.T) {
+	server := testdeps.StartRedis(t)
+	here, hereEnds := listener(t, server.Addr)
+	_, thereEnds := listener(t, server.Addr)
+	end := func() SessionEnd {
+		r := mustPut(t, here, newRecord("ann", time.Hour))
+		end := SessionEnd{r.Fingerprint, r.User, EndLogout}
+		if err := here.Delete(t.Context(), end); err != nil {
+			t.Fatal(err)
+		}
+		return end
+	}
+
+	awaitListeners(t, here, 2)
+	if want, got := end(), <-thereEnds; got != want {
+		t.Errorf("the other node heard %+v, want %+v", got, want)
+	}
+	r := mustPut(t, here, newRecord("ann", time.Hour))
+	if _, err := here.DeleteByUser(t.Context(), "ann", EndRevoked); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-thereEnds; got.Fingerprint != r.Fingerprint || got.Reason != EndRevoked {
+		t.Errorf("the other node heard %+v", got)
+	}
+
+	server.Kill()
+	server.Restart()
+	awaitListeners(t, here, 2) // both came back by themselves
+	if want, got := end(), <-thereEnds; got != want {
+		t.Errorf("after a restart the other node heard %+v, want %+v", got, want)
+	}
+	if len(hereEnds) > 0 {
+		t.Errorf("a node heard its own: %+v", <-hereEnds)
+	}
+}
+
+func TestRedisStoreIgnoresNonsense(t *testing.T) {
+	s, ends := listener(t, testdeps.Redis(t))
+	awaitListeners(t, s, 1)
+	for _, payload := range []string{"", "{", `[]`, `{"session":"short"}`, `{}`} {
+		if err := s.client.Publish(t.Context(), s.endedChannel(), payload).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := newRecord("ann", time.Hour)
+	other := NewRedisStore(s.client, "test")
+	if err := other.Delete(t.Context(), SessionEnd{r.Fingerprint, r.User, EndLogout}); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-ends; got.Fingerprint != r.Fingerprint {
+		t.Errorf("heard %+v", got)
+	}
+}
+
+// Every key must have a TTL that is neither shorter nor much longer than what
+// it is for.
+func TestRedisStoreLeaksNothing(t *testing.T) {
+	s := newRedisStore(t)
+	ctx := t.Context()
+	mustPut(t, s, newRecord("ann", 2*time.Hour))
+	short := mustPut(t, s, newRecord("ann", time.Minute)) // must not shorten the list's life
+	if err := s.Touch(ctx, &short.Session, time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		last := mustPut(t, s, newRecord("bob", 2*time.Millisecond))
+		for err := error(nil); !errors.Is(err, ErrNoSession); _, err = s.Get(ctx, last.Fingerprint) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	mustPut(t, s, newRecord("bob", time.Hour))
+	for key, want := range map[string]time.Duration{
+		s.userKey("ann"): 2 * time.Hour, s.userKey("bob"): time.Hour, s.sessionKey(short.Fingerprint): time.Hour,
+	} {
+		if ttl := s.client.PTTL(ctx, key).Val(); ttl > want || ttl < want-time.Minute {
+			t.Errorf("%s lives %v, want %v", key, ttl, want)
+		}
+	}
+	if n := s.client.ZCard(ctx, s.userKey("bob")).Val(); n != 1 {
+		t.Errorf("bob's list holds %d entries of expired sessions", n-1)
+	}
+	keys, err := s.client.Keys(ctx, "*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys {
+		if ttl := s.client.PTTL(ctx, key).Val(); ttl < 0 && s.client.Exists(ctx, key).Val() == 1 {
+			t.Errorf("%s never expires", key)
+		}
+	}
+}
+
+func TestRedisStoreDamagedRecord(t *testing.T) {
+	s := newRedisStore(t)
+	r := mustPut(t, s, newRecord("ann", time.Hour))
+	s.client.Set(t.Context(), s.sessionKey(r.Fingerprint), "not JSON", time.Hour)
+	_, err := s.Get(t.Context(), r.Fingerprint)
+	wantFault(t, err, "token_expired")
+	s.client.Set(t.Context(), s.sessionKey(r.Fingerprint), "{}", 0) // and without a TTL
+	_, err = s.Get(t.Context(), r.Fingerprint)
+	wantFault(t, err, "token_expired")
+	wantSessions(t, s, "ann")
+}
+
+// A subscription without news is pinged and, as long as that is answered, kept.
+func TestRedisStoreQuietSubscription(t *testing.T) {
+	s := newRedisStore(t)
+	s.quiet = 5 * time.Millisecond
+	ends := make(chan SessionEnd, 1)
+	run(t, func(ctx context.Context) error { return s.Run(ctx, func(e SessionEnd) { ends <- e }) })
+	awaitListeners(t, s, 1)
+	pings := regexp.MustCompile(`cmdstat_ping:calls=(\d+)`)
+	for done := false; !done; {
+		m := pings.FindStringSubmatch(s.client.Info(t.Context(), "commandstats").Val())
+		done = m != nil && len(m[1]) > 1 // ten or more
+	}
+	m := regexp.MustCompile(`cmdstat_subscribe:calls=1,`)
+	if !m.MatchString(s.client.Info(t.Context(), "commandstats").Val()) {
+		t.Error("a quiet subscription was made anew although its pings are answered")
+	}
+	r := newRecord("ann", time.Hour)
+	other := NewRedisStore(s.client, "test")
+	if err := other.Delete(t.Context(), SessionEnd{r.Fingerprint, r.User, EndLogout}); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-ends; got.Fingerprint != r.Fingerprint {
+		t.Errorf("heard %+v", got)
+	}
+}

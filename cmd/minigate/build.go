@@ -1,0 +1,243 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/minigate/minigate/auth"
+	"github.com/minigate/minigate/gateway"
+	"github.com/minigate/minigate/gateway/engine"
+	"github.com/minigate/minigate/gateway/proxy"
+	"github.com/minigate/minigate/gateway/serverapi"
+	"github.com/minigate/minigate/internal/apikey"
+	"github.com/minigate/minigate/internal/health"
+	"github.com/minigate/minigate/internal/redisclient"
+	"github.com/minigate/minigate/internal/rest"
+	"github.com/minigate/minigate/internal/tlsfiles"
+	"github.com/minigate/minigate/transfer"
+	"github.com/minigate/minigate/web"
+)
+
+// build makes every part of a node and connects them. Nothing runs yet, and
+// nothing that is away is an error.
+func build(cfg *Config, m mode) (_ *server, err error) {
+	s := &server{cfg: cfg, registry: prometheus.NewRegistry(), health: health.New()}
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.health.Metrics = health.NewMetrics(s.registry)
+	if s.stores, err = openStores(cfg); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.stores.close()
+		}
+	}()
+	if err := s.buildParts(m); err != nil {
+		return nil, err
+	}
+	if err := s.buildListeners(m); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *server) buildParts(m mode) (err error) {
+	cfg := s.cfg
+	key, err := sealingKey(cfg)
+	if err != nil {
+		return err
+	}
+	s.auth, err = auth.New(auth.Options{
+		Settings: auth.Settings{WeChat: cfg.WeChat, Session: cfg.Session},
+		Store:    s.stores.sessions, SealKey: key, AllowSim: m.dev, Metrics: auth.NewMetrics(s.registry),
+	})
+	if err != nil {
+		return err
+	}
+	s.hub = gateway.New(gateway.Options{
+		Settings: cfg.gateway(), Engine: s.stores.engine(s.registry), Verify: s.auth.Verify,
+		Metrics: gateway.NewMetrics(s.registry), Node: thisNode(cfg),
+	})
+	s.auth.OnEnd(func(end auth.SessionEnd) {
+		d := gateway.DisconnectForced
+		s.hub.EndSession(end.Fingerprint, d.Code, d.Reason)
+	})
+	s.proxy, err = proxy.New(cfg.Proxy, proxy.Options{
+		Verify: s.verify, Reserved: reservedPaths, Metrics: proxy.NewMetrics(s.registry),
+		Health: func(string, error) {}, // s.watch has the same news and tells everybody
+	})
+	if err != nil {
+		return err
+	}
+	if s.stores.files, err = transfer.OpenStore(cfg.Files, filepath.Join(cfg.Data, "files")); err != nil {
+		return err
+	}
+	s.files = transfer.New(transfer.Options{
+		Settings: cfg.Files, Store: s.stores.files, Ledger: s.stores.ledger, Metrics: transfer.NewMetrics(s.registry),
+	})
+	s.watch()
+	return nil
+}
+
+// verify finds out whose request it is.
+func (s *server) verify(r *http.Request) (*auth.Session, error) {
+	token, err := auth.BearerToken(r)
+	if err != nil {
+		return nil, err
+	}
+	return s.auth.Verify(r.Context(), token)
+}
+
+// watch names what this node depends on.
+func (s *server) watch() {
+	if s.stores.redis != nil {
+		s.health.Watch("redis", true, s.auth.Ping)
+	}
+	s.health.Watch("storage", false, s.stores.files.Ping)
+	for _, u := range s.proxy.Upstreams() {
+		s.health.Watch("backend "+u.Name, false, u.Check)
+	}
+}
+
+func (s *server) buildListeners(m mode) (err error) {
+	cfg := s.cfg
+	if s.keys, err = apikey.New(cfg.API.Keys, m.dev); err != nil {
+		return err
+	}
+	s.api = serverapi.New(s.hub, s.keys, cfg.API, serverapi.NewMetrics(s.registry))
+	s.console = web.New(web.Options{
+		Gatherer: s.registry, Health: s.health.Snapshot, Nodes: s.hub.Info, Connections: s.hub.Connections,
+		Kick: s.kick, Keys: s.keys, Open: m.dev, Version: versionText(),
+	})
+	public, err := s.publicRoutes()
+	if err != nil {
+		return err
+	}
+	edge := rest.Edge{TrustedProxies: cfg.trusted(), AccessLog: cfg.Log.Access}
+	s.public = newHTTPServer(edge.Wrap(cfg.CORS.Wrap(rest.RefuseOddPaths(public))))
+	if cfg.TLS.CertFile != "" {
+		if s.certs, err = tlsfiles.Load(cfg.TLS.CertFile, cfg.TLS.KeyFile); err != nil {
+			return err
+		}
+		s.public.TLSConfig = s.certs.Config()
+	}
+	s.ops = newHTTPServer(rest.Edge{}.Wrap(knownHost(cfg.Ops.Hosts, s.opsRoutes())))
+	return nil
+}
+
+// newHTTPServer bounds what a peer can hold: headers in size and time, idle
+// connections in time. Bodies have deadlines where they are read.
+func newHTTPServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug), // handshake noise from the internet
+	}
+}
+
+func thisNode(cfg *Config) engine.Node {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "node"
+	}
+	return engine.Node{UID: rand.Text(), Name: host + " " + cfg.Listen, Version: versionText(), Started: time.Now()}
+}
+
+// stores are what a node keeps: in files of its own, or in Redis.
+type stores struct {
+	db    *bolt.DB           // nil with Redis
+	redis redisclient.Client // nil alone
+	files transfer.Store
+
+	prefix   string
+	sessions auth.Store
+	ledger   transfer.Ledger
+}
+
+func openStores(cfg *Config) (*stores, error) {
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return nil, fmt.Errorf("data: %w", err)
+	}
+	st := &stores{prefix: cfg.Redis.Prefix}
+	if cfg.Redis.On() {
+		st.redis = redisclient.Open(cfg.Redis)
+		st.sessions = auth.NewRedisStore(st.redis, st.prefix)
+		st.ledger = transfer.NewRedisLedger(st.redis, st.prefix)
+		return st, nil
+	}
+	db, err := bolt.Open(filepath.Join(cfg.Data, "minigate.db"), 0o600, &bolt.Options{Timeout: time.Second})
+	if errors.Is(err, bolt.ErrTimeout) {
+		return nil, fmt.Errorf("data: another minigate is using %s", cfg.Data)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("data: %w", err)
+	}
+	st.db = db
+	if st.sessions, err = auth.NewFileStore(db); err == nil {
+		st.ledger, err = transfer.NewFileLedger(db)
+	}
+	if err != nil {
+		_ = db.Close()
+		return nil, fmt.Errorf("data: %w", err)
+	}
+	return st, nil
+}
+
+func (st *stores) engine(reg prometheus.Registerer) engine.Engine {
+	if st.redis == nil {
+		return engine.NewMemory()
+	}
+	return engine.NewRedis(engine.RedisOptions{Client: st.redis, Prefix: st.prefix, Metrics: engine.NewMetrics(reg)})
+}
+
+func (st *stores) close() {
+	var errs []error
+	if st.files != nil {
+		errs = append(errs, st.files.Close())
+	}
+	if st.db != nil {
+		errs = append(errs, st.db.Close())
+	}
+	if st.redis != nil {
+		errs = append(errs, st.redis.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		log.Print(err)
+	}
+}
+
+// sealingKey is the configured one, or one that is made once and kept beside
+// the data it protects.
+func sealingKey(cfg *Config) ([32]byte, error) {
+	if cfg.Keys.Sealing.Value() != "" {
+		return cfg.Keys.sealing()
+	}
+	file := filepath.Join(cfg.Data, "seal.key")
+	raw, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		raw = make([]byte, 32)
+		_, _ = rand.Read(raw) // never fails
+		err = os.WriteFile(file, raw, 0o600)
+	}
+	if err == nil && len(raw) != 32 {
+		err = fmt.Errorf("%s has %d bytes instead of 32", file, len(raw))
+	}
+	if err != nil {
+		return [32]byte{}, fmt.Errorf("data: %w", err)
+	}
+	return [32]byte(raw), nil
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/minigate/minigate/internal/settings"
+)
+
+// version is set by the linker; a plain go build shows the revision instead.
+var version string
+
+// command is one word of the command line.
+type command struct {
+	name, args, summary string
+	run                 func(ctx context.Context, flags *flag.FlagSet, args []string, stdout, stderr io.Writer) error
+}
+
+func commands() []command {
+	return []command{
+		{"dev", "[--listen ADDR] [--ops ADDR] [--data DIR]", "try it: a simulated WeChat and a sample backend, loopback only", cmdDev},
+		{"serve", "--config FILE", "run for real", cmdServe},
+		{"check", "--config FILE", "print the effective configuration, or every mistake in it", cmdCheck},
+		{"docs", "", "print the reference of all settings as Markdown", cmdDocs},
+		{"healthcheck", "[--ops ADDR]", "exit 0 if a minigate on this machine is ready, for containers", cmdHealthcheck},
+		{"version", "", "print the version", cmdVersion},
+	}
+}
+
+// errUsage ends the program with status 2: the mistake is in the call.
+var errUsage = errors.New("usage")
+
+// run is the whole program; it returns the exit status.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) == 0 || args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
+		printUsage(stdout)
+		if len(args) == 0 {
+			return 2
+		}
+		return 0
+	}
+	for _, c := range commands() {
+		if c.name != args[0] {
+			continue
+		}
+		flags := flag.NewFlagSet("minigate "+c.name, flag.ContinueOnError)
+		flags.SetOutput(stderr)
+		err := c.run(ctx, flags, args[1:], stdout, stderr)
+		switch {
+		case err == nil || errors.Is(err, flag.ErrHelp):
+			return 0
+		case errors.Is(err, errUsage):
+			return 2
+		}
+		fmt.Fprintln(stderr, err)
+		return 1
+	}
+	fmt.Fprintf(stderr, "minigate: unknown command %q\n\n", args[0])
+	printUsage(stderr)
+	return 2
+}
+
+func printUsage(w io.Writer) {
+	fmt.Fprintln(w, "minigate carries the network traffic of WeChat mini-programs.")
+	fmt.Fprintln(w, "\nCommands:")
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  minigate %-58s %s\n", c.name+" "+c.args, c.summary)
+	}
+}
+
+// parse reads flags and refuses anything that is not one.
+func parse(flags *flag.FlagSet, args []string) error {
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return errUsage // flag has printed what is wrong
+	}
+	if flags.NArg() > 0 {
+		fmt.Fprintf(flags.Output(), "%s: unexpected argument %q\n", flags.Name(), flags.Arg(0))
+		return errUsage
+	}
+	return nil
+}
+
+func configFlag(flags *flag.FlagSet, args []string) (*Config, error) {
+	file := flags.String("config", "", "the YAML `file` to read; MINIGATE_* variables win over it")
+	if err := parse(flags, args); err != nil {
+		return nil, err
+	}
+	if *file == "" {
+		fmt.Fprintf(flags.Output(), "%s: --config FILE is missing\n", flags.Name())
+		return nil, errUsage
+	}
+	return loadConfig(*file, os.Environ())
+}
+
+func cmdServe(ctx context.Context, flags *flag.FlagSet, args []string, _, stderr io.Writer) error {
+	cfg, err := configFlag(flags, args)
+	if err != nil {
+		return err
+	}
+	setLogger(cfg.Log, stderr)
+	s, err := build(cfg, mode{})
+	if err != nil {
+		return err
+	}
+	return s.run(ctx)
+}
+
+func cmdCheck(_ context.Context, flags *flag.FlagSet, args []string, stdout, _ io.Writer) error {
+	cfg, err := configFlag(flags, args)
+	if err != nil {
+		return err
+	}
+	return settings.Print(stdout, cfg)
+}
+
+func cmdDocs(_ context.Context, flags *flag.FlagSet, args []string, stdout, _ io.Writer) error {
+	if err := parse(flags, args); err != nil {
+		return err
+	}
+	return writeReference(stdout)
+}
+
+func cmdVersion(_ context.Context, flags *flag.FlagSet, args []string, stdout, _ io.Writer) error {
+	if err := parse(flags, args); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(stdout, "minigate", versionText())
+	return err
+}
+
+func versionText() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "devel"
+}
+
+// cmdHealthcheck asks readyz of the process beside it. A degraded node is
+// ready: a restart would not bring its storage back.
+func cmdHealthcheck(ctx context.Context, flags *flag.FlagSet, args []string, _, _ io.Writer) error {
+	addr := flags.String("ops", "127.0.0.1:9000", "the ops `address` of the running minigate")
+	if err := parse(flags, args); err != nil {
+		return err
+	}
+	if _, _, err := net.SplitHostPort(*addr); err != nil {
+		return fmt.Errorf("--ops: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+*addr+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("not ready: status %d", res.StatusCode)
+	}
+	return nil
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/minigate/minigate/internal/testdeps"
+)
+
+// TestConsole opens the console in Chromium while sockets come and go. Set
+// SCREENSHOT to a path to look at it.
+func TestConsole(t *testing.T) {
+	sim, wechatURL := wechat(t)
+	p := startServe(t, baseConfig(t, wechatURL))
+	codes := make([]string, 5)
+	for i := range codes {
+		codes[i] = sim.NewCode(testAppID, string(rune('a'+i)))
+	}
+	runNode(t, "console.mjs", "OPS_URL="+p.Ops, "BASE_URL="+p.Public, "API_KEY="+testAPIKey,
+		"CODES="+strings.Join(codes, ","), "CHROMIUM="+testdeps.Chromium(t), "SCREENSHOT="+os.Getenv("SCREENSHOT"))
+}
+
+// clientEnv is what the scripts of web/e2e want to know.
+func clientEnv(t *testing.T, p *program, wechatURL, base string) []string {
+	return []string{
+		"BASE_URL=" + base, "OPS_URL=" + p.Ops, "API_KEY=" + testAPIKey,
+		"CODE_URL=" + wechatURL, "APPID=" + testAppID,
+	}
+}
+
+// clientNode is a node as dev configures it, for clients that want its rooms.
+func clientNode(t *testing.T) (p *program, wechatURL string) {
+	_, wechatURL = wechat(t)
+	return startServe(t, baseConfig(t, wechatURL)+devChannels+
+		"proxy:\n  routes:\n    - {prefix: /api/, upstream: "+backend(t).URL+"}\ntrusted_proxies: [127.0.0.1]\n"), wechatURL
+}
+
+// TestWxInNode makes the four wx calls with uni-h5 in Node and jsdom.
+func TestWxInNode(t *testing.T) {
+	p, wechatURL := clientNode(t)
+	t.Log(runNode(t, "uni-h5-node.mjs", clientEnv(t, p, wechatURL, p.Public)...))
+}
+
+// TestWxInChromium makes them in a browser, through nginx with TLS.
+func TestWxInChromium(t *testing.T) {
+	p, wechatURL := clientNode(t)
+	front := testdeps.StartFront(t, strings.TrimPrefix(p.Public, "http://"))
+	t.Log(runNode(t, "uni-h5-chromium.mjs", append(clientEnv(t, p, wechatURL, front.URL), "CHROMIUM="+testdeps.Chromium(t))...))
+}
+
+// TestCentrifugeSDK drives the stock centrifuge client.
+func TestCentrifugeSDK(t *testing.T) {
+	p, wechatURL := clientNode(t)
+	t.Log(runNode(t, "centrifuge-sdk.mjs", clientEnv(t, p, wechatURL, p.Public)...))
+}
+
+// TestSDK drives our own SDK on uni-h5's wx.
+func TestSDK(t *testing.T) {
+	p, wechatURL := clientNode(t)
+	t.Log(runNode(t, "sdk.mjs", clientEnv(t, p, wechatURL, p.Public)...))
+}

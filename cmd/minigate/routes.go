@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/minigate/minigate/gateway"
+	"github.com/minigate/minigate/internal/fault"
+	"github.com/minigate/minigate/internal/rest"
+)
+
+// reservedPaths are ours on the public listener: no backend can have them.
+var reservedPaths = []string{"/auth/", "/connection/", "/files", "/wechat/"}
+
+// publicRoutes is every URL a phone can reach.
+func (s *server) publicRoutes() (*http.ServeMux, error) {
+	mux := http.NewServeMux()
+	login := s.auth.Require
+
+	mux.Handle("POST /auth/login", rest.Handler(s.auth.ServeLogin))
+	mux.Handle("GET /auth/session", login(s.auth.ServeSession))
+	mux.Handle("POST /auth/logout", login(s.auth.ServeLogout))
+
+	mux.HandleFunc("GET /connection/websocket", s.hub.ServeWebSocket)
+
+	mux.Handle("POST /files", login(s.files.ServeUpload))
+	mux.Handle("GET /files/{id}", login(s.files.ServeDownload)) // and HEAD
+	mux.Handle("GET /files/{id}/{name}", login(s.files.ServeDownload))
+	mux.Handle("DELETE /files/{id}", login(s.files.ServeDelete))
+
+	for _, prefix := range s.proxy.Prefixes() {
+		mux.Handle(prefix, s.proxy)
+	}
+	verification, err := rest.VerificationFiles(s.cfg.VerificationFiles)
+	if err != nil {
+		return nil, fmt.Errorf("verification_files: %w", err)
+	}
+	for path, file := range verification {
+		mux.Handle("GET "+path, file)
+	}
+	mux.Handle("/", rest.Handler(s.notFound))
+	return mux, nil
+}
+
+func (s *server) notFound(http.ResponseWriter, *http.Request) error {
+	return fault.New(fault.NotFound, "not_found", "There is nothing at this path.")
+}
+
+// opsRoutes is every URL of operators and of the business backend.
+func (s *server) opsRoutes() *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.Handle("/api/", s.api)
+	mux.Handle("/api", s.api) // Centrifugo's older form: the method in the body
+
+	mux.Handle("GET /healthz", rest.Handler(s.health.ServeHealthz))
+	mux.Handle("GET /readyz", rest.Handler(s.health.ServeReadyz))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
+
+	admin := s.console.RequireAdmin
+	mux.Handle("/debug/pprof/", admin(http.HandlerFunc(pprof.Index)))
+	mux.Handle("/debug/pprof/cmdline", admin(http.HandlerFunc(pprof.Cmdline)))
+	mux.Handle("/debug/pprof/profile", admin(http.HandlerFunc(pprof.Profile)))
+	mux.Handle("/debug/pprof/symbol", admin(http.HandlerFunc(pprof.Symbol)))
+	mux.Handle("/debug/pprof/trace", admin(http.HandlerFunc(pprof.Trace)))
+
+	mux.Handle("/", s.console)
+	return mux
+}
+
+// kick closes one socket of a user for good.
+func (s *server) kick(ctx context.Context, user, client string) error {
+	if user == "" || client == "" {
+		return fault.New(fault.Invalid, "target_missing", "Both user and client are required.")
+	}
+	return s.hub.Disconnect(ctx, user, gateway.DisconnectOptions{Client: client})
+}
+
+// knownHost refuses requests for names that are not ours. Without it a web
+// page could rebind its own name to our address and reach the ops listener
+// through an operator's browser (DNS rebinding). Addresses cannot be rebound.
+func knownHost(hosts []string, next http.Handler) http.Handler {
+	return rest.Handler(func(w http.ResponseWriter, r *http.Request) error {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		host = strings.ToLower(strings.Trim(host, "[]"))
+		if _, err := netip.ParseAddr(host); err != nil && host != "localhost" && !slices.Contains(hosts, host) {
+			return fault.New(fault.Forbidden, "host_unknown", "This host name is not in ops.hosts.")
+		}
+		next.ServeHTTP(w, r)
+		return nil
+	})
+}

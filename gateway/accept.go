@@ -1,0 +1,184 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/minigate/minigate/auth"
+	"github.com/minigate/minigate/internal/fault"
+	"github.com/minigate/minigate/internal/rest"
+)
+
+const (
+	jsonProtocol     = "centrifuge-json"
+	protobufProtocol = "centrifuge-protobuf"
+	bearerProtocol   = "bearer."
+)
+
+var (
+	errOrigin   = fault.New(fault.Forbidden, "origin_not_allowed", "Pages of this origin may not connect.")
+	errBusy     = fault.New(fault.Unavailable, "too_many_connections", "This node takes no more connections now, try again later.")
+	errTooQuick = fault.New(fault.Unavailable, "too_many_handshakes", "Too many new connections, try again later.")
+)
+
+// ServeWebSocket upgrades a request to a connection of the live side. It
+// returns as soon as the connection is established.
+//
+// A token may come as "Authorization: Bearer", as subprotocol "bearer.<token>",
+// or in the connect command. Bad ones do not refuse the handshake, since a
+// mini-program cannot read a 401: the connection is upgraded, told why, and
+// closed.
+func (h *Hub) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case !originAllowed(r.Header.Get("Origin"), h.settings.WebSocket.AllowedOrigins):
+		h.metrics.refused.WithLabelValues("origin").Inc()
+		rest.Fail(w, r, errOrigin)
+		return
+	case h.rate != nil && !h.rate.Allow():
+		h.metrics.refused.WithLabelValues("rate").Inc()
+		rest.Fail(w, r, errTooQuick)
+		return
+	case !h.clients.admit(h.settings.Client.ConnectionLimit):
+		h.metrics.refused.WithLabelValues("limit").Inc()
+		rest.Fail(w, r, errBusy)
+		return
+	}
+	if !h.accept(w, r) {
+		h.clients.running.Done()
+	}
+}
+
+// accept upgrades an admitted request and starts serving it.
+func (h *Hub) accept(w http.ResponseWriter, r *http.Request) bool {
+	offered := offeredProtocols(r)
+	c := newClient(h, nil)
+	c.meta = ConnectionInfo{IP: clientIP(r), UserAgent: r.UserAgent(), Transport: "websocket"}
+	c.tokens = handshakeTokens(r, offered)
+	switch {
+	case wantsProtobuf(r, offered):
+		c.verdict, c.noPush = DisconnectProtocol, true
+	case len(c.tokens) > 0:
+		c.verdict = h.judge(r.Context(), c.tokens)
+	}
+	sock, err := upgrade(w, r, chooseProtocol(offered), &h.settings.WebSocket)
+	if err != nil {
+		slog.Debug("websocket handshake refused", "ip", c.meta.IP, "error", err)
+		return false
+	}
+	c.sock = sock
+	go h.serve(c, sock)
+	return true
+}
+
+// serve is the goroutine of a connection.
+func (h *Hub) serve(c *client, sock *wsSocket) {
+	defer h.clients.running.Done()
+	if !h.clients.add(c) {
+		c.disconnect(DisconnectShutdown)
+	}
+	c.open()
+	sock.serve(c.receive)
+	c.gone()
+}
+
+// judge verifies the tokens of a handshake. nil says that connect may go on
+// with them, also where they cannot be verified just now.
+func (h *Hub) judge(ctx context.Context, tokens []string) *Disconnect {
+	ctx, cancel := context.WithTimeout(ctx, h.settings.Client.RequestTimeout)
+	defer cancel()
+	var first *auth.Session
+	for _, t := range tokens {
+		s, err := h.verify(ctx, t)
+		switch e := fault.Of(err); {
+		case err == nil && first != nil && !sameUser(first, s):
+			return DisconnectInvalidToken
+		case err == nil:
+			first = s
+		case e.Kind != fault.Unauthenticated:
+			return nil // connect will answer with a temporary error
+		case e.Code == ErrTokenExpired.Code:
+			return DisconnectTokenExpired
+		default:
+			return DisconnectInvalidToken
+		}
+	}
+	return nil
+}
+
+// originAllowed looks at the Origin header, which browsers send and programs
+// may forge. It protects nobody here: logins are tokens that a page has to
+// present itself, never cookies that a browser adds. So by default all may.
+func originAllowed(origin string, allowed []string) bool {
+	origin = strings.ToLower(origin)
+	if len(allowed) == 0 || origin == "" || strings.HasPrefix(origin, "weapp://") || origin == "https://servicewechat.com" {
+		return true
+	}
+	return slices.ContainsFunc(allowed, func(pattern string) bool {
+		ok, err := path.Match(strings.ToLower(pattern), origin)
+		return ok && err == nil
+	})
+}
+
+func offeredProtocols(r *http.Request) (list []string) {
+	for _, v := range r.Header.Values("Sec-Websocket-Protocol") {
+		for p := range strings.SplitSeq(v, ",") {
+			if p = strings.TrimSpace(p); p != "" {
+				list = append(list, p)
+			}
+		}
+	}
+	return list
+}
+
+// chooseProtocol picks what is echoed. Chromium fails if something is offered
+// and nothing chosen, so a lone token is echoed as it is.
+func chooseProtocol(offered []string) []string {
+	for _, prefix := range []string{jsonProtocol, protobufProtocol, bearerProtocol} {
+		for _, p := range offered {
+			if p == prefix || prefix == bearerProtocol && strings.HasPrefix(p, prefix) {
+				return []string{p}
+			}
+		}
+	}
+	return nil
+}
+
+// wantsProtobuf tells whether a client speaks only the binary encoding, which
+// is not supported.
+func wantsProtobuf(r *http.Request, offered []string) bool {
+	q := r.URL.Query()
+	return q.Get("format") == "protobuf" || q.Get("cf_protocol") == "protobuf" ||
+		slices.Contains(offered, protobufProtocol) && !slices.Contains(offered, jsonProtocol)
+}
+
+func handshakeTokens(r *http.Request, offered []string) (tokens []string) {
+	if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "bearer") {
+		tokens = append(tokens, strings.TrimSpace(token))
+	}
+	for _, p := range offered {
+		if token, ok := strings.CutPrefix(p, bearerProtocol); ok {
+			tokens = append(tokens, token)
+		}
+	}
+	return tokens
+}
+
+func clientIP(r *http.Request) string {
+	if ip := rest.ClientIP(r.Context()); ip != "" {
+		return ip
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+// now is the hub's clock: monotonic, zero at its start.
+func (h *Hub) now() time.Duration { return time.Since(h.start) }

@@ -1,0 +1,321 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/centrifugal/protocol"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/minigate/minigate/gateway/engine"
+	"github.com/minigate/minigate/internal/fault"
+)
+
+// parallel is how many publications of one request are under way at a time:
+// enough to fill the pipeline of a remote engine.
+const parallel = 64
+
+var (
+	errBadData    = fault.New(fault.Invalid, ErrBadRequest.Code, "data must be one JSON value in UTF-8.")
+	errBadCode    = fault.New(fault.Invalid, ErrBadRequest.Code, "A disconnect code must be between 3000 and 4999.")
+	errNoUser     = fault.New(fault.Invalid, ErrBadRequest.Code, "user is required.")
+	errNoTarget   = fault.New(fault.Invalid, ErrBadRequest.Code, "Name users, unionids or channels, or set all.")
+	errNoPersonal = fault.New(fault.Invalid, ErrNotAvailable.Code, "Channels of this kind are switched off.")
+)
+
+// PublishOptions say how a publication of the server is kept and counted.
+type PublishOptions struct {
+	SkipHistory    bool              // deliver to those online now, without an offset
+	Tags           map[string]string // travel with the publication
+	IdempotencyKey string            // a repeat answers the first result and is not delivered
+	Count          bool              // ask for PublishResult.Sockets
+}
+
+// BroadcastResult answers for one channel of a broadcast: Err or Result.
+type BroadcastResult struct {
+	Result engine.PublishResult
+	Err    error
+}
+
+// DisconnectOptions narrow down which connections of a user are closed.
+// The zero value closes all of them with code 3503.
+type DisconnectOptions struct {
+	Client    string   // only this connection
+	Session   string   // only connections of this session, as in ConnectionInfo.Session
+	Code      uint32   // 3000 to 4999; 0 takes 3503
+	Reason    string   // plain words, at most 123 bytes are sent; "" takes "force disconnect"
+	Whitelist []string // client ids to leave alone
+}
+
+// PushRequest names whom a push is for. At least one target is needed.
+type PushRequest struct {
+	Users    []string // openids
+	UnionIDs []string
+	Channels []string
+	All      bool // every socket, as a message that belongs to no channel
+	Data     json.RawMessage
+}
+
+// PushResult answers for how many sockets a push was meant when it was made.
+// They are no receipts. A socket that is reached in two ways counts twice.
+type PushResult struct {
+	Sockets  int
+	Users    map[string]int
+	UnionIDs map[string]int
+	Channels map[string]int
+	All      int
+	Errors   []PushError // targets that could not be pushed to
+}
+
+// PushError is one target that failed.
+type PushError struct {
+	Kind   string // "user", "unionid", "channel" or "all"
+	Target string
+	Err    error
+}
+
+// Publish publishes to a channel on all nodes. Errors are bad_request,
+// unknown_channel, or those of the engine; see CodeOf.
+func (h *Hub) Publish(ctx context.Context, channel string, data json.RawMessage, o PublishOptions) (engine.PublishResult, error) {
+	if !validData(data) {
+		return engine.PublishResult{}, errBadData
+	}
+	r, err := h.rules.find(channel)
+	if err != nil {
+		return engine.PublishResult{}, err
+	}
+	eo := r.publishOptions(o.SkipHistory)
+	eo.Count = o.Count
+	if o.IdempotencyKey != "" {
+		eo.IdempotencyKey, eo.IdempotencyTTL = o.IdempotencyKey, h.settings.Client.IdempotentResultTTL
+	}
+	pub := &protocol.Publication{Data: protocol.Raw(data), Tags: o.Tags}
+	res, err := h.engine.Publish(ctx, channel, pub, eo)
+	if err == nil && !res.Repeated {
+		h.metrics.publications.Inc()
+	}
+	return res, err
+}
+
+func validData(data json.RawMessage) bool {
+	return len(data) > 0 && json.Valid(data) && utf8.Valid(data)
+}
+
+// Broadcast publishes the same to many channels. Results come in the order of
+// channels.
+func (h *Hub) Broadcast(ctx context.Context, channels []string, data json.RawMessage, o PublishOptions) []BroadcastResult {
+	results := make([]BroadcastResult, len(channels))
+	var g errgroup.Group
+	g.SetLimit(parallel)
+	for i, ch := range channels {
+		g.Go(func() error {
+			res, err := h.Publish(ctx, ch, data, o)
+			results[i] = BroadcastResult{res, err}
+			return nil
+		})
+	}
+	_ = g.Wait() // errors are in the results
+	return results
+}
+
+// Push sends data to users, people, channels or everybody. It fails as a whole
+// only where nothing could be right: bad data, or no target.
+func (h *Hub) Push(ctx context.Context, req PushRequest) (PushResult, error) {
+	var res PushResult
+	if !validData(req.Data) {
+		return res, errBadData
+	}
+	if len(req.Users)+len(req.UnionIDs)+len(req.Channels) == 0 && !req.All {
+		return res, errNoTarget
+	}
+	same := func(name string) string { return name }
+	res.Users = h.pushTo(ctx, &res, "user", req.Users, h.rules.personalChannel, req.Data)
+	res.UnionIDs = h.pushTo(ctx, &res, "unionid", req.UnionIDs, h.rules.unionChannel, req.Data)
+	res.Channels = h.pushTo(ctx, &res, "channel", req.Channels, same, req.Data)
+	if req.All {
+		n, err := h.messageAll(ctx, req.Data)
+		if err != nil {
+			res.Errors = append(res.Errors, PushError{"all", "", err})
+		}
+		res.All = n
+		res.Sockets += n
+	}
+	return res, nil
+}
+
+// pushTo pushes to targets of one kind, each once, and adds what came of it to
+// res.
+func (h *Hub) pushTo(ctx context.Context, res *PushResult, kind string, targets []string, channelOf func(string) string, data json.RawMessage) map[string]int {
+	if len(targets) == 0 {
+		return nil
+	}
+	counts := make(map[string]int, len(targets))
+	var unique, channels []string
+	for _, t := range targets {
+		if _, twice := counts[t]; twice {
+			continue
+		}
+		counts[t] = 0
+		ch := channelOf(t)
+		switch {
+		case t == "" || ch != "" && kind != "channel" && strings.ContainsAny(t, "#,:"):
+			res.Errors = append(res.Errors, PushError{kind, t, ErrBadRequest})
+		case ch == "":
+			res.Errors = append(res.Errors, PushError{kind, t, errNoPersonal})
+		default:
+			unique, channels = append(unique, t), append(channels, ch)
+		}
+	}
+	for i, b := range h.Broadcast(ctx, channels, data, PublishOptions{Count: true}) {
+		if b.Err != nil {
+			res.Errors = append(res.Errors, PushError{kind, unique[i], b.Err})
+			continue
+		}
+		counts[unique[i]] = b.Result.Sockets
+		res.Sockets += b.Result.Sockets
+	}
+	return counts
+}
+
+func (h *Hub) messageAll(ctx context.Context, data json.RawMessage) (sockets int, err error) {
+	msg := encodePush(&protocol.Push{Message: &protocol.Message{Data: protocol.Raw(data)}})
+	if msg == nil {
+		return 0, errBadData
+	}
+	return h.survey(ctx, opMessage, msg)
+}
+
+// survey asks all nodes and adds up their answers.
+func (h *Hub) survey(ctx context.Context, op string, payload []byte) (sum int, err error) {
+	answers, err := h.engine.Survey(ctx, op, payload)
+	for _, a := range answers {
+		var n int
+		if json.Unmarshal(a, &n) == nil { // nil from a node that does not know op
+			sum += n
+		}
+	}
+	return sum, err
+}
+
+func (h *Hub) surveyUser(ctx context.Context, op string, req *userRequest) error {
+	if req.User == "" {
+		return errNoUser
+	}
+	payload, err := json.Marshal(req)
+	if err != nil {
+		return err
+	}
+	_, err = h.survey(ctx, op, payload)
+	return err
+}
+
+// Disconnect closes connections of a user on all nodes. That there are none is
+// no error.
+func (h *Hub) Disconnect(ctx context.Context, user string, o DisconnectOptions) error {
+	d := *DisconnectForced
+	if o.Code != 0 {
+		d.Code = o.Code
+	}
+	if d.Code < 3000 || d.Code > 4999 {
+		return errBadCode
+	}
+	d.Reason = plainReason(o.Reason)
+	return h.surveyUser(ctx, opDisconnect, &userRequest{
+		User: user, Client: o.Client, Session: o.Session, Code: d.Code, Reason: d.Reason, Whitelist: o.Whitelist,
+	})
+}
+
+// maxReason is what fits into a close frame (RFC 6455, section 5.5).
+const maxReason = 123
+
+// plainReason makes a reason safe to send; see Disconnect.
+func plainReason(reason string) string {
+	reason = strings.ToValidUTF8(reason, "")
+	for len(reason) > maxReason {
+		_, size := utf8.DecodeLastRuneInString(reason)
+		reason = reason[:len(reason)-size]
+	}
+	if strings.TrimSpace(reason) == "" || json.Valid([]byte(reason)) {
+		return DisconnectForced.Reason
+	}
+	return reason
+}
+
+// Unsubscribe takes a user's connections out of a channel, or with "" out of
+// all channels, on all nodes. client narrows it down to one connection.
+func (h *Hub) Unsubscribe(ctx context.Context, user, channel, client string) error {
+	if channel != "" {
+		if _, err := h.rules.find(channel); err != nil {
+			return err
+		}
+	}
+	return h.surveyUser(ctx, opUnsubscribe, &userRequest{User: user, Channel: channel, Client: client})
+}
+
+// Info lists the live nodes.
+func (h *Hub) Info(ctx context.Context) ([]engine.Node, error) { return h.engine.Nodes(ctx) }
+
+// Presence returns who is in a channel by client id; not_available where the
+// namespace keeps no presence.
+func (h *Hub) Presence(ctx context.Context, channel string) (map[string]*protocol.ClientInfo, error) {
+	r, err := h.rules.find(channel)
+	switch {
+	case err != nil:
+		return nil, err
+	case !r.Presence:
+		return nil, ErrNotAvailable
+	}
+	return h.engine.Presence(ctx, channel)
+}
+
+// PresenceStats counts who is in a channel.
+func (h *Hub) PresenceStats(ctx context.Context, channel string) (clients, users int, err error) {
+	who, err := h.Presence(ctx, channel)
+	return len(who), countUsers(who), err
+}
+
+// History returns part of a channel's stream and its top; not_available where
+// the namespace keeps none, unrecoverable_position if q.Since is of another
+// epoch. q.Limit -1 means all, up to history_max_publication_limit.
+func (h *Hub) History(ctx context.Context, channel string, q engine.HistoryQuery) ([]*protocol.Publication, engine.Position, error) {
+	r, err := h.rules.find(channel)
+	switch {
+	case err != nil:
+		return nil, engine.Position{}, err
+	case !r.keepsHistory():
+		return nil, engine.Position{}, ErrNotAvailable
+	}
+	return h.history(ctx, channel, r, q)
+}
+
+func (h *Hub) history(ctx context.Context, channel string, r *rules, q engine.HistoryQuery) ([]*protocol.Publication, engine.Position, error) {
+	if q.Reverse && q.Since != nil && q.Since.Offset == 0 {
+		return nil, engine.Position{}, ErrBadRequest
+	}
+	if limit := h.settings.Client.HistoryLimit; q.Limit < 0 || q.Limit > limit {
+		q.Limit = limit
+	}
+	q.MetaTTL = r.HistoryMetaTTL
+	pubs, top, err := h.engine.History(ctx, channel, q)
+	switch {
+	case err != nil:
+		return nil, engine.Position{}, err
+	case q.Since != nil && q.Since.Epoch != "" && q.Since.Epoch != top.Epoch:
+		return nil, engine.Position{}, ErrUnrecoverable
+	}
+	return pubs, top, nil
+}
+
+// HistoryRemove empties a channel's stream; its epoch and top stay.
+func (h *Hub) HistoryRemove(ctx context.Context, channel string) error {
+	r, err := h.rules.find(channel)
+	switch {
+	case err != nil:
+		return err
+	case !r.keepsHistory():
+		return ErrNotAvailable
+	}
+	return h.engine.RemoveHistory(ctx, channel)
+}

@@ -1,0 +1,272 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/centrifugal/protocol"
+
+	"github.com/minigate/minigate/auth"
+	"github.com/minigate/minigate/internal/fault"
+)
+
+// socket is what a client needs of its transport. Calls to write and close
+// come from one goroutine at a time, abort from any.
+type socket interface {
+	// write sends one WebSocket message. It takes at most the write timeout.
+	write(message []byte) error
+	// close sends a close frame and waits a little for the client's.
+	close(code uint32, reason string)
+	// abort ends the connection at once.
+	abort()
+}
+
+type clientState uint8
+
+const (
+	opened    clientState = iota // nothing but connect is accepted
+	rejected                     // connect was answered with an error: nothing is
+	connected                    // everything but connect is
+	ending                       // a disconnect is due
+)
+
+// client is one connection. The transport calls receive for every message, one
+// after the other, and gone at the end; everything else may come from anywhere.
+type client struct {
+	hub    *Hub
+	sock   socket
+	id     string
+	meta   ConnectionInfo // what the handshake said; read only
+	noPush bool           // the client would not understand a disconnect push
+
+	tokens  []string    // of the handshake, until connect
+	verdict *Disconnect // what the handshake's tokens lead to, if not a login
+
+	working atomic.Bool // a message is being handled: pongs may wait behind it
+	heard   atomic.Bool // something came since the last ping
+
+	mu            sync.Mutex // guards what follows; taken before outbox.mu
+	state         clientState
+	session       *auth.Session
+	token         string // of session, to verify it again
+	name, version string // of the SDK, as it says
+	since         time.Time
+	subs          map[string]*subscription
+	stale         time.Duration // when an unconnected socket is closed
+	pingAt        time.Duration
+	pongBy        time.Duration // 0: no ping is outstanding
+	checkAt       time.Duration // when the session is verified again
+
+	out   outbox
+	place place // in the wheel
+}
+
+func newClient(h *Hub, sock socket) *client {
+	c := &client{hub: h, sock: sock, id: newID(), since: time.Now()}
+	c.place.slot = nowhere
+	c.stale = h.now() + h.settings.Client.StaleCloseDelay
+	return c
+}
+
+// newID makes a random UUID (RFC 9562, version 4).
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// user is the openid, "" before connect.
+func (c *client) user() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session == nil {
+		return ""
+	}
+	return c.session.User.OpenID
+}
+
+func (c *client) info(user string) *protocol.ClientInfo {
+	return &protocol.ClientInfo{User: user, Client: c.id}
+}
+
+// receive handles one WebSocket message: one or more commands in lines. It
+// may be used again by the caller afterwards.
+func (c *client) receive(message []byte) {
+	c.working.Store(true)
+	defer c.working.Store(false)
+	c.heard.Store(true)
+	dec := protocol.GetCommandDecoder(protocol.TypeJSON, message)
+	defer protocol.PutCommandDecoder(protocol.TypeJSON, dec)
+	for {
+		cmd, err := dec.Decode()
+		if cmd != nil && !c.handle(cmd) {
+			return
+		}
+		if err != nil {
+			if !errors.Is(err, io.EOF) || cmd == nil {
+				c.disconnect(DisconnectBadRequest)
+			}
+			return
+		}
+	}
+}
+
+// open starts a client whose transport is ready.
+func (c *client) open() {
+	switch {
+	case c.verdict == nil:
+	case c.verdict == DisconnectTokenExpired:
+		// An SDK sends connect at once. Error 109 in answer to that makes it
+		// fetch a new token, which the close below would forbid; so wait a
+		// moment for it, and close those who say nothing.
+		c.mu.Lock()
+		c.stale = c.hub.now() + expiredGrace
+		c.mu.Unlock()
+	default:
+		c.disconnect(c.verdict)
+	}
+	c.hub.wheel.set(c, c.hub.now()) // the first look finds out when to look next
+}
+
+const expiredGrace = time.Second
+
+// gone is the end: the transport is closed, nothing comes or goes any more.
+func (c *client) gone() {
+	h := c.hub
+	h.wheel.remove(c)
+	c.mu.Lock()
+	c.state = ending
+	subs := make([]*subscription, 0, len(c.subs))
+	for _, s := range c.subs {
+		subs = append(subs, s)
+	}
+	c.mu.Unlock()
+	if c.out.shut() {
+		h.metrics.disconnected(0)
+	}
+	c.sock.abort()
+	c.out.writer.Wait()
+	h.clients.remove(c)
+	ctx, cancel := h.timeout()
+	defer cancel()
+	for _, s := range subs {
+		c.leave(ctx, s)
+	}
+}
+
+// tick does what time asks for and returns when to look again. It runs on the
+// hub's clock goroutine and must not wait.
+func (c *client) tick(now time.Duration) (next time.Duration) {
+	c.mu.Lock()
+	next, todo := c.due(now)
+	c.mu.Unlock()
+	if todo.check {
+		c.hub.checks.push(c)
+	}
+	if todo.ping {
+		c.send(ping)
+	}
+	if todo.bye != nil {
+		c.disconnect(todo.bye)
+	}
+	return next
+}
+
+// chores is what time asks for.
+type chores struct {
+	check, ping bool
+	bye         *Disconnect
+}
+
+const longAway = time.Hour // for clients that nothing is due for
+
+// due finds out what is due now, and when to ask again; mu is held.
+func (c *client) due(now time.Duration) (next time.Duration, todo chores) {
+	switch c.state {
+	case connected:
+	case ending:
+		return now + longAway, todo
+	default:
+		if now < c.stale {
+			return c.stale, todo
+		}
+		todo.bye = DisconnectStale
+		if c.verdict != nil {
+			todo.bye = c.verdict
+		}
+		return now + longAway, todo
+	}
+	if now >= c.checkAt {
+		c.checkAt = now + c.hub.settings.Client.SessionCheckInterval
+		todo.check = true
+	}
+	if c.hub.settings.Client.PingInterval == 0 {
+		return c.checkAt, todo
+	}
+	return min(c.checkAt, c.keepAlive(now, &todo)), todo
+}
+
+// keepAlive pings and watches for the answer; mu is held. Whatever a client
+// sends counts as one: a frozen mini-program sends nothing at all.
+func (c *client) keepAlive(now time.Duration, todo *chores) (next time.Duration) {
+	s := &c.hub.settings.Client
+	switch {
+	case c.pongBy == 0 || c.heard.Load():
+		c.pongBy = 0
+	case now < c.pongBy:
+		return c.pongBy
+	case c.working.Load(): // the answer may wait behind a slow command
+		c.pongBy = now + s.PongTimeout
+		return c.pongBy
+	default:
+		todo.bye = DisconnectNoPong
+		return now + longAway
+	}
+	if now < c.pingAt {
+		return c.pingAt
+	}
+	c.pingAt = max(c.pingAt+s.PingInterval, now+wheelTick)
+	c.pongBy = now + s.PongTimeout
+	c.heard.Store(false)
+	todo.ping = true
+	return c.pongBy
+}
+
+// firstPing spreads the pings of connections that came together; mu is held.
+func (c *client) firstPing(now time.Duration) {
+	if half := c.hub.settings.Client.PingInterval / 2; half > 0 {
+		c.pingAt = now + half + mathrand.N(half)
+	}
+}
+
+// check verifies the session again, which also extends it.
+func (c *client) check(ctx context.Context) {
+	c.mu.Lock()
+	token := c.token
+	c.mu.Unlock()
+	session, err := c.hub.verify(ctx, token)
+	if err != nil {
+		if fault.Of(err).Kind == fault.Unauthenticated {
+			c.disconnect(DisconnectExpired)
+			return
+		}
+		slog.Debug("session cannot be verified now", "client", c.id, "error", err)
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session != nil && c.session.Fingerprint == session.Fingerprint {
+		c.session = session
+		c.checkAt = c.hub.nextCheck(session)
+	}
+}

@@ -1,0 +1,242 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/centrifugal/protocol"
+
+	"github.com/minigate/minigate/auth"
+	"github.com/minigate/minigate/internal/fault"
+)
+
+// connect logs a client in and subscribes it to what the server decides. It
+// reports whether more commands may follow.
+func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
+	req := cmd.Connect
+	session, token, err := c.login(ctx, req.Token)
+	if err != nil {
+		return c.reject(cmd.Id, err)
+	}
+	c.mu.Lock()
+	c.session, c.token, c.tokens = session, token, nil
+	c.name, c.version = clip(req.Name, 16), clip(req.Version, 64)
+	c.mu.Unlock()
+	if !c.hub.clients.login(c, session, c.hub.settings.Client.UserConnectionLimit) {
+		return c.reject(cmd.Id, DisconnectConnectionLimit)
+	}
+	subs, results, err := c.subscribeByServer(ctx, session.User, req.Subs)
+	if err != nil {
+		return c.reject(cmd.Id, err)
+	}
+	if !c.welcome() {
+		return false
+	}
+	s := &c.hub.settings.Client
+	c.send(encodeReply(&protocol.Reply{Id: cmd.Id, Connect: &protocol.ConnectResult{
+		Client:  c.id,
+		Version: c.hub.version,
+		Subs:    results,
+		Ping:    uint32(s.PingInterval / time.Second),
+		Pong:    s.PingInterval > 0,
+	}}))
+	c.activate(subs...)
+	for _, sub := range subs {
+		c.hub.announceJoin(ctx, sub)
+	}
+	return true
+}
+
+// reject answers a connect command that failed. After an error reply the
+// connection is of no use; the client closes it, or is closed as stale.
+func (c *client) reject(id uint32, err error) bool {
+	c.mu.Lock()
+	if c.state == opened {
+		c.state = rejected
+	}
+	subs := make([]*subscription, 0, len(c.subs))
+	for _, s := range c.subs {
+		subs = append(subs, s)
+	}
+	c.mu.Unlock()
+	ctx, cancel := c.hub.timeout()
+	defer cancel()
+	for _, s := range subs {
+		c.leave(ctx, s)
+	}
+	c.answer(id, err)
+	return false
+}
+
+// welcome makes the client connected, unless it was ended meanwhile.
+func (c *client) welcome() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != opened {
+		return false
+	}
+	now := c.hub.now()
+	c.state = connected
+	c.firstPing(now)
+	c.recheckSession(now)
+	return true
+}
+
+// recheckSession has the session verified once more, now that EndSession would
+// find this client: it may have ended since it was verified. mu is held.
+func (c *client) recheckSession(now time.Duration) {
+	c.checkAt = now
+	c.hub.wheel.set(c, now)
+}
+
+// login finds out whose connection it is. Everything that carries a token must
+// carry one of the same user.
+func (c *client) login(ctx context.Context, token string) (*auth.Session, string, error) {
+	if c.verdict != nil {
+		return nil, "", ErrTokenExpired // other verdicts have ended the connection already
+	}
+	tokens := c.tokens
+	if token != "" {
+		tokens = append(tokens[:len(tokens):len(tokens)], strings.Clone(token))
+	}
+	if len(tokens) == 0 {
+		return nil, "", DisconnectBadRequest
+	}
+	var session *auth.Session
+	for _, t := range tokens {
+		s, err := c.hub.verify(ctx, t)
+		switch {
+		case err != nil:
+			return nil, "", loginError(err)
+		case session != nil && !sameUser(s, session):
+			return nil, "", DisconnectInvalidToken
+		}
+		session, token = s, t
+	}
+	return session, token, nil
+}
+
+func sameUser(a, b *auth.Session) bool {
+	return a.User.OpenID == b.User.OpenID && a.User.AppID == b.User.AppID
+}
+
+// loginError tells a token that cannot be one from one that is none any more,
+// which SDKs replace when they are told 109.
+func loginError(err error) error {
+	e := fault.Of(err)
+	if e.Kind == fault.Unauthenticated && e.Code != ErrTokenExpired.Code {
+		return DisconnectInvalidToken
+	}
+	return err
+}
+
+// subscribeByServer subscribes a client to its personal channels and to those
+// it asks for and may have.
+func (c *client) subscribeByServer(ctx context.Context, user auth.User, asked map[string]*protocol.SubscribeRequest) ([]*subscription, map[string]*protocol.SubscribeResult, error) {
+	wanted, err := c.serverChannels(user, asked)
+	if err != nil {
+		return nil, nil, err
+	}
+	var subs []*subscription
+	results := make(map[string]*protocol.SubscribeResult, len(wanted))
+	for _, channel := range wanted {
+		r, err := c.hub.rules.find(channel)
+		if err != nil {
+			return nil, nil, err // personal channels whose names are too long
+		}
+		req := asked[channel]
+		if req == nil {
+			req = &protocol.SubscribeRequest{}
+		}
+		s := c.newSubscription(channel, r, req)
+		s.serverSide = true
+		if err := c.reserve(s); errors.Is(err, ErrLimitExceeded) {
+			return nil, nil, DisconnectChannelLimit
+		} else if err != nil {
+			return nil, nil, err
+		}
+		res, err := c.attach(ctx, s, req)
+		if err != nil {
+			return nil, nil, err
+		}
+		subs, results[channel] = append(subs, s), res
+	}
+	return subs, results, nil
+}
+
+// serverChannels lists the channels a new connection is subscribed to.
+func (c *client) serverChannels(user auth.User, asked map[string]*protocol.SubscribeRequest) ([]string, error) {
+	var list []string
+	own := make(map[string]bool, 2)
+	for _, ch := range []string{c.hub.rules.personalChannel(user.OpenID), c.hub.rules.unionChannel(user.UnionID)} {
+		if ch != "" {
+			own[ch] = true
+			list = append(list, ch)
+		}
+	}
+	for ch := range asked {
+		if own[ch] {
+			continue
+		}
+		r, err := c.hub.rules.findForClient(ch)
+		if err != nil {
+			return nil, DisconnectBadRequest
+		}
+		if r.maySubscribe(ch, user.OpenID) {
+			list = append(list, strings.Clone(ch))
+		}
+	}
+	return list, nil
+}
+
+// refresh replaces the session of a connection by another one of the same
+// user. SDKs do it on their own only where a connection expires, which ours do
+// not: traffic extends the login.
+func (c *client) refresh(ctx context.Context, req *protocol.RefreshRequest) (*protocol.RefreshResult, error) {
+	if req.Token == "" {
+		return nil, DisconnectBadRequest
+	}
+	token := strings.Clone(req.Token)
+	session, err := c.hub.verify(ctx, token)
+	if err = refreshError(err); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	old := c.session
+	if !sameUser(session, old) {
+		c.mu.Unlock()
+		return nil, DisconnectInvalidToken
+	}
+	c.session, c.token = session, token
+	c.mu.Unlock()
+	c.hub.clients.relogin(c, old, session)
+	c.mu.Lock()
+	c.recheckSession(c.hub.now())
+	c.mu.Unlock()
+	return &protocol.RefreshResult{}, nil
+}
+
+// refreshError is loginError for refresh, which must never be answered with
+// 109: SDKs take that as the end.
+func refreshError(err error) error {
+	if err == nil {
+		return nil
+	}
+	if err = loginError(err); errors.Is(err, ErrTokenExpired) {
+		return DisconnectExpired
+	}
+	return err
+}
+
+// nextCheck is when a session has to be verified again.
+func (h *Hub) nextCheck(s *auth.Session) time.Duration {
+	at := h.settings.Client.SessionCheckInterval
+	if !s.Expires.IsZero() {
+		at = min(at, max(time.Until(s.Expires), time.Second))
+	}
+	return h.now() + at
+}
+
+func clip(s string, limit int) string { return strings.Clone(s[:min(len(s), limit)]) }

@@ -1,0 +1,251 @@
+package gateway
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/centrifugal/protocol"
+
+	"github.com/minigate/minigate/gateway/engine"
+)
+
+// Subscribing in the middle of a torrent loses nothing, doubles nothing, and
+// the reply comes first.
+func TestSubscribeWhilePublishing(t *testing.T) {
+	const rounds, perRound = 50, 20
+	h := startHub(t, func(s *Settings) {
+		s.Channel.Namespaces[1].HistorySize = 1 << 20
+		s.Client.RecoveryLimit = 1 << 20
+		s.Client.ChannelBacklog = 1 << 20
+	})
+	stop := make(chan struct{})
+	var publisher sync.WaitGroup
+	publisher.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				h.publish("feed:a", "1")
+				runtime.Gosched()
+			}
+		}
+	})
+	w, _ := h.login("alice")
+	last := uint64(0)
+	for range rounds {
+		w.send(fmt.Sprintf(`{"id":2,"subscribe":{"channel":"feed:a","recover":true,"offset":%d}}`, last))
+		reply := decode(t, w.next()).Subscribe
+		if reply == nil || !reply.Recovered {
+			t.Fatalf("after %d: %+v", last, reply)
+		}
+		for _, p := range reply.Publications {
+			last = follow(t, last, p.Offset)
+		}
+		for range perRound {
+			last = follow(t, last, decode(t, w.next()).Push.Pub.Offset)
+		}
+		w.send(`{"id":3,"unsubscribe":{"channel":"feed:a"}}`)
+		for m := decode(t, w.next()); m.Id != 3; m = decode(t, w.next()) {
+			last = follow(t, last, m.Push.Pub.Offset)
+		}
+	}
+	close(stop)
+	publisher.Wait()
+}
+
+func follow(t *testing.T, last, next uint64) uint64 {
+	t.Helper()
+	if next != last+1 {
+		t.Fatalf("offset %d after %d", next, last)
+	}
+	return next
+}
+
+func decode(t *testing.T, line string) *protocol.Reply {
+	t.Helper()
+	r, err := protocol.NewJSONReplyDecoder([]byte(line)).Decode()
+	if r == nil {
+		t.Fatalf("%v in %s", err, line)
+	}
+	return r
+}
+
+// All subscribers see all publications in the same order, however they come.
+func TestOrder(t *testing.T) {
+	const subscribers, publishers, each = 20, 4, 100
+	h := startHub(t, func(s *Settings) { s.Client.ChannelBacklog = publishers * each })
+	clients := make([]*wire, subscribers)
+	for i := range clients {
+		clients[i], _ = h.login("user" + itoa(i))
+		clients[i].send(`{"id":2,"subscribe":{"channel":"live:a"}}`)
+		clients[i].want(`{"id":2,"subscribe":{}}`)
+	}
+	var wg sync.WaitGroup
+	for p := range publishers {
+		wg.Go(func() {
+			for i := range each {
+				h.publish("live:a", fmt.Sprint(p*1000+i))
+			}
+		})
+	}
+	wg.Wait()
+	var first []string
+	for i, w := range clients {
+		var got []string
+		for range publishers * each {
+			got = append(got, w.next())
+		}
+		if i == 0 {
+			first = got
+		} else if strings.Join(got, "\n") != strings.Join(first, "\n") {
+			t.Fatalf("client %d saw another order", i)
+		}
+	}
+}
+
+// A client that does not read costs nothing but its cursor, and is closed as
+// soon as it can be written to no more; the others do not notice.
+func TestSlowReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHub(t, nil)
+		deaf := h.dial(dialOptions{deaf: true})
+		deaf.send(`{"id":1,"connect":{"token":"deaf"}}`, `{"id":2,"subscribe":{"channel":"live:a"}}`)
+		w, _ := h.login("alice")
+		w.send(`{"id":2,"subscribe":{"channel":"live:a"}}`)
+		w.want(`{"id":2,"subscribe":{}}`)
+		for range 1000 {
+			h.publish("live:a", "1")
+			w.want(`*"data":1*`)
+		}
+		time.Sleep(h.settings.WebSocket.WriteTimeout + time.Second)
+		if n, _ := h.clients.counts(); n != 1 {
+			t.Errorf("%d clients, want the one that reads", n)
+		}
+		w.sync()
+	})
+}
+
+// A reader that comes back in time gets what it can have from history, and is
+// closed where nobody can tell what it missed.
+func TestLateReader(t *testing.T) {
+	for _, tc := range []struct {
+		name, channel string
+		published     int
+		want          []string
+	}{
+		{"repaired", "feed:a", 9, []string{`*"offset":2*`, `*"offset":3*`, `*"offset":4*`, `*"offset":5*`, `*"offset":6*`, `*"offset":7*`, `*"offset":8*`, `*"offset":9*`}},
+		{"beyond history", "feed:a", 30, []string{`*"unsubscribe":{"code":2500,*`}},
+		{"without history", "live:a", 9, []string{`*"disconnect":{"code":3008,"reason":"slow"}*`}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := startHub(t, func(s *Settings) { s.Client.ChannelBacklog = 2 })
+				w := h.dial(dialOptions{deaf: true})
+				w.send(`{"id":1,"connect":{"token":"alice"}}`, `{"id":2,"subscribe":{"channel":"`+tc.channel+`"}}`)
+				synctest.Wait() // its writer hangs in the first frame
+				for range tc.published {
+					h.publish(tc.channel, "1")
+				}
+				go w.pump()
+				var got []string
+				for range 2 + len(tc.want) { // connect, subscribe
+					got = append(got, w.next())
+				}
+				// The first publication may be in the backlog or repaired.
+				for _, want := range tc.want {
+					found := false
+					for _, line := range got {
+						found = found || match(want, line)
+					}
+					if !found {
+						got = append(got, w.next())
+						if !match(want, got[len(got)-1]) {
+							t.Fatalf("no %s in\n%s", want, strings.Join(got, "\n"))
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+// Replies that nobody reads are bounded too.
+func TestReplyQueueBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHub(t, func(s *Settings) { s.Client.QueueMaxSize = 64 << 10 })
+		w := h.dial(dialOptions{deaf: true})
+		w.send(`{"id":1,"connect":{"token":"alice"}}`)
+		for range 10000 {
+			if w.conn.Write(t.Context(), 1, []byte(`{"id":2,"rpc":{}}`)) != nil {
+				break
+			}
+		}
+		time.Sleep(time.Minute)
+		if n, _ := h.clients.counts(); n != 0 {
+			t.Errorf("%d clients", n)
+		}
+	})
+}
+
+func TestBacklog(t *testing.T) {
+	var b backlog
+	for i := range 10 {
+		b.add(message{data: make([]byte, 10), at: time.Duration(i)}, 4, 1000)
+	}
+	if b.first != 6 || b.next() != 10 || b.bytes != 40 {
+		t.Errorf("by count: %d..%d, %d bytes", b.first, b.next(), b.bytes)
+	}
+	b.add(message{data: make([]byte, 25), at: 10}, 4, 50)
+	if b.first != 8 || b.bytes != 45 {
+		t.Errorf("by bytes: from %d, %d bytes", b.first, b.bytes)
+	}
+	b.add(message{data: make([]byte, 99), at: 11}, 4, 50)
+	if b.first != 11 || b.bytes != 99 {
+		t.Errorf("the newest stays: from %d, %d bytes", b.first, b.bytes)
+	}
+	if ms, missed := b.from(10); !missed || len(ms) != 1 {
+		t.Errorf("from 10: %d, %v", len(ms), missed)
+	}
+	if ms, missed := b.from(12); missed || len(ms) != 0 {
+		t.Errorf("from 12: %d, %v", len(ms), missed)
+	}
+	b.expire(12)
+	if ms, missed := b.from(11); !missed || ms != nil || b.bytes != 0 {
+		t.Errorf("expired: %d, %v, %d bytes", len(ms), missed, b.bytes)
+	}
+}
+
+func TestContinuous(t *testing.T) {
+	pubs := func(offsets ...uint64) (list []*protocol.Publication) {
+		for _, o := range offsets {
+			list = append(list, &protocol.Publication{Offset: o})
+		}
+		return list
+	}
+	top := engine.Position{Offset: 5, Epoch: "e"}
+	for _, tc := range []struct {
+		from engine.Position
+		pubs []*protocol.Publication
+		want bool
+	}{
+		{engine.Position{Offset: 5, Epoch: "e"}, nil, true},
+		{engine.Position{Offset: 5}, nil, true},
+		{engine.Position{Offset: 4, Epoch: "e"}, nil, false},
+		{engine.Position{Offset: 6, Epoch: "e"}, nil, false},
+		{engine.Position{Offset: 5, Epoch: "x"}, nil, false},
+		{engine.Position{Offset: 3, Epoch: "e"}, pubs(4, 5), true},
+		{engine.Position{Offset: 2, Epoch: "e"}, pubs(4, 5), false},
+		{engine.Position{Offset: 3, Epoch: "e"}, pubs(4), false},
+		{engine.Position{Offset: 2, Epoch: "e"}, pubs(3, 5), false},
+	} {
+		if got := continuous(tc.from, tc.pubs, top); got != tc.want {
+			t.Errorf("from %+v with %d: %v", tc.from, len(tc.pubs), got)
+		}
+	}
+}

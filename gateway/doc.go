@@ -1,0 +1,39 @@
+// Package gateway is the live side: WebSocket connections of mini-programs that
+// speak the Centrifuge protocol, the channels they are subscribed to, and what
+// is published to them.
+//
+// # The way of a message
+//
+// A publication goes to the engine, which gives it its offset, stores it, and
+// delivers it to the hub of every node that has subscribers (Hub.Publication).
+// There it is encoded once and appended to the channel's backlog; that is all
+// the publisher waits for. A fan-out worker then wakes the sockets of the
+// channel: each notes which subscription has news, and starts its writer if
+// none runs. The writer collects everything between the subscription's cursor
+// and the end of the backlog, joins it into one WebSocket message, and goes
+// away when nothing is left. So a slow client costs an old cursor instead of a
+// queue, and what piled up is written in one call.
+//
+// # What holds
+//
+//   - Replies are written in the order of the commands. A reply that announces
+//     a subscription is written before the first push of it, and one that ends
+//     it after the last.
+//   - A positioned subscriber gets each publication of a stream once, in
+//     order, or is told that its position is lost. What the engine missed is
+//     read from history once per channel and appended to the backlog; what a
+//     slow client missed is read from history for that client.
+//   - The transport closes first, presence and leave messages follow.
+//   - Nobody waits for I/O under a lock, but for channel.gate, which makes the
+//     first and the last subscriber of a channel talk to the engine in turn.
+//
+// Locks are taken in the order channel.gate, channel.mu, outbox.mu, and
+// client.mu before wheel.mu or outbox.mu. client.mu and channel.mu are never
+// held together.
+//
+// # Goroutines
+//
+// One reader per connection, owned by the registry; one writer per connection
+// while something is due, waited for when the connection ends; the workers and
+// the clock of Hub.Run. Run returns when all of them have ended.
+package gateway

@@ -1,0 +1,139 @@
+// Package engine keeps what the live side must agree on: who hears a channel,
+// its history and position, who is present, and which nodes there are.
+//
+// Two implementations ship: Memory (one node, nothing else needed) and Redis
+// (a cluster). One contract test runs over both.
+//
+// What an engine promises, per channel:
+//   - order: receivers see publications in the order of their offsets;
+//   - live delivery at most once: a publication may be missed (a lost
+//     connection to Redis), never repeated or reordered;
+//   - recovery exactly as stored: what History returns is the stream itself,
+//     and offsets in one epoch have no gaps other than those cut off by size
+//     or age at the old end.
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/centrifugal/protocol"
+)
+
+// What zero durations in options stand for.
+const (
+	DefaultMetaTTL        = 7 * 24 * time.Hour
+	DefaultIdempotencyTTL = 300 * time.Second
+)
+
+// Position is a place in a channel's stream. The zero value stands for a
+// channel without history.
+type Position struct {
+	Offset uint64
+	Epoch  string
+}
+
+// PublishOptions say how one publication is kept and counted.
+type PublishOptions struct {
+	HistorySize    int           // publications kept; 0 keeps no history
+	HistoryTTL     time.Duration // since the last publication; 0 keeps no history
+	MetaTTL        time.Duration // how long epoch and offset are kept after their last use; 0 takes DefaultMetaTTL
+	IdempotencyKey string        // a repeat within IdempotencyTTL answers the first result and is not delivered
+	IdempotencyTTL time.Duration // 0 takes DefaultIdempotencyTTL
+	Count          bool          // ask for PublishResult.Sockets
+}
+
+// PublishResult answers for one publication.
+type PublishResult struct {
+	Position Position
+	Sockets  int  // sockets subscribed at that moment on all nodes, where asked for
+	Repeated bool // the idempotency key was seen before
+}
+
+// HistoryQuery selects part of a stream.
+type HistoryQuery struct {
+	Since   *Position     // exclusive; nil starts at the end that Reverse says. Only the offset counts, comparing epochs is up to the caller
+	Limit   int           // -1 all, 0 the position only
+	Reverse bool          // newest first
+	MetaTTL time.Duration // as in PublishOptions: reading creates the epoch of an empty channel
+}
+
+// Node describes one running node.
+type Node struct {
+	UID         string    `json:"uid"` // new at every start: letters, digits, "-", "_" and ".", at most 64
+	Name        string    `json:"name"`
+	Version     string    `json:"version"`
+	Started     time.Time `json:"started"`
+	Clients     int       `json:"clients"`
+	Users       int       `json:"users"`
+	Channels    int       `json:"channels"`
+	Subscribers int       `json:"subscribers"`
+}
+
+// Receiver is what an engine delivers to: the hub of this node. Calls for one
+// channel come one after the other, in stream order. They must not block and
+// must not call the engine: it may hold a lock of the channel. What they are
+// given is shared and read-only.
+type Receiver interface {
+	// Publication delivers to local subscribers and returns how many there are.
+	Publication(channel string, pub *protocol.Publication, epoch string) (sockets int)
+	Join(channel string, info *protocol.ClientInfo)
+	Leave(channel string, info *protocol.ClientInfo)
+	// Lost says that publications of these channels may have been missed, for
+	// example after a reconnect to Redis; nil means all channels.
+	Lost(channels []string)
+	// Survey answers another node's (or our own) question; see Engine.Survey.
+	Survey(op string, payload []byte) []byte
+	// Self describes this node for the registry: its UID and its load.
+	Self() Node
+}
+
+// Engine is the contract; see the package comment for its promises. Every
+// method may return a *fault.Error of kind Unavailable: while Redis is away, or
+// after Run has ended. With a ctx that has ended they return its error and do
+// nothing, except Unsubscribe and RemovePresence: those always take effect.
+type Engine interface {
+	// Run delivers to r until ctx ends, and returns after its last delivery. It
+	// reconnects by itself and returns an error only if it can never work. The
+	// other methods wait for Run to have started. It runs once.
+	Run(ctx context.Context, r Receiver) error
+	// Ping tells whether the engine works now.
+	Ping(ctx context.Context) error
+
+	// Publish is one atomic step: idempotency, offset, history, fan-out. It
+	// sets pub.Offset. It never waits for fan-out, unless Count is asked for on
+	// more than one node. The engine keeps pub: it must not change afterwards.
+	Publish(ctx context.Context, channel string, pub *protocol.Publication, o PublishOptions) (PublishResult, error)
+	PublishJoin(ctx context.Context, channel string, info *protocol.ClientInfo) error
+	PublishLeave(ctx context.Context, channel string, info *protocol.ClientInfo) error
+
+	// Subscribe makes this node hear the channel: what is published after it
+	// returned is delivered, what was published just before may be. Unsubscribe ends that. The hub calls each once per
+	// channel, for its first and last local subscriber.
+	Subscribe(ctx context.Context, channel string) error
+	Unsubscribe(ctx context.Context, channel string) error
+
+	// History returns publications and the top position, read atomically. The
+	// publications are shared: read-only. An empty channel gets its epoch here.
+	History(ctx context.Context, channel string, q HistoryQuery) ([]*protocol.Publication, Position, error)
+	// RemoveHistory empties a stream; epoch and top stay.
+	RemoveHistory(ctx context.Context, channel string) error
+
+	// AddPresence enters a client into a channel's presence for as long as this
+	// node lives, or until RemovePresence: no refresh by the caller is needed.
+	AddPresence(ctx context.Context, channel, client string, info *protocol.ClientInfo) error
+	RemovePresence(ctx context.Context, channel, client string) error
+	// Presence returns who is there by client id, exact as of now.
+	Presence(ctx context.Context, channel string) (map[string]*protocol.ClientInfo, error)
+
+	// Survey asks op of every live node, this one included, and returns the
+	// answers that came before ctx ended, at most two seconds.
+	Survey(ctx context.Context, op string, payload []byte) ([][]byte, error)
+	// Nodes lists the live nodes, this one included.
+	Nodes(ctx context.Context) ([]Node, error)
+}
+
+var (
+	_ Engine = (*Memory)(nil)
+	_ Engine = (*Redis)(nil)
+)

@@ -1,0 +1,232 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/centrifugal/protocol"
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/minigate/minigate/internal/redisclient"
+	"github.com/minigate/minigate/internal/testdeps"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience is how long a test waits for what must happen before it gives up.
+const patience = 20 * time.Second
+
+// event is one call to a Receiver.
+type event struct {
+	kind    string // pub, join, leave, lost
+	channel string
+	data    string
+	offset  uint64
+	epoch   string
+}
+
+// node is an engine that runs, and what it delivered.
+type node struct {
+	Engine
+	t       testing.TB
+	uid     string
+	sockets int // answer to Publication
+	events  chan event
+	stop    context.CancelFunc
+	done    chan struct{}
+
+	mu     sync.Mutex
+	survey func(op string, payload []byte) []byte
+	hold   map[string]chan struct{} // publications to these channels wait
+}
+
+func (n *node) Publication(channel string, pub *protocol.Publication, epoch string) int {
+	n.mu.Lock()
+	hold := n.hold[channel]
+	n.mu.Unlock()
+	if hold != nil {
+		<-hold
+	}
+	n.events <- event{"pub", channel, string(pub.Data), pub.Offset, epoch}
+	return n.sockets
+}
+
+func (n *node) Join(channel string, info *protocol.ClientInfo) {
+	n.events <- event{kind: "join", channel: channel, data: info.Client}
+}
+
+func (n *node) Leave(channel string, info *protocol.ClientInfo) {
+	n.events <- event{kind: "leave", channel: channel, data: info.Client}
+}
+
+func (n *node) Lost(channels []string) {
+	for _, channel := range channels {
+		n.events <- event{kind: "lost", channel: channel}
+	}
+}
+
+func (n *node) Survey(op string, payload []byte) []byte {
+	n.mu.Lock()
+	f := n.survey
+	n.mu.Unlock()
+	if f != nil {
+		return f(op, payload)
+	}
+	return []byte(n.uid + ":" + op + ":" + string(payload))
+}
+
+func (n *node) Self() Node { return Node{UID: n.uid, Name: "name of " + n.uid, Clients: 7} }
+
+// start runs e as node uid until the test ends or halt is called.
+func start(t testing.TB, e Engine, uid string) *node {
+	ctx, stop := context.WithCancel(context.Background())
+	n := &node{
+		Engine: e, t: t, uid: uid, sockets: 3,
+		events: make(chan event, 1<<16), stop: stop, done: make(chan struct{}),
+	}
+	go func() {
+		defer close(n.done)
+		if err := e.Run(ctx, n); err != nil {
+			t.Errorf("run: %v", err)
+		}
+	}()
+	t.Cleanup(n.halt)
+	return n
+}
+
+func (n *node) halt() {
+	n.stop()
+	<-n.done
+}
+
+// ask is the Survey of the engine; the name Survey is taken by the Receiver.
+func (n *node) ask(op, payload string) ([][]byte, error) {
+	return n.Engine.Survey(n.t.Context(), op, []byte(payload))
+}
+
+// next returns the next event.
+func (n *node) next() event {
+	n.t.Helper()
+	select {
+	case e := <-n.events:
+		return e
+	case <-time.After(patience):
+		n.t.Fatal("nothing was delivered")
+		return event{}
+	}
+}
+
+func (n *node) want(want event) {
+	n.t.Helper()
+	if got := n.next(); got != want {
+		n.t.Fatalf("got %+v, want %+v", got, want)
+	}
+}
+
+// quiet tells that nothing was delivered before a marker published now.
+func (n *node) quiet(channel string) {
+	n.t.Helper()
+	n.subscribe("marker " + channel)
+	n.publish("marker "+channel, "mark", PublishOptions{})
+	if got := n.next(); got.data != "mark" {
+		n.t.Fatalf("unexpected %+v", got)
+	}
+}
+
+func (n *node) publish(channel, data string, o PublishOptions) PublishResult {
+	n.t.Helper()
+	pub := &protocol.Publication{Data: protocol.Raw(data)}
+	res, err := n.Publish(n.t.Context(), channel, pub, o)
+	if err != nil {
+		n.t.Fatalf("publish: %v", err)
+	}
+	if pub.Offset != res.Position.Offset {
+		n.t.Fatalf("publication has offset %d, result %d", pub.Offset, res.Position.Offset)
+	}
+	return res
+}
+
+func (n *node) subscribe(channel string) {
+	n.t.Helper()
+	if err := n.Subscribe(n.t.Context(), channel); err != nil {
+		n.t.Fatalf("subscribe: %v", err)
+	}
+}
+
+// history returns the publications as "offset=data …".
+func (n *node) history(channel string, q HistoryQuery) (string, Position) {
+	n.t.Helper()
+	pubs, pos, err := n.History(n.t.Context(), channel, q)
+	if err != nil {
+		n.t.Fatalf("history: %v", err)
+	}
+	text := ""
+	for _, p := range pubs {
+		text += fmt.Sprintf("%d=%s ", p.Offset, p.Data)
+	}
+	return text, pos
+}
+
+func (n *node) present(channel string) map[string]*protocol.ClientInfo {
+	n.t.Helper()
+	p, err := n.Presence(n.t.Context(), channel)
+	if err != nil {
+		n.t.Fatalf("presence: %v", err)
+	}
+	return p
+}
+
+func (n *node) enter(channel, client string) {
+	n.t.Helper()
+	info := &protocol.ClientInfo{Client: client, User: "user of " + client, ConnInfo: protocol.Raw(`{"a":1}`)}
+	if err := n.AddPresence(n.t.Context(), channel, client, info); err != nil {
+		n.t.Fatalf("add presence: %v", err)
+	}
+}
+
+// eventually waits until ok holds.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	give := time.After(patience)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-give:
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// openRedis returns a client that is closed with the test.
+func openRedis(t testing.TB, addr string) redis.UniversalClient {
+	client := redisclient.Open(redisclient.Settings{Addresses: []string{addr}})
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// quick is the timing of Redis nodes in tests.
+var quick = timing{beat: 50 * time.Millisecond, lease: time.Second, silence: 2 * time.Second}
+
+func redisNode(t testing.TB, addr, uid string) *node {
+	e := NewRedis(RedisOptions{Client: openRedis(t, addr), Prefix: "test"})
+	e.timing = quick
+	return start(t, e, uid)
+}
+
+// each runs a test over both engines.
+func each(t *testing.T, test func(t *testing.T, n *node)) {
+	t.Run("memory", func(t *testing.T) {
+		t.Parallel()
+		test(t, start(t, NewMemory(), "one"))
+	})
+	t.Run("redis", func(t *testing.T) {
+		t.Parallel()
+		test(t, redisNode(t, testdeps.Redis(t), "one"))
+	})
+}

@@ -1,0 +1,285 @@
+package engine
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/centrifugal/protocol"
+)
+
+const (
+	stripeCount   = 256         // locks; channels are spread over them by hash
+	sweepInterval = time.Second // how late the memory of expired data is freed
+)
+
+// Memory is the engine of a single node: everything lives in this process and
+// is gone with it. Deliveries happen inside Publish, under the lock of the
+// channel's stripe, which is what keeps them in the order of the offsets.
+type Memory struct {
+	life
+	stripes [stripeCount]stripe
+}
+
+// NewMemory returns an engine that needs nothing but Run.
+func NewMemory() *Memory {
+	m := &Memory{life: newLife()}
+	for i := range m.stripes {
+		m.stripes[i].channels = make(map[string]*memoryChannel)
+		m.stripes[i].results = make(map[resultKey]result)
+	}
+	return m
+}
+
+// Run implements Engine; it owns the sweeper of expired data.
+func (m *Memory) Run(ctx context.Context, r Receiver) error {
+	if err := m.claim(); err != nil {
+		return err
+	}
+	m.begin(r)
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			m.stop()
+			return nil
+		case now := <-tick.C:
+			for i := range m.stripes {
+				m.stripes[i].sweep(now)
+			}
+		}
+	}
+}
+
+// stop refuses new calls and waits for the delivery under way in each stripe.
+func (m *Memory) stop() {
+	m.end()
+	for i := range m.stripes {
+		m.stripes[i].mu.Lock()
+		//lint:ignore SA2001 passing through is the wait
+		m.stripes[i].mu.Unlock()
+	}
+}
+
+// enter waits for Run and locks the channel's stripe. The caller unlocks it
+// unless there is an error.
+func (m *Memory) enter(ctx context.Context, channel string) (Receiver, *stripe, error) {
+	r, err := m.wait(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &m.stripes[hash(channel)%stripeCount]
+	s.mu.Lock()
+	if m.over() {
+		s.mu.Unlock()
+		return nil, nil, errStopped
+	}
+	return r, s, nil
+}
+
+// Ping implements Engine.
+func (m *Memory) Ping(ctx context.Context) error {
+	_, err := m.wait(ctx)
+	return err
+}
+
+// Publish implements Engine.
+func (m *Memory) Publish(ctx context.Context, channel string, pub *protocol.Publication, o PublishOptions) (PublishResult, error) {
+	r, s, err := m.enter(ctx, channel)
+	if err != nil {
+		return PublishResult{}, err
+	}
+	defer s.mu.Unlock()
+
+	now := time.Now()
+	if pos, ok := s.result(channel, o.IdempotencyKey, now); ok {
+		pub.Offset = pos.Offset
+		return PublishResult{Position: pos, Repeated: true}, nil
+	}
+	var res PublishResult
+	if o.HistorySize > 0 && o.HistoryTTL > 0 {
+		res.Position = s.append(channel, pub, o, now)
+	} else {
+		pub.Offset = 0
+	}
+	if c := s.channels[channel]; c != nil && c.subscribed {
+		sockets := r.Publication(channel, pub, res.Position.Epoch)
+		if o.Count {
+			res.Sockets = sockets
+		}
+	}
+	s.keepResult(channel, o, res.Position, now)
+	return res, nil
+}
+
+// PublishJoin implements Engine.
+func (m *Memory) PublishJoin(ctx context.Context, channel string, info *protocol.ClientInfo) error {
+	r, s, err := m.enter(ctx, channel)
+	if err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	if c := s.channels[channel]; c != nil && c.subscribed {
+		r.Join(channel, info)
+	}
+	return nil
+}
+
+// PublishLeave implements Engine.
+func (m *Memory) PublishLeave(ctx context.Context, channel string, info *protocol.ClientInfo) error {
+	r, s, err := m.enter(ctx, channel)
+	if err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	if c := s.channels[channel]; c != nil && c.subscribed {
+		r.Leave(channel, info)
+	}
+	return nil
+}
+
+// Subscribe implements Engine.
+func (m *Memory) Subscribe(ctx context.Context, channel string) error {
+	_, s, err := m.enter(ctx, channel)
+	if err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	s.channel(channel).subscribed = true
+	return nil
+}
+
+// Unsubscribe implements Engine.
+func (m *Memory) Unsubscribe(ctx context.Context, channel string) error {
+	_, s, err := m.enter(context.WithoutCancel(ctx), channel)
+	if err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	if c := s.channels[channel]; c != nil {
+		c.subscribed = false
+		s.drop(channel, c)
+	}
+	return nil
+}
+
+// History implements Engine.
+func (m *Memory) History(ctx context.Context, channel string, q HistoryQuery) ([]*protocol.Publication, Position, error) {
+	_, s, err := m.enter(ctx, channel)
+	if err != nil {
+		return nil, Position{}, err
+	}
+	defer s.mu.Unlock()
+	st := s.stream(channel, q.MetaTTL, time.Now())
+	return st.read(q), Position{Offset: st.top, Epoch: st.epoch}, nil
+}
+
+// RemoveHistory implements Engine.
+func (m *Memory) RemoveHistory(ctx context.Context, channel string) error {
+	_, s, err := m.enter(ctx, channel)
+	if err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	if c := s.channels[channel]; c != nil && c.stream != nil {
+		c.stream.pubs = nil
+	}
+	return nil
+}
+
+// AddPresence implements Engine.
+func (m *Memory) AddPresence(ctx context.Context, channel, client string, info *protocol.ClientInfo) error {
+	_, s, err := m.enter(ctx, channel)
+	if err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	c := s.channel(channel)
+	if c.presence == nil {
+		c.presence = make(map[string]*protocol.ClientInfo)
+	}
+	c.presence[client] = info
+	return nil
+}
+
+// RemovePresence implements Engine.
+func (m *Memory) RemovePresence(ctx context.Context, channel, client string) error {
+	_, s, err := m.enter(context.WithoutCancel(ctx), channel)
+	if err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	if c := s.channels[channel]; c != nil {
+		delete(c.presence, client)
+		s.drop(channel, c)
+	}
+	return nil
+}
+
+// Presence implements Engine.
+func (m *Memory) Presence(ctx context.Context, channel string) (map[string]*protocol.ClientInfo, error) {
+	_, s, err := m.enter(ctx, channel)
+	if err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	c := s.channels[channel]
+	if c == nil || len(c.presence) == 0 {
+		return map[string]*protocol.ClientInfo{}, nil
+	}
+	return maps.Clone(c.presence), nil
+}
+
+// Survey implements Engine: there is only this node to ask.
+func (m *Memory) Survey(ctx context.Context, op string, payload []byte) ([][]byte, error) {
+	r, err := m.wait(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return [][]byte{r.Survey(op, payload)}, nil
+}
+
+// Nodes implements Engine: there is only this node.
+func (m *Memory) Nodes(ctx context.Context) ([]Node, error) {
+	r, err := m.wait(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return []Node{r.Self()}, nil
+}
+
+// stripe holds the channels whose names hash to it.
+type stripe struct {
+	mu       sync.Mutex
+	channels map[string]*memoryChannel
+	results  map[resultKey]result
+	due      dueHeap
+}
+
+// memoryChannel is all that is known about a channel. It is dropped as soon
+// as none of it says anything.
+type memoryChannel struct {
+	subscribed bool
+	presence   map[string]*protocol.ClientInfo
+	stream     *stream
+}
+
+func (s *stripe) channel(name string) *memoryChannel {
+	c := s.channels[name]
+	if c == nil {
+		c = &memoryChannel{}
+		s.channels[name] = c
+	}
+	return c
+}
+
+func (s *stripe) drop(name string, c *memoryChannel) {
+	if len(c.presence) == 0 {
+		c.presence = nil
+	}
+	if !c.subscribed && c.presence == nil && c.stream == nil {
+		delete(s.channels, name)
+	}
+}

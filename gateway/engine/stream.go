@@ -1,0 +1,203 @@
+package engine
+
+import (
+	"container/heap"
+	"slices"
+	"time"
+
+	"github.com/centrifugal/protocol"
+)
+
+// stream is one channel's history in memory. Its publications carry the
+// offsets top-len(pubs)+1 … top.
+type stream struct {
+	epoch string
+	top   uint64
+	pubs  []*protocol.Publication
+	fresh time.Time // pubs are kept until then
+	known time.Time // epoch and top are kept until then, never shorter than pubs
+
+	// Each has at most one entry in the stripe's heap.
+	pubsTimed, metaTimed bool
+}
+
+// resultKey and result remember the answer to an idempotency key.
+type resultKey struct{ channel, key string }
+
+type result struct {
+	pos     Position
+	expires time.Time
+}
+
+// stream returns the channel's stream as of now, with its life prolonged.
+func (s *stripe) stream(channel string, metaTTL time.Duration, now time.Time) *stream {
+	if metaTTL <= 0 {
+		metaTTL = DefaultMetaTTL
+	}
+	c := s.channel(channel)
+	st := c.stream
+	switch {
+	case st == nil:
+		st = &stream{epoch: newEpoch()}
+		c.stream = st
+	case !now.Before(st.known): // expired, not yet swept: its heap entries live on
+		st.epoch, st.top, st.pubs = newEpoch(), 0, nil
+	}
+	if !now.Before(st.fresh) {
+		st.pubs = nil
+	}
+	if known := now.Add(metaTTL); known.After(st.known) {
+		st.known = known
+	}
+	if !st.metaTimed {
+		st.metaTimed = true
+		heap.Push(&s.due, due{what: dueMeta, at: st.known, channel: channel})
+	}
+	return st
+}
+
+// append gives pub the next offset and stores it.
+func (s *stripe) append(channel string, pub *protocol.Publication, o PublishOptions, now time.Time) Position {
+	st := s.stream(channel, o.MetaTTL, now)
+	st.top++
+	pub.Offset = st.top
+	st.pubs = append(st.pubs, pub)
+	if over := len(st.pubs) - o.HistorySize; over > 0 {
+		clear(st.pubs[:over]) // the array may live on for a while
+		st.pubs = st.pubs[over:]
+	}
+	st.fresh = now.Add(o.HistoryTTL)
+	if st.known.Before(st.fresh) {
+		st.known = st.fresh
+	}
+	if !st.pubsTimed {
+		st.pubsTimed = true
+		heap.Push(&s.due, due{what: duePubs, at: st.fresh, channel: channel})
+	}
+	return Position{Offset: st.top, Epoch: st.epoch}
+}
+
+// read selects by q. Offsets have no gaps, so that places can be computed.
+func (st *stream) read(q HistoryQuery) []*protocol.Publication {
+	if q.Limit == 0 || len(st.pubs) == 0 {
+		return nil
+	}
+	pubs := st.pubs
+	if q.Since != nil {
+		before := st.top - uint64(len(pubs)) // the offset before the first kept one
+		if q.Reverse {
+			pubs = pubs[:clamp(q.Since.Offset, before+1, st.top+1)-before-1]
+		} else {
+			pubs = pubs[clamp(q.Since.Offset, before, st.top)-before:]
+		}
+	}
+	n := len(pubs)
+	if q.Limit > 0 {
+		n = min(n, q.Limit)
+	}
+	if !q.Reverse {
+		return slices.Clone(pubs[:n])
+	}
+	pubs = slices.Clone(pubs[len(pubs)-n:])
+	slices.Reverse(pubs)
+	return pubs
+}
+
+func clamp(v, low, high uint64) uint64 { return min(max(v, low), high) }
+
+func (s *stripe) result(channel, key string, now time.Time) (Position, bool) {
+	if key == "" {
+		return Position{}, false
+	}
+	res, ok := s.results[resultKey{channel, key}]
+	if !ok || !now.Before(res.expires) {
+		return Position{}, false
+	}
+	return res.pos, true
+}
+
+func (s *stripe) keepResult(channel string, o PublishOptions, pos Position, now time.Time) {
+	if o.IdempotencyKey == "" {
+		return
+	}
+	ttl := o.IdempotencyTTL
+	if ttl <= 0 {
+		ttl = DefaultIdempotencyTTL
+	}
+	expires := now.Add(ttl)
+	s.results[resultKey{channel, o.IdempotencyKey}] = result{pos: pos, expires: expires}
+	heap.Push(&s.due, due{what: dueResult, at: expires, channel: channel, key: o.IdempotencyKey})
+}
+
+// due says when something in the stripe may have expired. What prolongs the
+// life of a stream does not touch its entries: the sweep looks again.
+type due struct {
+	what    dueKind
+	at      time.Time
+	channel string
+	key     string // of a result
+}
+
+type dueKind uint8
+
+const (
+	dueResult dueKind = iota
+	duePubs
+	dueMeta
+)
+
+// sweep frees what has expired.
+func (s *stripe) sweep(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.due) > 0 && !now.Before(s.due[0].at) {
+		d := heap.Pop(&s.due).(due)
+		if d.what == dueResult {
+			key := resultKey{d.channel, d.key}
+			if !now.Before(s.results[key].expires) {
+				delete(s.results, key)
+			}
+		} else if next, again := s.sweepStream(d, now); again {
+			d.at = next
+			heap.Push(&s.due, d)
+		}
+	}
+}
+
+// sweepStream frees the part of a stream that d names, or says when to look
+// again.
+func (s *stripe) sweepStream(d due, now time.Time) (next time.Time, again bool) {
+	c := s.channels[d.channel]
+	if c == nil || c.stream == nil {
+		return next, false
+	}
+	st := c.stream
+	switch {
+	case d.what == duePubs && now.Before(st.fresh):
+		return st.fresh, true
+	case d.what == duePubs:
+		st.pubs, st.pubsTimed = nil, false
+	case now.Before(st.known):
+		return st.known, true
+	default:
+		c.stream = nil
+		s.drop(d.channel, c)
+	}
+	return next, false
+}
+
+// dueHeap is a container/heap with the earliest entry first.
+type dueHeap []due
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *dueHeap) Push(x any)        { *h = append(*h, x.(due)) }
+
+func (h *dueHeap) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	old[len(old)-1] = due{}
+	*h = old[:len(old)-1]
+	return last
+}

@@ -1,0 +1,135 @@
+package gateway
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/centrifugal/protocol"
+
+	"github.com/minigate/minigate/auth"
+)
+
+// recorder is a socket that keeps what is written.
+type recorder struct {
+	mu     sync.Mutex
+	frames []string
+	done   chan struct{}
+	once   sync.Once
+}
+
+func (r *recorder) write(message []byte) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.frames = append(r.frames, string(message))
+	return nil
+}
+
+func (r *recorder) close(uint32, string) { r.abort() }
+func (r *recorder) abort()               { r.once.Do(func() { close(r.done) }) }
+
+// FuzzReceive feeds a connection with frames: whatever comes, the server
+// answers in well-formed lines and lets go of everything at the end.
+func FuzzReceive(f *testing.F) {
+	for _, seed := range []string{
+		"", "{}", "{}\n", "null", "[]", `{"id":1}`,
+		`{"id":2,"subscribe":{"channel":"room:a","recover":true,"offset":18446744073709551615,"epoch":"x"}}`,
+		"{\"id\":2,\"subscribe\":{\"channel\":\"feed:a\"}}\n{\"id\":3,\"unsubscribe\":{\"channel\":\"feed:a\"}}",
+		`{"id":2,"publish":{"channel":"room:a","data":{"a":[1,"\u2028"]}}}`,
+		`{"id":2,"history":{"channel":"asked:a","limit":-2147483648,"reverse":true,"since":{"offset":1}}}`,
+		`{"id":2,"presence":{"channel":"$room:#,"}}`,
+		`{"id":2,"refresh":{"token":"alice/2"}}`,
+		`{"send":{"data":1}}`, "\xff", strings.Repeat("[", 1000),
+	} {
+		f.Add([]byte(seed))
+	}
+	h := startHub(f, nil)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		sock := &recorder{done: make(chan struct{})}
+		c := newClient(h.Hub, sock)
+		h.clients.add(c)
+		c.open()
+		c.receive([]byte(`{"id":1,"connect":{"token":"alice"}}`))
+		c.receive(slices.Clone(data))
+		c.gone()
+		for _, frame := range sock.frames {
+			for line := range strings.SplitSeq(frame, "\n") {
+				if r, _ := protocol.NewJSONReplyDecoder([]byte(line)).Decode(); r == nil {
+					t.Errorf("not a reply: %q", line)
+				}
+			}
+		}
+		if h.channels.get("room:a") != nil || h.channels.get("feed:a") != nil {
+			t.Error("a channel is left")
+		}
+	})
+}
+
+func FuzzChannelName(f *testing.F) {
+	for _, seed := range []string{"", "a", "room:a", "$room:a", "#alice", "room:#alice,bob", "named:x", ":", "$", "$:#", "union:#u", "房:间", "room:\x00"} {
+		f.Add(seed)
+	}
+	b := newRulebook(testSettings())
+	f.Fuzz(func(t *testing.T, name string) {
+		r, err := b.findForClient(name)
+		if (r == nil) == (err == nil) {
+			t.Fatalf("rules %v, error %v", r, err)
+		}
+		if err != nil {
+			return
+		}
+		if name == "" || len(name) > 255 || !isASCII(name) {
+			t.Errorf("accepted %q", name)
+		}
+		if server, err := b.find(name); err != nil || server != r {
+			t.Errorf("the server may not use %q: %v", name, err)
+		}
+		if r.maySubscribe(name, "alice") && (name[0] == '$' || strings.Contains(name, "#") && !strings.Contains(name, "alice")) {
+			t.Errorf("alice may subscribe to %q", name)
+		}
+	})
+}
+
+// BenchmarkFanOut publishes to 1,000 subscribers whose sockets cost nothing:
+// what is left is the hub's own work.
+func BenchmarkFanOut(b *testing.B) {
+	const subscribers = 1000
+	h := startHub(b, nil)
+	var wg sync.WaitGroup
+	for range subscribers {
+		sock := &counter{}
+		c := newClient(h.Hub, sock)
+		sock.done = &wg
+		h.clients.add(c)
+		c.session = &auth.Session{User: auth.User{OpenID: "u"}, Expires: time.Now().Add(time.Hour)}
+		c.state = connected
+		c.receive([]byte(`{"id":2,"subscribe":{"channel":"live:a"}}`))
+		c.out.writer.Wait()
+		b.Cleanup(c.gone)
+	}
+	data := []byte(`{"text":"` + strings.Repeat("x", 100) + `"}`)
+	b.ReportAllocs()
+	for b.Loop() {
+		wg.Add(subscribers)
+		if _, err := h.Publish(b.Context(), "live:a", data, PublishOptions{}); err != nil {
+			b.Fatal(err)
+		}
+		wg.Wait()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/subscribers, "ns/delivery")
+}
+
+// counter is a socket that counts publications.
+type counter struct{ done *sync.WaitGroup }
+
+func (c *counter) write(message []byte) error {
+	if strings.HasPrefix(string(message[:20]), `{"push":{"channel"`) {
+		c.done.Done()
+	}
+	return nil
+}
+
+func (c *counter) close(uint32, string) {}
+func (c *counter) abort()               {}

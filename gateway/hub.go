@@ -1,0 +1,309 @@
+package gateway
+
+import (
+	"context"
+	"hash/maphash"
+	"log/slog"
+	"runtime"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"github.com/minigate/minigate/auth"
+	"github.com/minigate/minigate/gateway/engine"
+)
+
+// Options are what a Hub needs.
+type Options struct {
+	Settings Settings
+	Engine   engine.Engine
+	Verify   func(ctx context.Context, token string) (*auth.Session, error) // as auth.Service.Verify
+	Metrics  *Metrics
+	Node     engine.Node // UID, Name and Version of this node
+}
+
+// Hub is the live side of one node: it holds the connections, knows who is
+// subscribed to what, and writes what the engine delivers.
+type Hub struct {
+	settings Settings
+	rules    *rulebook
+	engine   engine.Engine
+	verify   func(ctx context.Context, token string) (*auth.Session, error)
+	metrics  *Metrics
+	rate     *rate.Limiter // of handshakes, nil: no limit
+	node     engine.Node
+	version  string
+	start    time.Time
+
+	clients  *registry
+	channels channels
+	wheel    wheel
+
+	news    *queue[*channel] // channels whose sockets have to be woken
+	refills *queue[*channel] // channels that missed something
+	checks  *queue[*client]  // sessions to verify again
+}
+
+// New makes a hub. It does nothing until Run; calls that come earlier wait for
+// it as long as their contexts allow.
+func New(o Options) *Hub {
+	h := &Hub{
+		settings: o.Settings,
+		rules:    newRulebook(o.Settings),
+		engine:   o.Engine,
+		verify:   o.Verify,
+		metrics:  o.Metrics,
+		node:     o.Node,
+		version:  o.Node.Version,
+		start:    time.Now(),
+		clients:  newRegistry(o.Metrics),
+		channels: channels{seed: maphash.MakeSeed()},
+		news:     newQueue[*channel](),
+		refills:  newQueue[*channel](),
+		checks:   newQueue[*client](),
+	}
+	h.node.Started = h.start
+	if n := o.Settings.Client.ConnectionRateLimit; n > 0 {
+		h.rate = rate.NewLimiter(rate.Limit(n), n)
+	}
+	return h
+}
+
+const (
+	refillWorkers = 4
+	refillRetries = 3
+	checkWorkers  = 4
+)
+
+// Run works until ctx ends or the engine cannot go on. Then it cuts what
+// connections are left, waits for all of its goroutines and returns. Call
+// Shutdown first to part with clients in peace.
+func (h *Hub) Run(ctx context.Context) error {
+	// The engine and the workers outlive ctx a little: connections that end
+	// still have presence to remove.
+	g, inner := errgroup.WithContext(context.WithoutCancel(ctx))
+	inner, stop := context.WithCancel(inner)
+	defer stop()
+	g.Go(func() error { return h.engine.Run(inner, h) })
+	g.Go(func() error { h.keepTime(inner); return nil })
+	for range min(runtime.GOMAXPROCS(0), 4) {
+		g.Go(func() error { h.fanOut(); return nil })
+	}
+	for range refillWorkers {
+		g.Go(func() error { h.refill(inner); return nil })
+	}
+	for range checkWorkers {
+		g.Go(func() error { h.checkSessions(); return nil })
+	}
+	select {
+	case <-ctx.Done():
+	case <-inner.Done():
+	}
+	h.cut()
+	h.clients.running.Wait()
+	h.news.close()
+	h.refills.close()
+	h.checks.close()
+	stop()
+	return g.Wait()
+}
+
+// cut ends all connections at once and lets no new ones in.
+func (h *Hub) cut() {
+	h.clients.close()
+	for _, c := range h.clients.list() {
+		c.sock.abort()
+	}
+}
+
+// Shutdown tells all connections goodbye, one by one over the configured
+// spread (a few take less) so that they do not all reconnect at the same
+// moment, and waits until they are gone. Meanwhile publications flow and new connections are refused.
+// When ctx ends the rest is cut. Run goes on until its own context ends.
+func (h *Hub) Shutdown(ctx context.Context) error {
+	h.clients.close()
+	list := h.clients.list()
+	done := make(chan struct{})
+	go func() { // ends with the last connection, which cut below makes sure of
+		h.clients.running.Wait()
+		close(done)
+	}()
+	begin := time.Now()
+	told := h.sayGoodbye(ctx, list)
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = ctx.Err()
+		h.cut()
+		<-done
+	}
+	slog.Info("connections closed", "connections", len(list), "told", told, "took", time.Since(begin))
+	return err
+}
+
+func (h *Hub) sayGoodbye(ctx context.Context, list []*client) (told int) {
+	if len(list) == 0 {
+		return 0
+	}
+	const pause = 20 * time.Millisecond
+	rounds := int(h.settings.Client.ShutdownSpread/pause) + 1
+	batch := (len(list) + rounds - 1) / rounds
+	t := time.NewTicker(pause)
+	defer t.Stop()
+	for part := range slices.Chunk(list, batch) {
+		for _, c := range part {
+			c.disconnect(DisconnectShutdown)
+			told++
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return told
+		}
+	}
+	return told
+}
+
+// fanOut wakes the sockets of channels that have news.
+func (h *Hub) fanOut() {
+	var buf []*subscription
+	for {
+		ch, ok := h.news.pop()
+		if !ok {
+			return
+		}
+		buf = ch.wake(buf)
+	}
+}
+
+// refill repairs channels that missed something.
+func (h *Hub) refill(ctx context.Context) {
+	for {
+		ch, ok := h.refills.pop()
+		if !ok {
+			return
+		}
+		err := h.refillOnce(ctx, ch)
+		for range refillRetries {
+			if err == nil || !sleep(ctx, time.Second) {
+				break
+			}
+			err = h.refillOnce(ctx, ch)
+		}
+		if err != nil {
+			slog.Warn("missed publications cannot be read", "channel", ch.name, "error", err)
+			ch.giveUp()
+		}
+	}
+}
+
+func (h *Hub) refillOnce(ctx context.Context, ch *channel) error {
+	ctx, cancel := context.WithTimeout(ctx, h.settings.Client.RequestTimeout)
+	defer cancel()
+	return ch.refillFrom(ctx, h.engine)
+}
+
+// sleep waits for d and reports whether ctx lasted.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (h *Hub) checkSessions() {
+	for {
+		c, ok := h.checks.pop()
+		if !ok {
+			return
+		}
+		ctx, cancel := h.timeout()
+		c.check(ctx)
+		cancel()
+	}
+}
+
+// keepTime turns the wheel and forgets old messages.
+func (h *Hub) keepTime(ctx context.Context) {
+	t := time.NewTicker(wheelTick)
+	defer t.Stop()
+	var due []*client
+	sweep := backlogAge / 3
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		now := h.now()
+		due = h.wheel.turn(now, due)
+		if now >= sweep {
+			sweep = now + backlogAge/3
+			h.channels.each(func(ch *channel) { ch.expire(now) })
+		}
+	}
+}
+
+// EndSession closes the connections of a session on this node. code is 3000 to
+// 4999, see Disconnect.
+func (h *Hub) EndSession(fp auth.Fingerprint, code uint32, reason string) {
+	for _, c := range h.clients.ofSession(fp) {
+		c.disconnect(&Disconnect{code, plainReason(reason)})
+	}
+}
+
+// ConnectionInfo describes one connection for the console.
+type ConnectionInfo struct {
+	Client    string    `json:"client"`
+	User      string    `json:"user"` // openid
+	AppID     string    `json:"appid"`
+	UnionID   string    `json:"unionid,omitempty"`
+	Session   string    `json:"session"` // its fingerprint
+	IP        string    `json:"ip"`
+	UserAgent string    `json:"user_agent,omitempty"`
+	Name      string    `json:"name,omitempty"` // of the SDK, as it says
+	Version   string    `json:"version,omitempty"`
+	Since     time.Time `json:"since"`
+	Channels  []string  `json:"channels"`
+	Transport string    `json:"transport"`
+}
+
+// Connections lists logged in connections of this node, the newest first, at
+// most limit of them.
+func (h *Hub) Connections(limit int) []ConnectionInfo {
+	list := h.clients.list()
+	infos := make([]ConnectionInfo, 0, len(list))
+	for _, c := range list {
+		if info, ok := c.describe(); ok {
+			infos = append(infos, info)
+		}
+	}
+	slices.SortFunc(infos, func(a, b ConnectionInfo) int { return b.Since.Compare(a.Since) })
+	return slices.Clip(infos[:min(len(infos), max(limit, 0))])
+}
+
+func (c *client) describe() (ConnectionInfo, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session == nil {
+		return ConnectionInfo{}, false
+	}
+	info := c.meta
+	u := c.session.User
+	info.Client, info.User, info.AppID, info.UnionID = c.id, u.OpenID, u.AppID, u.UnionID
+	info.Session = c.session.Fingerprint.String()
+	info.Name, info.Version, info.Since = c.name, c.version, c.since
+	info.Channels = make([]string, 0, len(c.subs))
+	for name := range c.subs {
+		info.Channels = append(info.Channels, name)
+	}
+	slices.Sort(info.Channels)
+	return info, true
+}

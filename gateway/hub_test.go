@@ -1,0 +1,336 @@
+package gateway
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/centrifugal/protocol"
+	"github.com/coder/websocket"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"github.com/minigate/minigate/auth"
+	"github.com/minigate/minigate/gateway/engine"
+	"github.com/minigate/minigate/internal/fault"
+	"github.com/minigate/minigate/internal/settings"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// testSettings are the defaults with the namespaces that the tests use.
+func testSettings() Settings {
+	var s Settings
+	settings.Defaults(&s)
+	s.Client.ShutdownSpread = 0
+	kept := History{HistorySize: 10, HistoryTTL: time.Minute, ForceRecovery: true}
+	all := Access{
+		Presence: true, JoinLeave: true, ForcePushJoinLeave: true, AllowSubscribeForClient: true,
+		AllowPublishForClient: true, AllowPresenceForSubscriber: true, AllowHistoryForSubscriber: true,
+	}
+	s.Channel.Namespaces = []Namespace{
+		{Name: "room", Access: all, History: kept},
+		{Name: "feed", Access: Access{AllowSubscribeForClient: true}, History: kept},
+		{Name: "live", Access: Access{AllowSubscribeForClient: true, AllowPublishForSubscriber: true}},
+		{Name: "dialog", Access: Access{AllowUserLimitedChannels: true, AllowHistoryForClient: true}, History: kept},
+		{Name: "named", Access: Access{AllowSubscribeForClient: true, ChannelRegex: `^[a-z]+$`}},
+		{Name: "asked", Access: Access{AllowSubscribeForClient: true, AllowHistoryForClient: true}, History: History{HistorySize: 10, HistoryTTL: time.Minute, AllowRecovery: true, AllowPositioning: true}},
+	}
+	return s
+}
+
+// testHub is a running hub over a Memory engine, reached through a listener in
+// memory, so that it works inside synctest too.
+type testHub struct {
+	*Hub
+	t        testing.TB
+	engine   *flakyEngine
+	listener *memoryListener
+	registry *prometheus.Registry
+
+	mu       sync.Mutex
+	sessions map[string]error // by token, where it is not simply good
+	verified int
+}
+
+func startHub(t testing.TB, change func(*Settings)) *testHub {
+	t.Helper()
+	s := testSettings()
+	if change != nil {
+		change(&s)
+	}
+	s.Check(func(path, problem string) { t.Errorf("settings: %s %s", path, problem) })
+	th := &testHub{t: t, engine: &flakyEngine{Memory: engine.NewMemory()}, sessions: map[string]error{}, registry: prometheus.NewRegistry()}
+	th.Hub = New(Options{
+		Settings: s, Engine: th.engine, Verify: th.verifyToken,
+		Metrics: NewMetrics(th.registry), Node: engine.Node{UID: "n1", Name: "node", Version: "test"},
+	})
+	th.listener = newMemoryListener()
+	srv := &http.Server{Handler: http.HandlerFunc(th.ServeWebSocket)}
+	served, ran := make(chan struct{}), make(chan error, 1)
+	go func() { _ = srv.Serve(th.listener); close(served) }()
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { ran <- th.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ran; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		_ = srv.Close()
+		<-served
+	})
+	return th
+}
+
+// flakyEngine is a Memory engine whose history can be away.
+type flakyEngine struct {
+	*engine.Memory
+	away atomic.Bool
+}
+
+func (e *flakyEngine) History(ctx context.Context, channel string, q engine.HistoryQuery) ([]*protocol.Publication, engine.Position, error) {
+	if e.away.Load() {
+		return nil, engine.Position{}, fault.New(fault.Unavailable, "redis_unavailable", "Redis is away.")
+	}
+	return e.Memory.History(ctx, channel, q)
+}
+
+// verifyToken takes "user" or "user/anything" for a login of that user.
+func (th *testHub) verifyToken(ctx context.Context, token string) (*auth.Session, error) {
+	th.mu.Lock()
+	defer th.mu.Unlock()
+	th.verified++
+	if err := th.sessions[token]; err != nil {
+		return nil, err
+	}
+	user, _, _ := strings.Cut(token, "/")
+	switch user {
+	case "malformed":
+		return nil, fault.New(fault.Unauthenticated, "token_invalid", "This is no token.")
+	case "expired":
+		return nil, fault.New(fault.Unauthenticated, "token_expired", "The login has expired.")
+	case "away":
+		return nil, fault.New(fault.Unavailable, "sessions_unavailable", "Logins cannot be checked now.")
+	}
+	return &auth.Session{
+		Fingerprint: sha256.Sum256([]byte(token)),
+		User:        auth.User{AppID: "wx1", OpenID: user, UnionID: "union-" + user},
+		Expires:     time.Now().Add(time.Hour),
+	}, nil
+}
+
+func (th *testHub) setToken(token string, err error) {
+	th.mu.Lock()
+	defer th.mu.Unlock()
+	th.sessions[token] = err
+}
+
+func (th *testHub) publish(channel, data string) engine.PublishResult {
+	th.t.Helper()
+	res, err := th.Publish(context.Background(), channel, json.RawMessage(data), PublishOptions{})
+	if err != nil {
+		th.t.Fatalf("publish to %s: %v", channel, err)
+	}
+	return res
+}
+
+// wire is a client that speaks the protocol by hand.
+type wire struct {
+	t     testing.TB
+	conn  *websocket.Conn
+	lines chan string // closed at the end, after err is set
+	err   error
+}
+
+type dialOptions struct {
+	query        string
+	header       http.Header
+	subprotocols []string
+	deaf         bool // never reads
+}
+
+func (th *testHub) tryDial(o dialOptions) (*wire, *http.Response, error) {
+	client := &http.Client{Transport: &http.Transport{
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return th.listener.dial(ctx) },
+		DisableKeepAlives: true,
+	}}
+	conn, resp, err := websocket.Dial(context.Background(), "ws://minigate/connection/websocket"+o.query, &websocket.DialOptions{
+		HTTPClient: client, HTTPHeader: o.header, Subprotocols: o.subprotocols,
+	})
+	if err != nil {
+		return nil, resp, err
+	}
+	conn.SetReadLimit(-1)
+	w := &wire{t: th.t, conn: conn, lines: make(chan string, 1<<16)}
+	if o.deaf {
+		th.t.Cleanup(func() { _ = conn.CloseNow() })
+		return w, resp, nil
+	}
+	go w.pump()
+	th.t.Cleanup(func() {
+		_ = conn.CloseNow()
+		for range w.lines { // until pump has ended
+		}
+	})
+	return w, resp, nil
+}
+
+func (th *testHub) dial(o dialOptions) *wire {
+	th.t.Helper()
+	w, _, err := th.tryDial(o)
+	if err != nil {
+		th.t.Fatalf("dial: %v", err)
+	}
+	return w
+}
+
+// login dials and connects with a token, and returns the connect reply.
+func (th *testHub) login(token string) (*wire, string) {
+	th.t.Helper()
+	w := th.dial(dialOptions{})
+	w.send(`{"connect":{"token":"` + token + `"},"id":1}`)
+	reply := w.next()
+	if !strings.HasPrefix(reply, `{"id":1,"connect":{"client":"`) {
+		th.t.Fatalf("connect of %s was answered %s", token, reply)
+	}
+	return w, reply
+}
+
+func (w *wire) pump() {
+	defer close(w.lines)
+	for {
+		typ, data, err := w.conn.Read(context.Background())
+		if err != nil {
+			w.err = err
+			return
+		}
+		if typ != websocket.MessageText {
+			w.t.Errorf("frame of type %v", typ)
+		}
+		for line := range strings.SplitSeq(string(data), "\n") {
+			if !json.Valid([]byte(line)) {
+				w.t.Errorf("line is not JSON: %q", line)
+			}
+			w.lines <- line
+		}
+	}
+}
+
+func (w *wire) send(lines ...string) {
+	w.t.Helper()
+	if err := w.conn.Write(context.Background(), websocket.MessageText, []byte(strings.Join(lines, "\n"))); err != nil {
+		w.t.Fatalf("send: %v", err)
+	}
+}
+
+// next returns the next message, or "closed CODE REASON" at the end.
+func (w *wire) next() string {
+	w.t.Helper()
+	line, ok := <-w.lines
+	if ok {
+		return line
+	}
+	var ce websocket.CloseError
+	if errors.As(w.err, &ce) {
+		return "closed " + itoa(int(ce.Code)) + " " + ce.Reason
+	}
+	return "broken"
+}
+
+// want fails unless the next messages are these. "*" stands for any text.
+func (w *wire) want(lines ...string) {
+	w.t.Helper()
+	for _, want := range lines {
+		if got := w.next(); !match(want, got) {
+			w.t.Fatalf("got  %s\nwant %s", got, want)
+		}
+	}
+}
+
+// wantEnd fails unless the server says goodbye with d, twice.
+func (w *wire) wantEnd(d *Disconnect) {
+	w.t.Helper()
+	code := itoa(int(d.Code))
+	w.want(`{"push":{"disconnect":{"code":`+code+`,"reason":"`+d.Reason+`"}}}`, "closed "+code+" "+d.Reason)
+}
+
+// sync returns when everything sent before is answered, and fails if anything
+// came in between.
+func (w *wire) sync() {
+	w.t.Helper()
+	w.send(`{"id":99,"rpc":{"method":"x"}}`)
+	w.want(`{"id":99,"error":{"code":108,"message":"not available"}}`)
+}
+
+func match(pattern, s string) bool {
+	parts := strings.Split(pattern, "*")
+	if len(parts) == 1 {
+		return pattern == s
+	}
+	if !strings.HasPrefix(s, parts[0]) {
+		return false
+	}
+	s = s[len(parts[0]):]
+	for _, p := range parts[1 : len(parts)-1] {
+		i := strings.Index(s, p)
+		if i < 0 {
+			return false
+		}
+		s = s[i+len(p):]
+	}
+	return strings.HasSuffix(s, parts[len(parts)-1])
+}
+
+func itoa(n int) string { b, _ := json.Marshal(n); return string(b) }
+
+// memoryListener accepts connections that never leave the process.
+type memoryListener struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newMemoryListener() *memoryListener {
+	return &memoryListener{conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (l *memoryListener) dial(ctx context.Context) (net.Conn, error) {
+	client, server := net.Pipe()
+	select {
+	case l.conns <- server:
+		return client, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (l *memoryListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *memoryListener) Close() error   { l.once.Do(func() { close(l.done) }); return nil }
+func (l *memoryListener) Addr() net.Addr { return memoryAddr{} }
+
+type memoryAddr struct{}
+
+func (memoryAddr) Network() string { return "memory" }
+func (memoryAddr) String() string  { return "memory" }
+
+func contextWithTimeout(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), d)
+}

@@ -1,0 +1,258 @@
+package gateway
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/centrifugal/protocol"
+)
+
+// outbox is what is due to one client: replies in their order, and which
+// subscriptions have news. There is a writer goroutine only while it holds
+// something.
+type outbox struct {
+	mu      sync.Mutex
+	replies [][]byte
+	size    int // bytes in replies
+	dirty   []*subscription
+	bye     *Disconnect // what ends the connection, once everything else is written
+	writing bool
+	closed  bool
+
+	writer sync.WaitGroup
+}
+
+// begin tells whether the caller has to start a writer; mu is held.
+func (o *outbox) begin() bool {
+	if o.writing || o.closed {
+		return false
+	}
+	o.writing = true
+	o.writer.Add(1)
+	return true
+}
+
+// send queues an encoded message. Messages are written in the order of the
+// calls, and before news of subscriptions that are marked later.
+func (c *client) send(msg []byte) {
+	o := &c.out
+	o.mu.Lock()
+	overflow := o.size+len(msg) > int(c.hub.settings.Client.QueueMaxSize)
+	if o.bye == nil && !o.closed && !overflow {
+		o.replies = append(o.replies, msg)
+		o.size += len(msg)
+	}
+	start := o.begin()
+	o.mu.Unlock()
+	if start {
+		go c.write()
+	}
+	if overflow {
+		c.disconnect(DisconnectSlow)
+	}
+}
+
+// mark notes that a subscription has news.
+func (c *client) mark(s *subscription) {
+	o := &c.out
+	o.mu.Lock()
+	start := false
+	if s.live && !s.dirty && o.bye == nil && !o.closed {
+		s.dirty = true
+		o.dirty = append(o.dirty, s)
+		start = o.begin()
+	}
+	o.mu.Unlock()
+	if start {
+		go c.write()
+	}
+}
+
+// activate lets pushes of subscriptions flow that the client was just told of.
+func (c *client) activate(subs ...*subscription) {
+	for _, s := range subs {
+		c.out.mu.Lock()
+		s.live = true
+		c.out.mu.Unlock()
+		c.mark(s)
+	}
+}
+
+// silence ends the pushes of a subscription.
+func (c *client) silence(s *subscription) {
+	o := &c.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s.live = false
+	if s.dirty {
+		s.dirty = false
+		o.dirty = slices.DeleteFunc(o.dirty, func(d *subscription) bool { return d == s })
+	}
+}
+
+// next adds waiting replies to f and, after the last of them, takes the next
+// subscription with news. Without either it returns what ends the connection,
+// or ok false: the writer's work is done.
+func (o *outbox) next(f *frame) (s *subscription, bye *Disconnect, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := 0
+	for n < len(o.replies) && !f.full() && !o.closed {
+		f.add(o.replies[n])
+		o.size -= len(o.replies[n])
+		n++
+	}
+	if o.replies = slices.Delete(o.replies, 0, n); len(o.replies) == 0 {
+		o.replies = nil
+	}
+	switch {
+	case o.closed:
+		o.writing = false
+		return nil, nil, false
+	case len(o.replies) > 0:
+		return nil, nil, true
+	case o.bye != nil:
+		return nil, o.bye, true
+	case len(o.dirty) > 0 && !f.full():
+		s = o.dirty[0]
+		o.dirty = slices.Delete(o.dirty, 0, 1)
+		s.dirty = false
+		return s, nil, true
+	}
+	o.writing = f.count > 0
+	return nil, nil, o.writing
+}
+
+// write is the writer: it runs until nothing is due.
+func (c *client) write() {
+	defer c.out.writer.Done()
+	f := frames.Get().(*frame)
+	defer f.release()
+	for {
+		s, bye, ok := c.out.next(f)
+		switch {
+		case !ok:
+			return
+		case s != nil:
+			c.gather(s, f)
+			if !f.full() {
+				continue // there may be more for the same frame
+			}
+		}
+		if f.count > 0 {
+			if err := c.sock.write(f.bytes()); err != nil {
+				c.fail(DisconnectWriteError)
+				return
+			}
+			c.hub.metrics.deliveries.Add(float64(f.pushes))
+			f.reset()
+			continue
+		}
+		if bye != nil {
+			c.farewell(bye)
+			return
+		}
+	}
+}
+
+// gather adds the news of a subscription to f.
+func (c *client) gather(s *subscription, f *frame) {
+	v := s.collect(f)
+	if v == behind {
+		ctx, cancel := c.hub.timeout()
+		v = s.repair(ctx, c.hub.engine, c.hub.settings.Client.RecoveryLimit, f)
+		cancel()
+		if v == upToDate {
+			v = more // look into the log again, from the new position
+		}
+	}
+	switch v {
+	case more:
+		c.mark(s)
+	case lostTrack:
+		c.lose(s)
+	case tooSlow:
+		c.disconnect(DisconnectSlow)
+	}
+}
+
+// lose ends a subscription whose client must find out anew where it stands.
+// SDKs forget a server-side subscription on any unsubscribe push, so for those
+// the connection ends instead.
+func (c *client) lose(s *subscription) {
+	if s.serverSide {
+		c.disconnect(DisconnectInsufficientState)
+		return
+	}
+	ctx, cancel := c.hub.timeout()
+	defer cancel()
+	if c.leave(ctx, s) {
+		c.send(encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
+			Code: unsubscribedInsufficient, Reason: "insufficient state",
+		}}))
+	}
+}
+
+// disconnect ends the connection after what is due was written. Only the
+// first reason counts. It does not wait.
+func (c *client) disconnect(d *Disconnect) {
+	c.mu.Lock()
+	c.state = ending
+	c.mu.Unlock()
+	o := &c.out
+	o.mu.Lock()
+	first := o.bye == nil && !o.closed
+	start := false
+	if first {
+		o.bye = d
+		if d == DisconnectSlow {
+			o.replies, o.size = nil, 0
+		}
+		start = o.begin()
+	}
+	o.mu.Unlock()
+	if first {
+		c.hub.metrics.disconnected(d.Code)
+	}
+	if start {
+		go c.write()
+	}
+}
+
+// farewell tells the client why, twice: as a push, since many WeChat runtimes
+// report every close as 1000 or 1006, and in the close frame.
+func (c *client) farewell(d *Disconnect) {
+	if !c.noPush {
+		push := encodePush(&protocol.Push{Disconnect: &protocol.Disconnect{Code: d.Code, Reason: d.Reason}})
+		if c.sock.write(push) != nil {
+			c.sock.abort()
+			return
+		}
+	}
+	c.sock.close(d.Code, d.Reason)
+}
+
+// fail ends a connection that cannot be written to any more.
+func (c *client) fail(d *Disconnect) {
+	if c.out.shut() {
+		c.hub.metrics.disconnected(d.Code)
+	}
+	c.sock.abort()
+}
+
+// shut ends all writing at once, and reports whether nothing had ended the
+// connection before.
+func (o *outbox) shut() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	first := o.bye == nil && !o.closed
+	o.closed = true
+	o.replies, o.dirty, o.size = nil, nil, 0
+	return first
+}
+
+// timeout bounds work that no request of a client waits for.
+func (h *Hub) timeout() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), h.settings.Client.RequestTimeout)
+}

@@ -1,0 +1,53 @@
+package gateway
+
+import "sync"
+
+// queue hands work to a few workers. It never blocks who pushes.
+type queue[T any] struct {
+	mu     sync.Mutex
+	news   sync.Cond
+	items  []T
+	closed bool
+}
+
+func newQueue[T any]() *queue[T] {
+	q := &queue[T]{}
+	q.news.L = &q.mu
+	return q
+}
+
+func (q *queue[T]) push(item T) {
+	q.mu.Lock()
+	if !q.closed {
+		q.items = append(q.items, item)
+	}
+	q.mu.Unlock()
+	q.news.Signal()
+}
+
+// pop waits for an item; false says that the queue was closed.
+func (q *queue[T]) pop() (item T, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.items) == 0 && !q.closed {
+		q.news.Wait()
+	}
+	if q.closed {
+		return item, false
+	}
+	item = q.items[0]
+	var zero T
+	q.items[0] = zero
+	if q.items = q.items[1:]; len(q.items) == 0 {
+		q.items = nil
+	}
+	return item, true
+}
+
+// close ends all waiting; what is queued is dropped.
+func (q *queue[T]) close() {
+	q.mu.Lock()
+	q.closed, q.items = true, nil
+	q.mu.Unlock()
+	q.news.Broadcast()
+}

@@ -1,0 +1,165 @@
+package gateway
+
+import (
+	"encoding/json"
+	"log/slog"
+	"slices"
+
+	"github.com/centrifugal/protocol"
+
+	"github.com/minigate/minigate/gateway/engine"
+)
+
+var _ engine.Receiver = (*Hub)(nil)
+
+// Publication implements engine.Receiver.
+func (h *Hub) Publication(channel string, pub *protocol.Publication, epoch string) (sockets int) {
+	ch := h.channels.get(channel)
+	if ch == nil {
+		return 0
+	}
+	return ch.publish(pub, epoch)
+}
+
+// Join implements engine.Receiver.
+func (h *Hub) Join(channel string, info *protocol.ClientInfo) {
+	if ch := h.channels.get(channel); ch != nil {
+		ch.announce(&protocol.Push{Channel: channel, Join: &protocol.Join{Info: info}})
+	}
+}
+
+// Leave implements engine.Receiver.
+func (h *Hub) Leave(channel string, info *protocol.ClientInfo) {
+	if ch := h.channels.get(channel); ch != nil {
+		ch.announce(&protocol.Push{Channel: channel, Leave: &protocol.Leave{Info: info}})
+	}
+}
+
+// Lost implements engine.Receiver.
+func (h *Hub) Lost(names []string) {
+	if names == nil {
+		h.channels.each((*channel).recheck)
+		return
+	}
+	for _, name := range names {
+		if ch := h.channels.get(name); ch != nil {
+			ch.recheck()
+		}
+	}
+}
+
+// recheck has the stream read again from where this node stands.
+func (ch *channel) recheck() {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if ch.rules.keepsHistory() && ch.top.Epoch != "" {
+		ch.refill()
+	}
+}
+
+// Self implements engine.Receiver.
+func (h *Hub) Self() engine.Node {
+	n := h.node
+	n.Clients, n.Users = h.clients.counts()
+	n.Channels, n.Subscribers = h.channels.counts()
+	return n
+}
+
+// What nodes ask each other; the answers are numbers of connections concerned.
+const (
+	opDisconnect  = "disconnect"
+	opUnsubscribe = "unsubscribe"
+	opMessage     = "message"
+)
+
+// userRequest is an operation on the connections of one user.
+type userRequest struct {
+	User      string   `json:"user"`
+	Client    string   `json:"client,omitempty"`
+	Session   string   `json:"session,omitempty"`
+	Channel   string   `json:"channel,omitempty"` // unsubscribe: "" is all
+	Code      uint32   `json:"code,omitempty"`
+	Reason    string   `json:"reason,omitempty"`
+	Whitelist []string `json:"whitelist,omitempty"`
+}
+
+// Survey implements engine.Receiver.
+func (h *Hub) Survey(op string, payload []byte) []byte {
+	n := 0
+	switch op {
+	case opMessage:
+		n = h.broadcastMessage(payload)
+	case opDisconnect, opUnsubscribe:
+		var req userRequest
+		if err := json.Unmarshal(payload, &req); err != nil {
+			slog.Error("question of another node cannot be read", "op", op, "error", err)
+			return nil
+		}
+		for _, c := range h.concerned(&req) {
+			if op == opDisconnect {
+				c.disconnect(&Disconnect{req.Code, req.Reason})
+			} else {
+				c.unsubscribeByServer(req.Channel)
+			}
+			n++
+		}
+	default: // a newer node's question
+		return nil
+	}
+	answer, _ := json.Marshal(n) // a number always encodes
+	return answer
+}
+
+// concerned lists the local connections a request is about.
+func (h *Hub) concerned(req *userRequest) []*client {
+	return slices.DeleteFunc(h.clients.ofUser(req.User), func(c *client) bool {
+		info, ok := c.describe()
+		return !ok || req.Client != "" && req.Client != c.id ||
+			req.Session != "" && req.Session != info.Session ||
+			slices.Contains(req.Whitelist, c.id)
+	})
+}
+
+// broadcastMessage sends an encoded message to every connected client.
+func (h *Hub) broadcastMessage(msg []byte) (sockets int) {
+	for _, c := range h.clients.list() {
+		c.mu.Lock()
+		ok := c.state == connected
+		c.mu.Unlock()
+		if ok {
+			c.send(msg)
+			sockets++
+		}
+	}
+	return sockets
+}
+
+// unsubscribeByServer takes a client out of a channel, or with "" out of all.
+func (c *client) unsubscribeByServer(channel string) {
+	c.mu.Lock()
+	var subs []*subscription
+	for name, s := range c.subs {
+		if channel == "" || channel == name {
+			subs = append(subs, s)
+		}
+	}
+	c.mu.Unlock()
+	ctx, cancel := c.hub.timeout()
+	defer cancel()
+	for _, s := range subs {
+		if !c.isLive(s) { // the client does not know of it yet
+			continue
+		}
+		if c.leave(ctx, s) {
+			c.send(encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
+				Code: unsubscribedByServer, Reason: "server unsubscribe",
+			}}))
+		}
+	}
+}
+
+func (c *client) isLive(s *subscription) bool {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return s.live
+}

@@ -1,0 +1,173 @@
+package gateway
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/minigate/minigate/gateway/engine"
+)
+
+// rules are what holds for every channel of one namespace.
+type rules struct {
+	Access
+	History
+	regex *regexp.Regexp // nil: names are ASCII
+}
+
+func (r *rules) keepsHistory() bool { return r.HistorySize > 0 }
+
+// rulebook finds the rules of a channel by its name.
+type rulebook struct {
+	unnamed   *rules
+	named     map[string]*rules
+	maxLength int
+	personal  string // prefix of personal channels, "" where they are off
+	union     string // prefix of unionid channels, "" where they are off
+}
+
+func newRulebook(s Settings) *rulebook {
+	metaTTL := s.Channel.HistoryMetaTTL
+	def := s.Channel.WithoutNamespace
+	b := &rulebook{
+		unnamed:   newRules(def.Access, History(def.KeptHistory), metaTTL),
+		named:     map[string]*rules{},
+		maxLength: s.Channel.MaxLength,
+	}
+	if ns := s.Client.UnionIDNamespace; ns != "" {
+		b.union = ns + ":#"
+		// Unless the owner gives it rules of its own, it keeps what personal
+		// channels keep, and clients may do nothing in it.
+		b.named[ns] = newRules(Access{}, b.unnamed.History, metaTTL)
+	}
+	for _, n := range s.Channel.Namespaces {
+		b.named[n.Name] = newRules(n.Access, n.History, metaTTL)
+	}
+	if p := s.Client.PersonalChannel; p.Enabled {
+		b.personal = "#"
+		if p.Namespace != "" {
+			b.personal = p.Namespace + ":#"
+		}
+	}
+	return b
+}
+
+func newRules(a Access, h History, metaTTL time.Duration) *rules {
+	r := &rules{Access: a, History: h}
+	if r.HistoryMetaTTL == 0 {
+		r.HistoryMetaTTL = metaTTL
+	}
+	if a.ChannelRegex != "" {
+		r.regex = regexp.MustCompile(a.ChannelRegex) // compiled once already by Settings.Check
+	}
+	return r
+}
+
+// personalChannel is where what is pushed to a user goes, "" where users have
+// no personal channels.
+func (b *rulebook) personalChannel(user string) string {
+	if b.personal == "" || user == "" {
+		return ""
+	}
+	return b.personal + user
+}
+
+// unionChannel is where what is pushed to a unionid goes, or "".
+func (b *rulebook) unionChannel(unionID string) string {
+	if b.union == "" || unionID == "" {
+		return ""
+	}
+	return b.union + unionID
+}
+
+// find returns the rules of a channel. It accepts every name a server may use.
+func (b *rulebook) find(channel string) (*rules, error) {
+	if channel == "" || len(channel) > b.maxLength {
+		return nil, ErrBadRequest
+	}
+	ns, _, ok := strings.Cut(strings.TrimPrefix(channel, "$"), ":")
+	if !ok {
+		return b.unnamed, nil
+	}
+	r := b.named[ns]
+	if r == nil {
+		return nil, ErrUnknownChannel
+	}
+	return r, nil
+}
+
+// findForClient is find for names that come from clients, which must also look
+// right.
+func (b *rulebook) findForClient(channel string) (*rules, error) {
+	ns, rest, ok := strings.Cut(strings.TrimPrefix(channel, "$"), ":")
+	r := b.unnamed
+	if ok {
+		if r = b.named[ns]; r == nil {
+			return nil, ErrUnknownChannel
+		}
+	} else {
+		rest = ns
+	}
+	switch {
+	case channel == "" || len(channel) > b.maxLength:
+		return nil, ErrBadRequest
+	case r.regex != nil && !r.regex.MatchString(rest):
+		return nil, ErrBadRequest
+	case r.regex == nil && !isASCII(channel):
+		return nil, ErrBadRequest
+	}
+	return r, nil
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+func isPrivate(channel string) bool { return strings.HasPrefix(channel, "$") }
+
+// outsider tells whether a channel is limited to users named after its # and
+// user is none of them. That holds whatever the namespace allows, so that
+// opening a namespace to clients does not open the personal channels in it.
+func outsider(channel, user string) bool {
+	i := strings.LastIndexByte(channel, '#')
+	return i >= 0 && (user == "" || !slices.Contains(strings.Split(channel[i+1:], ","), user))
+}
+
+func isUserLimited(channel string) bool { return strings.Contains(channel, "#") }
+
+// maySubscribe tells whether a client may subscribe without anybody's leave.
+func (r *rules) maySubscribe(channel, user string) bool {
+	switch {
+	case isPrivate(channel) || outsider(channel, user):
+		return false
+	case isUserLimited(channel) && r.AllowUserLimitedChannels:
+		return true
+	}
+	return r.AllowSubscribeForClient
+}
+
+func (r *rules) mayPublish(subscribed bool) bool {
+	return r.AllowPublishForClient || subscribed && r.AllowPublishForSubscriber
+}
+
+func (r *rules) mayReadPresence(channel, user string, subscribed bool) bool {
+	return subscribed && r.AllowPresenceForSubscriber || r.AllowPresenceForClient && !outsider(channel, user)
+}
+
+func (r *rules) mayReadHistory(channel, user string, subscribed bool) bool {
+	return subscribed && r.AllowHistoryForSubscriber || r.AllowHistoryForClient && !outsider(channel, user)
+}
+
+// publishOptions are what the engine is told with a publication.
+func (r *rules) publishOptions(skipHistory bool) engine.PublishOptions {
+	if skipHistory || !r.keepsHistory() {
+		return engine.PublishOptions{}
+	}
+	return engine.PublishOptions{HistorySize: r.HistorySize, HistoryTTL: r.HistoryTTL, MetaTTL: r.HistoryMetaTTL}
+}

@@ -1,0 +1,254 @@
+package gateway
+
+import (
+	"fmt"
+	"path"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/minigate/minigate/internal/settings"
+)
+
+// Settings are the three blocks of the live side. Names and meanings are
+// Centrifugo's where it has the same thing.
+type Settings struct {
+	Client    ClientSettings    `yaml:"client" doc:"Connections of the live side."`
+	Channel   ChannelSettings   `yaml:"channel" doc:"Channels and their rules."`
+	WebSocket WebSocketSettings `yaml:"websocket" doc:"The WebSocket transport."`
+}
+
+// ClientSettings rule connections.
+type ClientSettings struct {
+	PingInterval          time.Duration `yaml:"ping_interval" default:"25s" doc:"How often the server pings a connection; 0 never does."`
+	PongTimeout           time.Duration `yaml:"pong_timeout" default:"8s" doc:"How long a client may take to answer a ping, shorter than ping_interval."`
+	StaleCloseDelay       time.Duration `yaml:"stale_close_delay" default:"10s" doc:"How long a socket may stay without a successful connect command."`
+	SessionCheckInterval  time.Duration `yaml:"session_check_interval" default:"5m" doc:"How often at most the session of a live connection is verified again, which also extends it."`
+	ChannelLimit          int           `yaml:"channel_limit" default:"128" doc:"How many channels one connection may be subscribed to."`
+	ConnectionLimit       int           `yaml:"connection_limit" default:"0" doc:"How many connections this node accepts before it answers 503; 0 sets no limit."`
+	UserConnectionLimit   int           `yaml:"user_connection_limit" default:"0" doc:"How many connections one user may have on this node; 0 sets no limit."`
+	ConnectionRateLimit   int           `yaml:"connection_rate_limit" default:"0" doc:"How many new connections per second this node accepts before it answers 503; 0 sets no limit."`
+	QueueMaxSize          settings.Size `yaml:"queue_max_size" default:"1MiB" doc:"How many bytes of replies may wait for one connection before it is closed as slow."`
+	HistoryLimit          int           `yaml:"history_max_publication_limit" default:"300" doc:"How many publications one history request returns at most."`
+	RecoveryLimit         int           `yaml:"recovery_max_publication_limit" default:"300" doc:"How many missed publications a reconnecting client gets at most before it is told that it was not recovered."`
+	PersonalChannel       Personal      `yaml:"subscribe_to_user_personal_channel" doc:"The channel that every user is subscribed to by the server."`
+	UnionIDNamespace      string        `yaml:"unionid_channel_namespace" default:"union" doc:"The namespace of the channel that reaches one person in all mini-programs of an owner; an empty name switches these channels off."`
+	ShutdownSpread        time.Duration `yaml:"shutdown_spread" default:"5s" doc:"Over how long connections are told goodbye at shutdown, so that they do not all come back at once."`
+	RequestTimeout        time.Duration `yaml:"request_timeout" default:"5s" doc:"How long one command may take in the engine or the session store."`
+	IdempotentResultTTL   time.Duration `yaml:"idempotent_result_ttl" default:"5m" doc:"How long a publication with an idempotency key is remembered."`
+	ChannelBacklog        int           `yaml:"channel_backlog" default:"512" doc:"How many messages of one channel a connection may be behind before it is repaired from history or closed as slow."`
+	ChannelBacklogMaxSize settings.Size `yaml:"channel_backlog_max_size" default:"1MiB" doc:"How many bytes of one channel's messages are kept for connections that are behind."`
+}
+
+// Personal says where the personal channel of a user lives.
+type Personal struct {
+	Enabled   bool   `yaml:"enabled" default:"true" doc:"Subscribe every user to a personal channel."`
+	Namespace string `yaml:"personal_channel_namespace" default:"" doc:"The namespace of personal channels; empty means channel.without_namespace."`
+}
+
+// ChannelSettings are the rules of channels.
+type ChannelSettings struct {
+	WithoutNamespace DefaultNamespace `yaml:"without_namespace" doc:"Rules of channels whose name has no namespace, personal channels among them."`
+	Namespaces       []Namespace      `yaml:"namespaces" doc:"Rules of channels called name:something."`
+	MaxLength        int              `yaml:"max_length" default:"255" doc:"How many bytes a channel name may have."`
+	HistoryMetaTTL   time.Duration    `yaml:"history_meta_ttl" default:"720h" doc:"How long the position of a stream outlives its publications."`
+}
+
+// Namespace is a named set of rules.
+type Namespace struct {
+	Name string `yaml:"name" doc:"What stands before the first colon of a channel name: two or more letters, digits, dashes, underscores or dots."`
+	Access
+	History
+}
+
+// DefaultNamespace are the rules of channels without a namespace. Unlike named
+// namespaces it keeps history, so that what is pushed to a user's personal
+// channel survives the moment in the background in which WeChat cuts sockets.
+type DefaultNamespace struct {
+	Access
+	KeptHistory
+}
+
+// Access says what clients may do in a channel and who is told about them.
+type Access struct {
+	Presence                   bool   `yaml:"presence" doc:"Keep who is in the channel."`
+	JoinLeave                  bool   `yaml:"join_leave" doc:"Publish when clients come and go; subscribers who may read presence can ask to be told."`
+	ForcePushJoinLeave         bool   `yaml:"force_push_join_leave" doc:"Tell every subscriber who comes and goes, asked or not."`
+	AllowSubscribeForClient    bool   `yaml:"allow_subscribe_for_client" doc:"Clients may subscribe without a token."`
+	AllowPublishForClient      bool   `yaml:"allow_publish_for_client" doc:"Clients may publish."`
+	AllowPublishForSubscriber  bool   `yaml:"allow_publish_for_subscriber" doc:"Clients may publish while they are subscribed."`
+	AllowPresenceForClient     bool   `yaml:"allow_presence_for_client" doc:"Clients may read presence."`
+	AllowPresenceForSubscriber bool   `yaml:"allow_presence_for_subscriber" doc:"Clients may read presence while they are subscribed."`
+	AllowHistoryForClient      bool   `yaml:"allow_history_for_client" doc:"Clients may read history."`
+	AllowHistoryForSubscriber  bool   `yaml:"allow_history_for_subscriber" doc:"Clients may read history while they are subscribed."`
+	AllowUserLimitedChannels   bool   `yaml:"allow_user_limited_channels" doc:"Users named after the # of a channel name may subscribe to it."`
+	ChannelRegex               string `yaml:"channel_regex" doc:"Go regular expression that the part of the name after the namespace must match; without it names are ASCII."`
+}
+
+// History says what a channel keeps and how subscribers get what they missed.
+type History struct {
+	HistorySize      int           `yaml:"history_size" default:"0" doc:"How many publications the channel keeps; 0 keeps none."`
+	HistoryTTL       time.Duration `yaml:"history_ttl" default:"0s" doc:"How long publications are kept after the last one, in whole seconds; set together with history_size."`
+	HistoryMetaTTL   time.Duration `yaml:"history_meta_ttl" default:"0s" doc:"How long the position of the stream outlives its publications; 0 takes channel.history_meta_ttl."`
+	ForceRecovery    bool          `yaml:"force_recovery" default:"false" doc:"Every subscriber gets after a reconnect what it missed."`
+	AllowRecovery    bool          `yaml:"allow_recovery" default:"false" doc:"Subscribers that ask for it get after a reconnect what they missed."`
+	ForcePositioning bool          `yaml:"force_positioning" default:"false" doc:"The server watches that no subscriber misses a publication."`
+	AllowPositioning bool          `yaml:"allow_positioning" default:"false" doc:"The server watches that subscribers who ask for it miss no publication."`
+}
+
+// KeptHistory is History with the defaults of DefaultNamespace.
+type KeptHistory struct {
+	HistorySize      int           `yaml:"history_size" default:"100" doc:"How many publications the channel keeps; 0 keeps none."`
+	HistoryTTL       time.Duration `yaml:"history_ttl" default:"300s" doc:"How long publications are kept after the last one, in whole seconds; set together with history_size."`
+	HistoryMetaTTL   time.Duration `yaml:"history_meta_ttl" default:"0s" doc:"How long the position of the stream outlives its publications; 0 takes channel.history_meta_ttl."`
+	ForceRecovery    bool          `yaml:"force_recovery" default:"true" doc:"Every subscriber gets after a reconnect what it missed."`
+	AllowRecovery    bool          `yaml:"allow_recovery" default:"false" doc:"Subscribers that ask for it get after a reconnect what they missed."`
+	ForcePositioning bool          `yaml:"force_positioning" default:"false" doc:"The server watches that no subscriber misses a publication."`
+	AllowPositioning bool          `yaml:"allow_positioning" default:"false" doc:"The server watches that subscribers who ask for it miss no publication."`
+}
+
+// WebSocketSettings rule the transport.
+type WebSocketSettings struct {
+	MessageSizeLimit settings.Size `yaml:"message_size_limit" default:"64KiB" doc:"How many bytes one message of a client may have; a larger one ends the connection with WebSocket code 1009, after which the SDKs do not come back."`
+	WriteTimeout     time.Duration `yaml:"write_timeout" default:"5s" doc:"How long one write to a client may take before its connection is given up, 1s to 10s."`
+	AllowedOrigins   []string      `yaml:"allowed_origins" doc:"Origins of web pages that may connect, such as https://h5.example.com, with * for any text but a slash; empty allows all, since logins travel in tokens and never in cookies. Mini-programs are always allowed."`
+}
+
+var namespaceName = regexp.MustCompile(`^[-a-zA-Z0-9_.]{2,}$`)
+
+// Check reports what does not fit together.
+func (s *Settings) Check(report func(path, problem string)) {
+	s.Client.check(func(path, problem string) { report("client."+path, problem) })
+	s.Channel.check(func(path, problem string) { report("channel."+path, problem) })
+	if s.WebSocket.MessageSizeLimit < 1<<10 {
+		report("websocket.message_size_limit", "must be at least 1KiB")
+	}
+	if t := s.WebSocket.WriteTimeout; t < time.Second || t > 10*time.Second {
+		report("websocket.write_timeout", "must be between 1s and 10s")
+	}
+	for _, o := range s.WebSocket.AllowedOrigins {
+		if _, err := path.Match(o, ""); err != nil {
+			report("websocket.allowed_origins", fmt.Sprintf("%q is not a pattern", o))
+		}
+	}
+	if n := s.Client.PersonalChannel.Namespace; n != "" && s.Channel.find(n) == nil {
+		report("client.subscribe_to_user_personal_channel.personal_channel_namespace",
+			fmt.Sprintf("namespace %q is not in channel.namespaces", n))
+	}
+	if n := s.Client.UnionIDNamespace; n != "" && !namespaceName.MatchString(n) {
+		report("client.unionid_channel_namespace", "must have two or more letters, digits, dashes, underscores or dots")
+	}
+}
+
+func (s *ClientSettings) check(report func(path, problem string)) {
+	if s.PingInterval > 0 && (s.PongTimeout <= 0 || s.PongTimeout >= s.PingInterval) {
+		report("pong_timeout", "must be positive and shorter than ping_interval")
+	}
+	if s.PingInterval < 0 || s.PingInterval%time.Second != 0 {
+		report("ping_interval", "must be whole seconds")
+	}
+	for path, d := range map[string]time.Duration{
+		"stale_close_delay":      s.StaleCloseDelay,
+		"session_check_interval": s.SessionCheckInterval,
+		"request_timeout":        s.RequestTimeout,
+		"idempotent_result_ttl":  s.IdempotentResultTTL,
+	} {
+		if d <= 0 {
+			report(path, "must be positive")
+		}
+	}
+	for path, n := range map[string]int{
+		"channel_limit":                  s.ChannelLimit,
+		"history_max_publication_limit":  s.HistoryLimit,
+		"recovery_max_publication_limit": s.RecoveryLimit,
+		"channel_backlog":                s.ChannelBacklog,
+	} {
+		if n < 1 {
+			report(path, "must be at least 1")
+		}
+	}
+	for path, n := range map[string]int{
+		"connection_limit":      s.ConnectionLimit,
+		"user_connection_limit": s.UserConnectionLimit,
+		"connection_rate_limit": s.ConnectionRateLimit,
+		"shutdown_spread":       int(s.ShutdownSpread),
+	} {
+		if n < 0 {
+			report(path, "must not be negative")
+		}
+	}
+	if s.QueueMaxSize < 64<<10 {
+		report("queue_max_size", "must be at least 64KiB")
+	}
+	if s.ChannelBacklogMaxSize < 64<<10 {
+		report("channel_backlog_max_size", "must be at least 64KiB")
+	}
+}
+
+func (s *ChannelSettings) check(report func(path, problem string)) {
+	if s.MaxLength < 1 || s.MaxLength > 255 {
+		report("max_length", "must be between 1 and 255")
+	}
+	if s.HistoryMetaTTL <= 0 {
+		report("history_meta_ttl", "must be positive")
+	}
+	def := s.WithoutNamespace
+	checkRules(def.Access, History(def.KeptHistory), s.HistoryMetaTTL, func(path, problem string) {
+		report("without_namespace."+path, problem)
+	})
+	seen := map[string]bool{}
+	for i, n := range s.Namespaces {
+		at := fmt.Sprintf("namespaces[%d].", i)
+		switch {
+		case !namespaceName.MatchString(n.Name):
+			report(at+"name", "must have two or more letters, digits, dashes, underscores or dots")
+		case seen[n.Name]:
+			report(at+"name", fmt.Sprintf("%q is there twice", n.Name))
+		}
+		seen[n.Name] = true
+		checkRules(n.Access, n.History, s.HistoryMetaTTL, func(path, problem string) { report(at+path, problem) })
+	}
+}
+
+func checkRules(a Access, h History, metaTTL time.Duration, report func(path, problem string)) {
+	keeps := h.HistorySize > 0 && h.HistoryTTL > 0
+	switch {
+	case h.HistorySize < 0:
+		report("history_size", "must not be negative")
+	case h.HistoryTTL < 0 || h.HistoryTTL%time.Second != 0:
+		report("history_ttl", "must be whole seconds")
+	case (h.HistorySize > 0) != (h.HistoryTTL > 0):
+		report("history_size", "must be set together with history_ttl")
+	}
+	for path, on := range map[string]bool{
+		"force_recovery":    h.ForceRecovery,
+		"allow_recovery":    h.AllowRecovery,
+		"force_positioning": h.ForcePositioning,
+		"allow_positioning": h.AllowPositioning,
+	} {
+		if on && !keeps {
+			report(path, "needs history_size and history_ttl")
+		}
+	}
+	if h.HistoryMetaTTL > 0 {
+		metaTTL = h.HistoryMetaTTL
+	}
+	if h.HistoryMetaTTL < 0 || h.HistoryMetaTTL%time.Second != 0 || metaTTL < h.HistoryTTL {
+		report("history_meta_ttl", "must be whole seconds and at least history_ttl")
+	}
+	if a.ForcePushJoinLeave && !a.JoinLeave {
+		report("force_push_join_leave", "needs join_leave")
+	}
+	if _, err := regexp.Compile(a.ChannelRegex); err != nil {
+		report("channel_regex", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+	}
+}
+
+func (s *ChannelSettings) find(name string) *Namespace {
+	for i := range s.Namespaces {
+		if s.Namespaces[i].Name == name {
+			return &s.Namespaces[i]
+		}
+	}
+	return nil
+}

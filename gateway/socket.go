@@ -1,0 +1,124 @@
+package gateway
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// wsSocket is a socket over coder/websocket, with a goroutine that reads.
+type wsSocket struct {
+	conn *websocket.Conn
+	raw  net.Conn
+}
+
+// upgrade answers the handshake. On an error it has answered the request.
+func upgrade(w http.ResponseWriter, r *http.Request, subprotocols []string, s *WebSocketSettings) (*wsSocket, error) {
+	h := &hijacker{ResponseWriter: w, timeout: s.WriteTimeout}
+	conn, err := websocket.Accept(h, r, &websocket.AcceptOptions{
+		Subprotocols:       subprotocols,
+		InsecureSkipVerify: true, // ServeWebSocket has looked at the origin
+		CompressionMode:    websocket.CompressionDisabled,
+	})
+	if err != nil {
+		return nil, err
+	}
+	conn.SetReadLimit(int64(s.MessageSizeLimit))
+	return &wsSocket{conn: conn, raw: h.conn}, nil
+}
+
+func (s *wsSocket) write(message []byte) error {
+	// The deadline is that of the net.Conn below: a context costs several
+	// allocations for each write.
+	return s.conn.Write(context.Background(), websocket.MessageText, message)
+}
+
+func (s *wsSocket) close(code uint32, reason string) {
+	_ = s.conn.Close(websocket.StatusCode(code), reason) // gone either way
+}
+
+func (s *wsSocket) abort() { _ = s.raw.Close() }
+
+var readBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// serve reads until the connection ends. An idle connection holds no buffer.
+func (s *wsSocket) serve(receive func([]byte)) {
+	defer s.abort()
+	for {
+		_, r, err := s.conn.Reader(context.Background())
+		if err != nil {
+			return
+		}
+		if err := s.read(r, receive); err != nil {
+			if errors.Is(err, websocket.ErrMessageTooBig) {
+				// The close frame 1009 is sent already; this waits for the
+				// client to see it instead of cutting the line.
+				s.close(uint32(websocket.StatusMessageTooBig), "message too big")
+			}
+			return
+		}
+	}
+}
+
+func (s *wsSocket) read(r io.Reader, receive func([]byte)) error {
+	buf := readBuffers.Get().(*bytes.Buffer)
+	defer readBuffers.Put(buf)
+	buf.Reset()
+	if _, err := buf.ReadFrom(r); err != nil {
+		return err
+	}
+	receive(buf.Bytes())
+	return nil
+}
+
+// hijacker takes the connection over from net/http with small buffers, and
+// bounds every write to it, also those that the library makes by itself.
+type hijacker struct {
+	http.ResponseWriter
+	timeout time.Duration
+	conn    net.Conn
+}
+
+// Buffer sizes: commands and most pushes are small, and larger messages are
+// copied past a full buffer anyway.
+const (
+	readBuffer  = 512
+	writeBuffer = 1 << 10
+)
+
+// Hijack implements http.Hijacker.
+func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	_ = conn.SetDeadline(time.Time{})                // what the server had set for the request; fails if the client is gone
+	early, _ := rw.Reader.Peek(rw.Reader.Buffered()) // as many as are there
+	h.conn = &boundedConn{Conn: conn, timeout: h.timeout}
+	// websocket.Accept reads what is buffered, then from the connection; the
+	// buffered part must fit.
+	br := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(early), h.conn), max(readBuffer, len(early)))
+	_, _ = br.Peek(len(early))
+	return h.conn, bufio.NewReadWriter(br, bufio.NewWriterSize(h.conn, writeBuffer)), nil
+}
+
+// boundedConn is a net.Conn whose writes time out.
+type boundedConn struct {
+	net.Conn
+	timeout time.Duration
+}
+
+func (c *boundedConn) Write(p []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}

@@ -1,0 +1,205 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+
+	"github.com/centrifugal/protocol"
+
+	"github.com/minigate/minigate/gateway/engine"
+)
+
+// flagRejectUnrecovered asks for error 112 instead of a subscription that
+// could not be recovered.
+const flagRejectUnrecovered = 1 << 1
+
+func (c *client) subscribe(ctx context.Context, id uint32, req *protocol.SubscribeRequest) error {
+	s, err := c.admit(req)
+	if err != nil {
+		return err
+	}
+	res, err := c.attach(ctx, s, req)
+	if err != nil {
+		return err
+	}
+	if res.WasRecovering && !res.Recovered && req.Flag&flagRejectUnrecovered != 0 {
+		c.leave(ctx, s)
+		return ErrUnrecoverable
+	}
+	c.send(encodeReply(&protocol.Reply{Id: id, Subscribe: res}))
+	c.activate(s)
+	c.hub.announceJoin(ctx, s)
+	return nil
+}
+
+// admit decides whether a client may subscribe, and reserves the channel.
+func (c *client) admit(req *protocol.SubscribeRequest) (*subscription, error) {
+	if req.Channel == "" || req.Delta != "" && req.Delta != "fossil" {
+		return nil, DisconnectBadRequest
+	}
+	channel, r, _, err := c.target(req.Channel)
+	user := c.user()
+	switch {
+	case err != nil:
+		return nil, err
+	case req.Type != 0 || isPrivate(channel):
+		return nil, ErrPermissionDenied // no other kinds of subscriptions, and no tokens for them yet
+	case req.Tf != nil:
+		return nil, ErrBadRequest
+	}
+	s := c.newSubscription(channel, r, req)
+	if err := c.reserve(s); err != nil {
+		return nil, err
+	}
+	if !r.maySubscribe(channel, user) {
+		c.release(s)
+		return nil, ErrPermissionDenied
+	}
+	return s, nil
+}
+
+// newSubscription settles what the subscriber gets of what it asked for.
+func (c *client) newSubscription(channel string, r *rules, req *protocol.SubscribeRequest) *subscription {
+	user := c.user()
+	mayHistory := r.keepsHistory() && r.mayReadHistory(channel, user, true)
+	s := &subscription{client: c, name: channel, rules: r}
+	s.recoverable = r.ForceRecovery || req.Recoverable && (r.AllowRecovery || mayHistory)
+	s.positioned = s.recoverable || r.ForcePositioning || req.Positioned && (r.AllowPositioning || mayHistory)
+	s.joinLeave = r.JoinLeave && (r.ForcePushJoinLeave || req.JoinLeave && r.mayReadPresence(channel, user, true))
+	return s
+}
+
+// reserve takes a place among the client's channels.
+func (c *client) reserve(s *subscription) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.subs[s.name] != nil:
+		return ErrAlreadySubscribed
+	case len(c.subs) >= c.hub.settings.Client.ChannelLimit:
+		return ErrLimitExceeded
+	}
+	if c.subs == nil {
+		c.subs = make(map[string]*subscription)
+	}
+	c.subs[s.name] = s
+	return nil
+}
+
+func (c *client) release(s *subscription) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.subs, s.name)
+}
+
+// attach makes a reserved subscription hear its channel and finds out where it
+// stands. Pushes begin with activate, after the client was told.
+//
+// Nothing published meanwhile is lost or doubled: the channel is heard, and
+// its log kept, from before history is read, and what the log has up to the
+// position read is passed over.
+func (c *client) attach(ctx context.Context, s *subscription, req *protocol.SubscribeRequest) (*protocol.SubscribeResult, error) {
+	if err := c.hub.enter(ctx, s.name, s.rules, s); err != nil {
+		c.release(s)
+		return nil, err
+	}
+	res := &protocol.SubscribeResult{Recoverable: s.recoverable, Positioned: s.positioned}
+	if err := c.position(ctx, s, req, res); err != nil {
+		c.leave(ctx, s)
+		return nil, err
+	}
+	if s.rules.Presence {
+		if err := c.hub.engine.AddPresence(ctx, s.name, c.id, c.info(c.user())); err != nil {
+			c.leave(ctx, s)
+			return nil, err
+		}
+	}
+	return res, nil
+}
+
+// position reads where the stream stands, and what the client missed if it
+// asks for that.
+func (c *client) position(ctx context.Context, s *subscription, req *protocol.SubscribeRequest, res *protocol.SubscribeResult) error {
+	if !s.positioned {
+		return nil
+	}
+	q := engine.HistoryQuery{MetaTTL: s.rules.HistoryMetaTTL}
+	recovering := s.recoverable && req.Recover
+	var from engine.Position
+	if recovering {
+		from = engine.Position{Offset: req.Offset, Epoch: strings.Clone(req.Epoch)}
+		q.Since, q.Limit = &from, c.hub.settings.Client.RecoveryLimit
+	}
+	pubs, top, err := c.hub.engine.History(ctx, s.name, q)
+	if err != nil {
+		return err
+	}
+	s.position = top
+	s.channel.learn(top)
+	res.Epoch, res.Offset = top.Epoch, top.Offset
+	if !recovering {
+		return nil
+	}
+	res.WasRecovering = true
+	if !continuous(from, pubs, top) {
+		c.hub.metrics.unrecovered.Inc()
+		return nil
+	}
+	// The offset asked for, not the top: SDKs move on from it by applying
+	// the publications.
+	res.Recovered, res.Publications, res.Offset = true, pubs, from.Offset
+	c.hub.metrics.recovered.Inc()
+	return nil
+}
+
+// leave ends a subscription everywhere, and reports whether it was this call
+// that did. The name stays reserved until all of it is done, so that presence
+// of a new subscription cannot be removed by the old one's end.
+func (c *client) leave(ctx context.Context, s *subscription) bool {
+	c.mu.Lock()
+	first, joined := !s.leaving && c.subs[s.name] == s, s.joined
+	s.leaving = true
+	c.mu.Unlock()
+	if !first {
+		return false
+	}
+	c.silence(s)
+	h := c.hub
+	if s.channel != nil {
+		if err := h.exit(ctx, s); err != nil {
+			slog.Debug("engine did not unsubscribe", "channel", s.name, "error", err)
+		}
+	}
+	user := c.user()
+	if s.rules.Presence {
+		if err := h.engine.RemovePresence(ctx, s.name, c.id); err != nil {
+			slog.Debug("presence not removed", "channel", s.name, "error", err) // its lease ends with the node's
+		}
+	}
+	if joined {
+		if err := h.engine.PublishLeave(ctx, s.name, c.info(user)); err != nil {
+			slog.Debug("leave not published", "channel", s.name, "error", err)
+		}
+	}
+	c.release(s)
+	return true
+}
+
+// announceJoin tells the other subscribers, and the client itself.
+func (h *Hub) announceJoin(ctx context.Context, s *subscription) {
+	if !s.rules.JoinLeave {
+		return
+	}
+	c := s.client
+	c.mu.Lock()
+	gone := s.leaving
+	s.joined = !gone
+	c.mu.Unlock()
+	if gone {
+		return
+	}
+	if err := h.engine.PublishJoin(ctx, s.name, c.info(c.user())); err != nil {
+		slog.Debug("join not published", "channel", s.name, "error", err)
+	}
+}

@@ -1,0 +1,185 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+
+	"github.com/centrifugal/protocol"
+
+	"github.com/minigate/minigate/gateway/engine"
+)
+
+// subscription is one client in one channel.
+type subscription struct {
+	client *client
+	name   string
+	rules  *rules
+
+	serverSide  bool // the server's doing: the client is closed where a lost position would only unsubscribe it
+	positioned  bool // publications must follow each other without a gap
+	recoverable bool
+	joinLeave   bool // wants to be told who comes and goes
+
+	channel *channel // set by Hub.enter
+	index   int      // in channel.subs, guarded by channel.mu
+
+	// Set while subscribing; from then on only the client's writer uses them.
+	cursor   uint64          // number of the next message in the log
+	position engine.Position // of the last publication sent
+
+	live  bool // guarded by outbox.mu: the client knows of it, pushes may follow
+	dirty bool // guarded by outbox.mu: in outbox.dirty
+
+	leaving bool // guarded by client.mu
+	joined  bool // guarded by client.mu: the others were told
+}
+
+// verdict is how far a look into the log came.
+type verdict uint8
+
+const (
+	upToDate  verdict = iota
+	more              // the frame is full
+	behind            // publications are missing that history may still have
+	lostTrack         // the position is not part of the stream any more
+	tooSlow           // messages are gone and nothing says which
+)
+
+// collect adds what is new in the channel to f and moves the cursor.
+func (s *subscription) collect(f *frame) verdict {
+	ch := s.channel
+	ch.mu.RLock()
+	defer ch.mu.RUnlock()
+	ms, missed := ch.log.from(s.cursor)
+	if missed {
+		if !s.positioned {
+			return tooSlow
+		}
+		if len(ms) == 0 && ch.top.Epoch != "" {
+			if ch.top.Epoch != s.position.Epoch {
+				return lostTrack
+			}
+			if ch.top.Offset > s.position.Offset {
+				return behind
+			}
+		}
+		s.cursor = ch.log.first
+	}
+	for i := range ms {
+		if f.full() {
+			return more
+		}
+		send, v := s.accept(&ms[i])
+		if v != upToDate {
+			return v
+		}
+		if send {
+			f.push(ms[i].data)
+		}
+		s.cursor++
+	}
+	return upToDate
+}
+
+// accept tells whether m is for this subscriber, and moves its position.
+func (s *subscription) accept(m *message) (send bool, v verdict) {
+	switch {
+	case m.kind == presenceChange:
+		return s.joinLeave, upToDate
+	case !s.positioned || m.kind == publication && m.offset == 0:
+		return m.kind == publication, upToDate
+	case m.epoch != s.position.Epoch:
+		return false, lostTrack
+	case m.offset <= s.position.Offset:
+		return false, upToDate
+	case m.kind == marker:
+		return false, lostTrack
+	case m.offset > s.position.Offset+1:
+		return false, behind
+	}
+	s.position.Offset = m.offset
+	return true, upToDate
+}
+
+// continuous tells whether pubs lead from the position a subscriber has to the
+// top of the stream without a gap.
+func continuous(from engine.Position, pubs []*protocol.Publication, top engine.Position) bool {
+	switch {
+	case from.Epoch != "" && from.Epoch != top.Epoch:
+		return false
+	case len(pubs) == 0:
+		return from.Offset == top.Offset
+	}
+	return pubs[0].Offset == from.Offset+1 && pubs[len(pubs)-1].Offset == top.Offset &&
+		uint64(len(pubs)) == top.Offset-from.Offset
+}
+
+// repair adds what a subscriber missed to f, read from history.
+func (s *subscription) repair(ctx context.Context, e engine.Engine, limit int, f *frame) verdict {
+	pubs, top, err := e.History(ctx, s.name, engine.HistoryQuery{
+		Since: &s.position, Limit: limit, MetaTTL: s.rules.HistoryMetaTTL,
+	})
+	if err != nil || len(pubs) == 0 || !continuous(s.position, pubs, top) {
+		return lostTrack
+	}
+	for _, p := range pubs {
+		if data := encodePublication(s.name, p, top.Epoch); data != nil {
+			f.push(data)
+		}
+	}
+	s.position = top
+	return upToDate
+}
+
+var errRefill = errors.New("publications come faster than history can be read")
+
+// refillFrom reads for all subscribers of a channel at once what the engine
+// did not deliver, after it was away or lost something.
+func (ch *channel) refillFrom(ctx context.Context, e engine.Engine) error {
+	for range 3 { // publications go on meanwhile: what came is in the next read
+		ch.mu.RLock()
+		from := ch.top
+		ch.mu.RUnlock()
+		pubs, top, err := e.History(ctx, ch.name, engine.HistoryQuery{
+			Since: &from, Limit: ch.rules.HistorySize, MetaTTL: ch.rules.HistoryMetaTTL,
+		})
+		if err != nil {
+			return err
+		}
+		if ch.append(from, pubs, top) {
+			return nil
+		}
+	}
+	return errRefill
+}
+
+// append adds what a refill read, and reports whether nothing is missing now.
+func (ch *channel) append(from engine.Position, pubs []*protocol.Publication, top engine.Position) bool {
+	whole := continuous(from, pubs, top)
+	data := make([][]byte, len(pubs))
+	for i, p := range pubs {
+		data[i] = encodePublication(ch.name, p, top.Epoch)
+	}
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if !whole {
+		ch.add(message{kind: marker, offset: top.Offset, epoch: top.Epoch})
+	} else {
+		for i, p := range pubs {
+			ch.add(message{kind: publication, data: data[i], offset: p.Offset, epoch: top.Epoch})
+		}
+	}
+	ch.top = top
+	ch.lost = whole && ch.newest > top.Offset
+	return !ch.lost
+}
+
+// giveUp is the end of a refill that could not be: every subscriber that needs
+// a position is sent to recover by itself.
+func (ch *channel) giveUp() {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	ch.lost = false
+	ch.top = engine.Position{}
+	ch.add(message{kind: marker, offset: 1})
+}

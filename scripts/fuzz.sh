@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# fuzz.sh TIME runs every fuzz target of the module for TIME.
+set -euo pipefail
+for package in $(go list ./...); do
+  targets=$(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true)
+  for target in $targets; do
+    echo "$package $target"
+    go test -run '^$' -fuzz "^$target\$" -fuzztime "$1" "$package"
+  done
+done

@@ -1,0 +1,112 @@
+package transfer
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"hash"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/minigate/minigate/internal/fault"
+)
+
+var (
+	errFileTooLarge = fault.New(fault.TooLarge, "file_too_large", "The file is larger than this server takes.")
+	errStalled      = fault.New(fault.Timeout, "upload_stalled", "Nothing came for too long.")
+	errTooSlow      = fault.New(fault.Timeout, "upload_too_slow", "The upload took too long.")
+)
+
+// body is the body of an upload request. Its errors are io.EOF or faults.
+type body struct {
+	ctx     context.Context
+	r       io.Reader
+	control *http.ResponseController
+	stall   time.Duration
+	set     time.Time // when the deadline was last moved
+
+	buffered *bufio.Reader // of this body: larger reads, and room to look ahead
+}
+
+var bodyBuffers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 64<<10) }}
+
+// newBody takes over the request's body of at most limit bytes. close must be
+// called when nobody reads it any more.
+func newBody(ctx context.Context, w http.ResponseWriter, r *http.Request, limit int64, stall time.Duration) *body {
+	b := &body{
+		ctx: ctx, r: http.MaxBytesReader(w, r.Body, limit), control: http.NewResponseController(w), stall: stall,
+		buffered: bodyBuffers.Get().(*bufio.Reader),
+	}
+	b.buffered.Reset(b)
+	return b
+}
+
+// Read implements io.Reader. It waits at most stall for the next byte.
+func (b *body) Read(p []byte) (int, error) {
+	if b.ctx.Err() != nil {
+		return 0, context.Cause(b.ctx)
+	}
+	if now := time.Now(); now.Sub(b.set) > b.stall/8 {
+		b.set = now
+		_ = b.control.SetReadDeadline(now.Add(b.stall)) // every real server can
+	}
+	n, err := b.r.Read(p)
+	if err == nil {
+		return n, nil
+	}
+	// At the end of the body net/http begins to watch for a client that
+	// leaves; a deadline would look like one.
+	_ = b.control.SetReadDeadline(time.Time{})
+	return n, b.fault(err)
+}
+
+func (b *body) fault(err error) error {
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return errFileTooLarge.Because(err)
+	}
+	switch {
+	case err == io.EOF:
+		return err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errStalled.Because(err)
+	}
+	return errTorn.Because(err)
+}
+
+// close also lifts the server's write deadline, which may have passed during
+// a long upload, so that the answer gets out.
+func (b *body) close() {
+	_ = b.control.SetReadDeadline(time.Time{})
+	_ = b.control.SetWriteDeadline(time.Time{})
+	b.buffered.Reset(nil)
+	bodyBuffers.Put(b.buffered)
+}
+
+// meter measures a file while it passes.
+type meter struct {
+	r     io.Reader
+	max   int64
+	n     int64
+	hash  hash.Hash
+	bytes prometheus.Counter
+}
+
+// Read implements io.Reader.
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	m.n += int64(n)
+	if m.n > m.max {
+		return 0, errFileTooLarge
+	}
+	_, _ = m.hash.Write(p[:n]) // never fails
+	m.bytes.Add(float64(n))
+	if err != nil && err != io.EOF {
+		err = formFault(err)
+	}
+	return n, err
+}

@@ -1,0 +1,9 @@
+//go:build !unix
+
+package transfer
+
+import "os"
+
+// lockFile does nothing here: the embedded ledger beside the folder has a lock
+// of its own on every system.
+func lockFile(*os.File) error { return nil }

@@ -1,0 +1,196 @@
+package transfer
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"mime"
+	"mime/multipart"
+	"regexp"
+	"strings"
+
+	"github.com/minigate/minigate/internal/fault"
+)
+
+const (
+	maxFields = 32
+	maxField  = 64 << 10 // bytes of one field
+	maxHead   = 64 << 10 // bytes between two parts: boundary and header lines
+	// formOverhead is what a body may have beside the file.
+	formOverhead = (maxFields + 2) * (maxField + maxHead)
+)
+
+var (
+	errNotForm = fault.New(fault.Unsupported, "multipart_required",
+		"Send the file as multipart/form-data, as wx.uploadFile does; other bodies are not taken.")
+	errForm       = fault.New(fault.Invalid, "form_invalid", "The body is not valid multipart/form-data.")
+	errTorn       = fault.New(fault.Invalid, "upload_torn", "The body ended before its closing boundary.")
+	errNoFilePart = fault.New(fault.Invalid, "file_missing", "The form has no file.")
+	errManyFiles  = fault.New(fault.Invalid, "too_many_files", "The form has more than one file.")
+	errManyFields = fault.Newf(fault.Invalid, "too_many_fields", "A form may have at most %d fields beside the file.", maxFields)
+	errField      = fault.Newf(fault.TooLarge, "field_too_large", "A field beside the file may have at most %d bytes.", maxField)
+)
+
+// form reads one multipart/form-data body (RFC 7578) with exactly one file,
+// wherever among the fields it is, as it arrives.
+type form struct {
+	parts    *multipart.Reader
+	head     *headLimit
+	fields   int
+	file     bool
+	name     string // the field name or filename
+	fileName string // what the file's part is called
+}
+
+// newForm begins to read body. Apps that set the header content-type by
+// themselves send a form without telling its boundary; it is then taken from
+// the body's first line.
+func newForm(contentType string, body *bufio.Reader) (*form, error) {
+	mediaType, params, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		mediaType, _, _ = strings.Cut(contentType, ";")
+		mediaType = strings.ToLower(strings.TrimSpace(mediaType))
+	}
+	if mediaType != "multipart/form-data" {
+		return nil, errNotForm
+	}
+	boundary := params["boundary"]
+	if boundary == "" {
+		if boundary, err = sniffBoundary(body); err != nil {
+			return nil, err
+		}
+	}
+	head := &headLimit{r: body}
+	return &form{parts: multipart.NewReader(head, boundary), head: head}, nil
+}
+
+// sniffBoundary reads the boundary off the first line of body, consuming
+// nothing.
+func sniffBoundary(body *bufio.Reader) (string, error) {
+	const longest = 256 // RFC 2046 allows 70
+	line, err := body.Peek(longest)
+	if end := bytes.IndexByte(line, '\n'); end >= 0 {
+		line = bytes.TrimRight(line[:end], "\r \t")
+	} else if err != nil {
+		return "", formFault(err)
+	}
+	boundary, ok := bytes.CutPrefix(line, []byte("--"))
+	if !ok || len(boundary) == 0 || len(line) == longest || bytes.ContainsFunc(boundary, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", errForm.Because(errors.New("neither the header nor the first line has a boundary"))
+	}
+	return string(boundary), nil
+}
+
+// next returns the file, or io.EOF once the closing boundary was read. It
+// takes in the fields on the way. The file must be read to its end first.
+func (f *form) next() (*multipart.Part, error) {
+	for {
+		f.head.left = maxHead
+		part, err := f.parts.NextRawPart()
+		f.head.left = -1
+		// io.EOF itself means that the closing boundary was there; the end of
+		// the body before it comes wrapped in another error.
+		if err == io.EOF {
+			return nil, io.EOF
+		}
+		if err != nil {
+			return nil, formFault(err)
+		}
+		if name, ok := fileName(part); ok {
+			if f.file {
+				return nil, errManyFiles
+			}
+			f.file, f.fileName = true, name
+			return part, nil
+		}
+		if err := f.field(part); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// field takes in a field: the file's name is all that we want from them.
+func (f *form) field(part *multipart.Part) error {
+	if f.fields++; f.fields > maxFields {
+		return errManyFields
+	}
+	value, err := io.ReadAll(io.LimitReader(part, maxField+1))
+	if err != nil {
+		return formFault(err)
+	}
+	if len(value) > maxField {
+		return errField
+	}
+	if name := part.FormName(); (name == "name" || name == "filename") && len(value) > 0 {
+		f.name = string(value)
+	}
+	return nil
+}
+
+// start returns the file, reading the fields before it.
+func (f *form) start() (*multipart.Part, error) {
+	part, err := f.next()
+	if err == io.EOF {
+		return nil, errNoFilePart
+	}
+	return part, err
+}
+
+// finish reads what follows the file: fields and the closing boundary.
+func (f *form) finish() error {
+	_, err := f.next()
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+// badFileName finds the file's name in a header that is not valid, for
+// example because of quotes inside of quotes.
+var badFileName = regexp.MustCompile(`(?is);\s*filename\*?\s*=\s*"?(.*?)"?\s*$`)
+
+// fileName tells whether part is a file, and the name the client gave it.
+func fileName(part *multipart.Part) (string, bool) {
+	header := part.Header.Get("Content-Disposition")
+	_, params, err := mime.ParseMediaType(header)
+	if err == nil {
+		name, ok := params["filename"]
+		return name, ok
+	}
+	if m := badFileName.FindStringSubmatch(header); m != nil {
+		return m[1], true
+	}
+	return "", false
+}
+
+// headLimit bounds what is read between two parts, which mime/multipart would
+// keep in memory, up to 10 MiB of it.
+type headLimit struct {
+	r    io.Reader
+	left int // bytes; -1: no limit now
+}
+
+func (h *headLimit) Read(p []byte) (int, error) {
+	if h.left < 0 {
+		return h.r.Read(p)
+	}
+	if h.left == 0 {
+		return 0, errForm.Because(errors.New("too much between two parts"))
+	}
+	n, err := h.r.Read(p[:min(len(p), h.left)])
+	h.left -= n
+	return n, err
+}
+
+// formFault translates errors of reading a form. Where the client is at
+// fault, its body says so; other errors are the body's own.
+func formFault(err error) error {
+	if e, ok := errors.AsType[*fault.Error](err); ok {
+		return e
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errTorn.Because(err)
+	}
+	return errForm.Because(err)
+}

@@ -1,0 +1,93 @@
+package transfer
+
+import (
+	"context"
+	"crypto/rand"
+	"time"
+
+	"github.com/minigate/minigate/auth"
+	"github.com/minigate/minigate/internal/fault"
+)
+
+// State is where a file is in its life.
+type State string
+
+// The states. Only ready files can be downloaded.
+const (
+	Pending  State = "pending"  // bytes are on their way; nobody knows the id yet
+	Ready    State = "ready"    // whole and durable
+	Deleting State = "deleting" // the bytes are being removed
+)
+
+// File is one uploaded file.
+type File struct {
+	ID      string    `json:"id"` // 26 characters, unguessable
+	Owner   auth.User `json:"owner"`
+	Name    string    `json:"name"` // clean: see cleanName
+	Size    int64     `json:"size"` // bytes
+	Type    string    `json:"type"` // media type, as sniffed
+	SHA256  string    `json:"sha256"`
+	Created time.Time `json:"created"`
+	Key     string    `json:"key"` // in the Store
+
+	State   State     `json:"state"`
+	Changed time.Time `json:"changed"` // when State was set
+}
+
+// newFile makes the pending record of an upload that begins now.
+func newFile(owner auth.User) File {
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	id := rand.Text()
+	return File{
+		ID: id, Owner: owner, Created: now, State: Pending, Changed: now,
+		Key: now.Format("2006/01/02/") + id,
+	}
+}
+
+// isID tells whether s has the form of a File.ID.
+func isID(s string) bool {
+	if len(s) != 26 {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < 'A' || c > 'Z') && (c < '2' || c > '7') {
+			return false
+		}
+	}
+	return true
+}
+
+// Ledger knows which files exist, whose they are and in which state. What it
+// has confirmed survives a crash of this process.
+//
+// Two implementations ship: [FileLedger] and [RedisLedger]. One contract test
+// runs over both. Errors are of kind NotFound, Conflict (the file is not in
+// the state asked for), NoSpace or Unavailable.
+type Ledger interface {
+	// Reserve enters a file whose State is Pending.
+	Reserve(ctx context.Context, f File) error
+	// Commit makes a pending file Ready, with all that is known of it now.
+	Commit(ctx context.Context, f File) error
+	// Get returns a file in any state.
+	Get(ctx context.Context, id string) (File, error)
+	// Retire makes a file Deleting if it is in one of the states from, and
+	// returns it. A file that is Deleting already is returned as well.
+	Retire(ctx context.Context, id string, from ...State) (File, error)
+	// Forget removes the record; one that does not exist is no error.
+	Forget(ctx context.Context, id string) error
+	// Unfinished returns up to limit files, the oldest first, that have been
+	// Pending or Deleting since before the given time.
+	Unfinished(ctx context.Context, before time.Time, limit int) ([]File, error)
+	// Shared tells whether other processes may use the ledger too. Where none
+	// do, whatever is unfinished at the start of this one is left over.
+	Shared() bool
+	// Ping tells whether the ledger works now.
+	Ping(ctx context.Context) error
+}
+
+// Faults that both ledgers give.
+var (
+	errNoFile     = fault.New(fault.NotFound, "file_not_found", "There is no such file.")
+	errFileState  = fault.New(fault.Conflict, "file_state", "The file is not in the state that this needs.")
+	errLedgerAway = fault.New(fault.Unavailable, "files_unavailable", "The list of files is not available right now.").After(2 * time.Second)
+)

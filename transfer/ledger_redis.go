@@ -1,0 +1,207 @@
+package transfer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/minigate/minigate/internal/fault"
+)
+
+// RedisLedger is the Ledger of a cluster of nodes:
+//
+//	PREFIXfile:{ID}      hash: state, changed (milliseconds), file (JSON)
+//	PREFIXunfinished     sorted set of ids by changed
+//
+// All that belongs to one file is in one slot and changes in one step. The
+// set may live elsewhere, so it only hints: it is written before a record
+// leaves or enters a lasting state, and entries that turn out to be wrong are
+// dropped when they are read.
+type RedisLedger struct {
+	client redis.UniversalClient
+	prefix string
+}
+
+// NewRedisLedger uses client, which stays the caller's to close. All names
+// begin with prefix.
+func NewRedisLedger(client redis.UniversalClient, prefix string) *RedisLedger {
+	return &RedisLedger{client, prefix}
+}
+
+func (l *RedisLedger) key(id string) string { return l.prefix + "file:{" + id + "}" }
+func (l *RedisLedger) index() string        { return l.prefix + "unfinished" }
+
+// redisSet writes state, changed and file (ARGV[1] to [3]; an empty file
+// leaves it as it is) if the state is one of the others in ARGV; "" stands for
+// no record. It answers the state found.
+var redisSet = redis.NewScript(`
+local state = redis.call('HGET', KEYS[1], 'state') or ''
+for i = 4, #ARGV do
+  if state == ARGV[i] then
+    redis.call('HSET', KEYS[1], 'state', ARGV[1], 'changed', ARGV[2])
+    if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'file', ARGV[3]) end
+    break
+  end
+end
+return state`)
+
+// set moves a file to state to. A nil file leaves the rest of the record.
+func (l *RedisLedger) set(ctx context.Context, id string, to State, changed time.Time, file *File, from ...State) error {
+	args := []any{string(to), changed.UnixMilli(), ""}
+	if file != nil {
+		record, err := json.Marshal(file)
+		if err != nil {
+			return err
+		}
+		args[2] = record
+	}
+	for _, s := range from {
+		args = append(args, string(s))
+	}
+	found, err := redisSet.Run(ctx, l.client, []string{l.key(id)}, args...).Text()
+	if err != nil {
+		return redisFault(err)
+	}
+	for _, s := range from {
+		if found == string(s) {
+			return nil
+		}
+	}
+	if found == "" {
+		return errNoFile
+	}
+	return errFileState.Because(fmt.Errorf("file %s is %s", id, found))
+}
+
+func (l *RedisLedger) note(ctx context.Context, id string, changed time.Time) error {
+	return redisFault(l.client.ZAdd(ctx, l.index(), redis.Z{Score: float64(changed.UnixMilli()), Member: id}).Err())
+}
+
+// Reserve implements Ledger.
+func (l *RedisLedger) Reserve(ctx context.Context, f File) error {
+	if err := l.note(ctx, f.ID, f.Changed); err != nil {
+		return err
+	}
+	return l.set(ctx, f.ID, Pending, f.Changed, &f, "")
+}
+
+// Commit implements Ledger.
+func (l *RedisLedger) Commit(ctx context.Context, f File) error {
+	f.State, f.Changed = Ready, now()
+	if err := l.set(ctx, f.ID, Ready, f.Changed, &f, Pending); err != nil {
+		return err
+	}
+	// The file is committed whatever becomes of the hint; Unfinished drops it.
+	_ = l.client.ZRem(ctx, l.index(), f.ID).Err()
+	return nil
+}
+
+// Get implements Ledger.
+func (l *RedisLedger) Get(ctx context.Context, id string) (File, error) {
+	return readFile(l.client.HGetAll(ctx, l.key(id)).Result())
+}
+
+// Retire implements Ledger.
+func (l *RedisLedger) Retire(ctx context.Context, id string, from ...State) (File, error) {
+	changed := now()
+	f, err := l.Get(ctx, id)
+	if err != nil || f.State == Deleting {
+		return f, err
+	}
+	if err := l.note(ctx, id, changed); err != nil {
+		return f, err
+	}
+	if err := l.set(ctx, id, Deleting, changed, nil, append(from, Deleting)...); err != nil {
+		return f, err
+	}
+	return l.Get(ctx, id)
+}
+
+// Forget implements Ledger.
+func (l *RedisLedger) Forget(ctx context.Context, id string) error {
+	if err := l.client.Del(ctx, l.key(id)).Err(); err != nil {
+		return redisFault(err)
+	}
+	return redisFault(l.client.ZRem(ctx, l.index(), id).Err())
+}
+
+// Unfinished implements Ledger.
+func (l *RedisLedger) Unfinished(ctx context.Context, before time.Time, limit int) ([]File, error) {
+	ids, err := l.client.ZRangeArgs(ctx, redis.ZRangeArgs{
+		Key: l.index(), ByScore: true, Start: "-inf", Stop: "(" + strconv.FormatInt(before.UnixMilli(), 10), Count: int64(limit),
+	}).Result()
+	if err != nil || len(ids) == 0 {
+		return nil, redisFault(err)
+	}
+	records := make([]*redis.MapStringStringCmd, len(ids))
+	_, err = l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, id := range ids {
+			records[i] = p.HGetAll(ctx, l.key(id))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, redisFault(err)
+	}
+	var files []File
+	var wrong []any
+	for i, id := range ids {
+		f, err := readFile(records[i].Result())
+		switch {
+		case errors.Is(err, errNoFile), err == nil && f.State == Ready:
+			wrong = append(wrong, id)
+		case err != nil:
+			return nil, err
+		default:
+			files = append(files, f)
+		}
+	}
+	if len(wrong) > 0 {
+		return files, redisFault(l.client.ZRem(ctx, l.index(), wrong...).Err())
+	}
+	return files, nil
+}
+
+// Shared implements Ledger.
+func (l *RedisLedger) Shared() bool { return true }
+
+// Ping implements Ledger.
+func (l *RedisLedger) Ping(ctx context.Context) error { return redisFault(l.client.Ping(ctx).Err()) }
+
+// readFile makes a File of a record.
+func readFile(record map[string]string, err error) (f File, _ error) {
+	if err != nil {
+		return f, redisFault(err)
+	}
+	if len(record) == 0 {
+		return f, errNoFile
+	}
+	if err := json.Unmarshal([]byte(record["file"]), &f); err != nil {
+		return f, errLedgerAway.Because(fmt.Errorf("file record: %w", err))
+	}
+	changed, err := strconv.ParseInt(record["changed"], 10, 64)
+	if err != nil {
+		return f, errLedgerAway.Because(fmt.Errorf("file record: %w", err))
+	}
+	f.State, f.Changed = State(record["state"]), time.UnixMilli(changed).UTC()
+	return f, nil
+}
+
+// redisFault translates errors of go-redis.
+func redisFault(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[*fault.Error](err); ok {
+		return err
+	}
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	return errLedgerAway.Because(err)
+}

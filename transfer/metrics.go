@@ -1,0 +1,75 @@
+package transfer
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/minigate/minigate/internal/fault"
+	"github.com/minigate/minigate/internal/rest"
+)
+
+// Metrics count uploads and downloads. direction is upload or download;
+// result is ok, refused (the request was at fault), canceled (the client left
+// or was too slow) or failed (we were at fault).
+type Metrics struct {
+	transfers *prometheus.CounterVec
+	bytes     *prometheus.CounterVec
+	active    *prometheus.GaugeVec
+	swept     prometheus.Counter
+}
+
+// NewMetrics registers the metrics with reg.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		transfers: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "minigate_transfers_total",
+			Help: "Uploads and downloads that have ended, by how.",
+		}, []string{"direction", "result"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "minigate_transfer_bytes_total",
+			Help: "Bytes of files received from and sent to clients.",
+		}, []string{"direction"}),
+		active: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "minigate_transfers_active",
+			Help: "Uploads and downloads under way.",
+		}, []string{"direction"}),
+		swept: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "minigate_transfer_swept_total",
+			Help: "Remains of interrupted uploads and deletions that were removed.",
+		}),
+	}
+	reg.MustRegister(m.transfers, m.bytes, m.active, m.swept)
+	for _, direction := range []string{"upload", "download"} { // so that rates begin at zero
+		m.bytes.WithLabelValues(direction)
+		m.active.WithLabelValues(direction)
+		for _, result := range []string{"ok", "refused", "canceled", "failed"} {
+			m.transfers.WithLabelValues(direction, result)
+		}
+	}
+	return m
+}
+
+// begin counts a transfer under way; the caller ends it with its error.
+func (m *Metrics) begin(direction string) (end func(error)) {
+	active := m.active.WithLabelValues(direction)
+	active.Inc()
+	return func(err error) {
+		active.Dec()
+		m.transfers.WithLabelValues(direction, result(err)).Inc()
+	}
+}
+
+func result(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	e := fault.Of(err)
+	switch {
+	case e.Kind == fault.Timeout, errors.Is(e, errTorn):
+		return "canceled"
+	case rest.Status(e.Kind) < 500:
+		return "refused"
+	}
+	return "failed"
+}

@@ -1,0 +1,88 @@
+package transfer
+
+import (
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/minigate/minigate/internal/settings"
+)
+
+// Settings are those of uploads and downloads.
+type Settings struct {
+	Store         string        `yaml:"store" default:"folder" doc:"Where the bytes of files are kept: folder (files below the data directory) or s3."`
+	MaxSize       settings.Size `yaml:"max_size" default:"200MiB" doc:"The largest file that may be uploaded; wx.downloadFile fetches at most 200 MiB. With s3 at most 78GiB."`
+	AllowedTypes  []string      `yaml:"allowed_types" doc:"Media types that may be uploaded, such as image/png or image/*, compared with what the file's bytes say; empty allows all."`
+	MaxConcurrent int           `yaml:"max_concurrent" default:"64" doc:"How many uploads this node takes at the same time before it answers 503."`
+	MaxPerUser    int           `yaml:"max_concurrent_per_user" default:"10" doc:"How many uploads one user may have at the same time on this node before it answers 429; a mini-program has at most ten requests open."`
+	StallTimeout  time.Duration `yaml:"stall_timeout" default:"30s" doc:"How long an upload or download may make no progress before it is ended."`
+	BufferBudget  settings.Size `yaml:"buffer_budget" default:"48MiB" doc:"How much memory all uploads to s3 together may use for parts on their way, at least 8MiB; uploads wait for each other when it is used up."`
+	PublicURL     string        `yaml:"public_url" doc:"What the address of a file begins with in answers, such as https://files.example.com; empty answers a path without host."`
+	SweepInterval time.Duration `yaml:"sweep_interval" default:"10m" doc:"How often the remains of interrupted uploads and deletions are looked for."`
+	PendingTTL    time.Duration `yaml:"pending_ttl" default:"6h" doc:"How long one upload may take at all; what is unfinished for longer is removed."`
+	S3            S3Settings    `yaml:"s3" doc:"The S3 server, where store is s3."`
+}
+
+// S3Settings say where the bucket is.
+type S3Settings struct {
+	Endpoint          string          `yaml:"endpoint" doc:"Host and optional port of the server, such as s3.eu-central-1.amazonaws.com, without https://."`
+	Region            string          `yaml:"region" default:"us-east-1" doc:"The region of the bucket."`
+	Bucket            string          `yaml:"bucket" doc:"The bucket that holds the files and nothing else."`
+	AccessKey         string          `yaml:"access_key" doc:"The access key id."`
+	SecretKey         settings.Secret `yaml:"secret_key" doc:"The secret access key."`
+	Secure            bool            `yaml:"secure" default:"true" doc:"Use https."`
+	CreateBucket      bool            `yaml:"create_bucket" default:"false" doc:"Create the bucket where it is missing."`
+	ConditionalWrites bool            `yaml:"conditional_writes" default:"true" doc:"Send If-None-Match with uploads so that no object can be replaced; off for servers that refuse it."`
+}
+
+// Check reports settings that cannot work.
+func (s *Settings) Check(report func(path, problem string)) {
+	if s.Store != "folder" && s.Store != "s3" {
+		report("store", "must be folder or s3")
+	}
+	if s.MaxSize <= 0 {
+		report("max_size", "must be more than 0")
+	}
+	for i, t := range s.AllowedTypes {
+		if major, minor, ok := strings.Cut(t, "/"); !ok || major == "" || minor == "" || strings.ContainsAny(t, "; ") {
+			report("allowed_types["+strconv.Itoa(i)+"]", `must look like "image/png" or "image/*"`)
+		}
+	}
+	for path, n := range map[string]int{"max_concurrent": s.MaxConcurrent, "max_concurrent_per_user": s.MaxPerUser} {
+		if n <= 0 {
+			report(path, "must be more than 0")
+		}
+	}
+	for path, d := range map[string]time.Duration{"stall_timeout": s.StallTimeout, "sweep_interval": s.SweepInterval, "pending_ttl": s.PendingTTL} {
+		if d <= 0 {
+			report(path, "must be more than 0")
+		}
+	}
+	if u, err := url.Parse(s.PublicURL); s.PublicURL != "" && (err != nil || u.Host == "" || u.RawQuery != "" || u.Scheme != "https" && u.Scheme != "http") {
+		report("public_url", "must be an http or https address without a query")
+	}
+	if s.Store == "s3" {
+		s.checkS3(report)
+	}
+}
+
+func (s *Settings) checkS3(report func(path, problem string)) {
+	for path, v := range map[string]string{
+		"endpoint": s.S3.Endpoint, "region": s.S3.Region, "bucket": s.S3.Bucket,
+		"access_key": s.S3.AccessKey, "secret_key": s.S3.SecretKey.Value(),
+	} {
+		if v == "" {
+			report("s3."+path, "is needed where store is s3")
+		}
+	}
+	if strings.Contains(s.S3.Endpoint, "/") {
+		report("s3.endpoint", "must be host or host:port only; secure chooses https")
+	}
+	if s.BufferBudget < partSize {
+		report("buffer_budget", "must be at least 8MiB")
+	}
+	if s.MaxSize > maxParts*partSize {
+		report("max_size", "must be at most 78GiB with s3")
+	}
+}

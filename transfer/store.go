@@ -1,0 +1,57 @@
+package transfer
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/minigate/minigate/internal/fault"
+)
+
+// Store keeps bytes by key. A key is written once and never changed: the
+// ledger says which keys mean a file. Keys are valid UTF-8 without a leading
+// slash, at most 512 bytes.
+//
+// Two implementations ship: [Folder] and [S3]. One contract test runs over
+// both. Errors are of kind NotFound (no such key), Conflict (the key exists),
+// Invalid (the size is not the one announced), NoSpace, Unavailable (try
+// again) or Upstream (the storage refuses us); an error of the reader given to
+// Put comes back as it is.
+type Store interface {
+	// Put stores all that r yields and returns how much that was, once it is
+	// durable. size is its exact length, or -1 where nobody knows. A reader
+	// that ends with anything but io.EOF, or not after size bytes, stores
+	// nothing that Open would find. After an error the caller should Delete
+	// the key, which also frees what an interrupted Put left behind.
+	Put(ctx context.Context, key string, r io.Reader, size int64) (int64, error)
+	// Open returns exactly length bytes from offset on; length -1 means up to
+	// the end. Reading ends with an error when ctx does. A range outside of
+	// the object is a fault of kind Range.
+	Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
+	// Stat returns the size in bytes.
+	Stat(ctx context.Context, key string) (int64, error)
+	// Delete removes the object and whatever an unfinished Put left under its
+	// key. A key that does not exist is no error.
+	Delete(ctx context.Context, key string) error
+	// Ping tells whether the store works now.
+	Ping(ctx context.Context) error
+	// Close releases what the store holds. Nothing may be in use by then.
+	Close() error
+}
+
+// Faults that both stores give.
+var (
+	errNoObject    = fault.New(fault.NotFound, "object_not_found", "The storage has no such object.")
+	errObjectTaken = fault.New(fault.Conflict, "object_exists", "The storage has this object already.")
+	errObjectRange = fault.New(fault.Range, "range_not_satisfiable", "The object does not reach that far.")
+	errNoSpace     = fault.New(fault.NoSpace, "storage_full", "There is no space left for this file.").After(time.Minute)
+	errStoreAway   = fault.New(fault.Unavailable, "storage_unavailable", "The file storage is not available right now.").After(5 * time.Second)
+)
+
+// OpenStore opens the store that s names; dir is where a folder store lives.
+func OpenStore(s Settings, dir string) (Store, error) {
+	if s.Store == "s3" {
+		return NewS3(s.S3, int64(s.BufferBudget))
+	}
+	return NewFolder(dir)
+}

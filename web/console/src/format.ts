@@ -1,0 +1,25 @@
+// Numbers as people read them.
+const units = ['B', 'KB', 'MB', 'GB', 'TB'];
+
+export function bytes(n: number): string {
+  let unit = 0;
+  while (n >= 1000 && unit < units.length - 1) {
+    n /= 1000;
+    unit++;
+  }
+  return `${n < 10 && unit > 0 ? n.toFixed(1) : Math.round(n)} ${units[unit]}`;
+}
+
+export function count(n: number): string {
+  if (n >= 1e6) return `${(n / 1e6).toFixed(n < 1e7 ? 1 : 0)}M`;
+  if (n >= 1e4) return `${(n / 1e3).toFixed(n < 1e5 ? 1 : 0)}k`;
+  return n < 10 && n % 1 !== 0 ? n.toFixed(1) : String(Math.round(n));
+}
+
+export function ago(time: string, now: number): string {
+  const s = Math.max(0, Math.round((now - Date.parse(time)) / 1000));
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min`;
+  if (s < 86400) return `${Math.floor(s / 3600)} h`;
+  return `${Math.floor(s / 86400)} d`;
+}

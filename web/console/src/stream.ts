@@ -1,0 +1,97 @@
+// What the server tells, and the stream it comes over.
+export interface Sample {
+  time: number;
+  connections: number;
+  users: number;
+  channels: number;
+  subscriptions: number;
+  received_total: number;
+  published_total: number;
+  delivered_total: number;
+  disconnects_total: number;
+  logins_total: number;
+  requests_total: number;
+  transfers_total: number;
+  transfers_active: number;
+  upload_bytes_total: number;
+  download_bytes_total: number;
+  memory_bytes: number;
+  cpu_seconds_total: number;
+}
+
+export interface Dependency {
+  name: string;
+  up: boolean;
+  critical: boolean;
+  since: string;
+  error?: string;
+}
+
+export interface Connection {
+  client: string;
+  user: string;
+  appid: string;
+  ip: string;
+  name?: string;
+  since: string;
+  channels: string[] | null;
+}
+
+export interface Node {
+  uid: string;
+  name: string;
+  version: string;
+  started: string;
+  clients: number;
+  users: number;
+  channels: number;
+  subscribers: number;
+}
+
+export interface Session {
+  signed_in: boolean;
+  open: boolean; // nobody has to sign in
+  name?: string;
+  scope?: string;
+}
+
+export interface Lists {
+  version: string;
+  health: { status: string; dependencies: Dependency[] | null };
+  nodes: Node[] | null;
+  connections: Connection[] | null;
+}
+
+const kept = 300;
+
+// keep adds news to the samples of the last five minutes. A node that was
+// restarted counts from zero again: what it said before is of no use.
+export function keep(samples: Sample[], news: Sample[]): Sample[] {
+  const last = samples.at(-1);
+  const fresh = last ? news.filter((s) => s.time > last.time) : news;
+  if (last && fresh.some((s) => s.cpu_seconds_total < last.cpu_seconds_total)) return fresh.slice(-kept);
+  return [...samples, ...fresh].slice(-kept);
+}
+
+// rate is how fast a total grew between two samples, per second.
+export function rate(before: Sample | undefined, after: Sample | undefined, of: keyof Sample): number {
+  if (!before || !after || after.time <= before.time) return 0;
+  return Math.max(0, ((after[of] - before[of]) * 1000) / (after.time - before.time));
+}
+
+export interface Listener {
+  samples(news: Sample[]): void;
+  lists(lists: Lists): void;
+  live(is: boolean): void;
+}
+
+// listen follows the server until the returned function is called. The
+// browser reconnects by itself.
+export function listen(to: Listener): () => void {
+  const source = new EventSource('/console/events');
+  source.addEventListener('samples', (e) => to.samples(JSON.parse(e.data)));
+  source.addEventListener('lists', (e) => to.lists(JSON.parse(e.data)));
+  source.onopen = () => to.live(true);
+  source.onerror = () => to.live(false);
+  return () => source.close();
+}

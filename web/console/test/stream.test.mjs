@@ -1,0 +1,38 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { build } from 'esbuild';
+
+// The browser's code, bundled as it is for the page.
+const bundle = async (file) => {
+  const { outputFiles } = await build({ entryPoints: [file], bundle: true, format: 'esm', write: false });
+  return import('data:text/javascript;base64,' + Buffer.from(outputFiles[0].text).toString('base64'));
+};
+const { keep, rate } = await bundle(new URL('../src/stream.ts', import.meta.url).pathname);
+const { bytes, count, ago } = await bundle(new URL('../src/format.ts', import.meta.url).pathname);
+
+const at = (time, delivered_total, cpu_seconds_total = time) => ({ time, delivered_total, cpu_seconds_total });
+
+test('a rate is growth per second', () => {
+  assert.equal(rate(at(1000, 10), at(3000, 30), 'delivered_total'), 10);
+  assert.equal(rate(undefined, at(3000, 30), 'delivered_total'), 0);
+  assert.equal(rate(at(3000, 30), at(4000, 5), 'delivered_total'), 0, 'a counter that restarted is no negative rate');
+});
+
+test('samples are kept in order, once, and for five minutes', () => {
+  let samples = keep([], [at(1000, 1), at(2000, 2)]);
+  samples = keep(samples, [at(2000, 2), at(3000, 3)]); // a reconnect repeats the last minutes
+  assert.deepEqual(samples.map((s) => s.time), [1000, 2000, 3000]);
+  for (let i = 4; i < 400; i++) samples = keep(samples, [at(i * 1000, i)]);
+  assert.equal(samples.length, 300);
+});
+
+test('a restarted node begins anew', () => {
+  const samples = keep([at(1000, 500, 50)], [at(2000, 1, 0.1)]);
+  assert.deepEqual(samples.map((s) => s.delivered_total), [1]);
+});
+
+test('numbers are readable', () => {
+  assert.deepEqual([0, 999, 1500, 23e6, 4e9].map(bytes), ['0 B', '999 B', '1.5 KB', '23 MB', '4.0 GB']);
+  assert.deepEqual([0, 0.5, 42, 12345, 3400000].map(count), ['0', '0.5', '42', '12.3k', '3.4M']);
+  assert.equal(ago('2026-01-01T00:00:00Z', Date.parse('2026-01-01T01:30:00Z')), '1 h');
+});

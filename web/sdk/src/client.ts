@@ -1,0 +1,111 @@
+import type { Centrifuge } from 'centrifuge';
+import { fromWx } from './error.js';
+import { Http } from './http.js';
+import type {
+  DownloadOptions,
+  DownloadResult,
+  RequestOptions,
+  RequestResult,
+  UploadOptions,
+  UploadResult,
+  FileRecord,
+} from './http.js';
+import { Session, Sessions } from './session.js';
+import { Live, SocketOptions } from './socket.js';
+import { notify, Task, TransferTask } from './task.js';
+import type { WxApi, WxCallbacks } from './wx.js';
+
+export interface ClientOptions {
+  /** Where minigate is, e.g. `https://gate.example.com`; no port, not even :443. */
+  baseUrl: string;
+  /** Which mini-program this is; needed only where one minigate serves several. */
+  appid?: string;
+  /** The wx to call; default the global one. uni-app passes `uni`. */
+  wx?: WxApi;
+  /** The storage key of the session; default one per base URL and appid. */
+  storageKey?: string;
+}
+
+export interface AuthorizeOptions extends WxCallbacks<{ errMsg: string }> {
+  /** E.g. `scope.userLocation`. */
+  scope: string;
+}
+
+export interface Client {
+  /** The session in force, without asking anybody; undefined before the first login. */
+  readonly session: Session | undefined;
+  /**
+   * Logs in anew. Not required: every other call logs in where no session is
+   * kept, and once more when the server refuses the one it has. Logins that
+   * overlap are one login.
+   */
+  login(callbacks?: WxCallbacks<Session>): Promise<Session>;
+  /** Ends the session here and at the server and closes the socket. A later call logs in again. */
+  logout(callbacks?: WxCallbacks<void>): Promise<void>;
+  /** wx.request with the token; a status ≥ 400 fails. PATCH works. */
+  request<T = any>(options: RequestOptions<T>): Task<RequestResult<T>>;
+  /** wx.uploadFile with the token; the answer's `data` is parsed. */
+  upload<T = FileRecord>(options: UploadOptions<T>): TransferTask<UploadResult<T>>;
+  /** wx.downloadFile with the token; a status ≥ 400 fails and leaves no file. */
+  download(options: DownloadOptions): TransferTask<DownloadResult>;
+  /**
+   * The live connection: a `Centrifuge` of the stock SDK, connecting. There is
+   * one per client; a second call returns it, and connects it if it was closed.
+   */
+  socket(options?: SocketOptions): Centrifuge;
+  /** Asks the user for a scope; a refusal fails with `authorization_refused`. */
+  authorize(options: AuthorizeOptions): Promise<{ errMsg: string }>;
+  /**
+   * For App.onShow: probes the socket, which the system may have cut without a
+   * word while the app was in the background, and reconnects a dead one. Called
+   * by itself where wx.onAppShow exists; calling it twice does no harm.
+   */
+  onShow(): void;
+}
+
+/** Makes the client of one minigate. Nothing is sent before the first call. */
+export function createClient(options: ClientOptions): Client {
+  const api: WxApi | undefined = options.wx || (typeof wx === 'undefined' ? undefined : wx);
+  if (!api) throw new TypeError('There is no global wx: pass one as options.wx.');
+  const baseUrl = normalize(options.baseUrl);
+  const storageKey = options.storageKey || `minigate:${options.appid || ''}@${baseUrl}`;
+  const sessions = new Sessions(api, baseUrl, storageKey, options.appid);
+  const http = new Http(api, baseUrl, sessions);
+  const live = new Live(api, `${baseUrl.replace(/^http/, 'ws')}/connection/websocket`, sessions);
+
+  return {
+    get session() {
+      return sessions.peek();
+    },
+    login: (callbacks = {}) => told(sessions.login(), callbacks),
+    logout: (callbacks = {}) => {
+      live.close();
+      return told(sessions.end(), callbacks);
+    },
+    request: (o) => http.request(o),
+    upload: (o) => http.upload(o),
+    download: (o) => http.download(o),
+    socket: (o) => live.open(o),
+    authorize: (o) => told(authorize(api, o.scope), o),
+    onShow: () => live.probe(),
+  };
+}
+
+function told<T>(promise: Promise<T>, callbacks: WxCallbacks<T>): Promise<T> {
+  notify(promise, callbacks);
+  return promise;
+}
+
+function authorize(api: WxApi, scope: string): Promise<{ errMsg: string }> {
+  return new Promise((resolve, reject) => {
+    const fail = (failure: any) => reject(fromWx(failure, 'authorization_refused'));
+    if (api.authorize) api.authorize({ scope, success: resolve, fail });
+    else fail({ errMsg: 'authorize:fail not supported here' });
+  });
+}
+
+/** WeChat refuses even the default port in a URL. */
+function normalize(baseUrl: string): string {
+  if (!/^https?:\/\/[^/]/.test(baseUrl)) throw new TypeError('baseUrl must start with https:// (http:// in development).');
+  return baseUrl.replace(/\/+$/, '').replace(/^(https:\/\/[^/]+?):443(?=\/|$)/, '$1');
+}

@@ -1,0 +1,105 @@
+import { fromWx, MinigateError } from './error.js';
+import type { Answer, WxApi, WxCallbacks, WxTask } from './wx.js';
+
+/** A running call: a promise that can be aborted like a wx task. */
+export interface Task<T> extends Promise<T> {
+  /** Ends the call; it fails with code `aborted`. */
+  abort(): void;
+}
+
+/** A running transfer. */
+export interface TransferTask<T> extends Task<T> {
+  /** Reports progress until the transfer ends; may be called at any time. */
+  onProgressUpdate(listener: (progress: Progress) => void): void;
+}
+
+/** `total` is 0 while it is unknown. */
+export interface Progress {
+  /** Per cent, 0 to 100. */
+  progress: number;
+  sent: number;
+  total: number;
+}
+
+type Method = 'request' | 'uploadFile' | 'downloadFile';
+
+/** What belongs to one call over all its attempts (login, first try, retry). */
+export class Call {
+  /** Set once: nothing new may start for this call. */
+  aborted?: MinigateError;
+  readonly progress: Array<(p: Progress) => void> = [];
+  private task?: WxTask;
+
+  constructor(private readonly wx: WxApi, private readonly method: Method) {}
+
+  /** One wx call; resolves on any HTTP status, like wx itself. */
+  send(options: object): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      if (this.aborted) throw this.aborted;
+      const task = this.wx[this.method]({
+        ...options,
+        success: resolve,
+        fail: (failure: any) => reject(fromWx(failure)),
+      });
+      this.task = task;
+      if (task && task.onProgressUpdate) task.onProgressUpdate((p) => this.report(p));
+    });
+  }
+
+  abort(): MinigateError {
+    this.aborted = fromWx({ errMsg: `${this.method}:fail abort` });
+    if (this.task) this.task.abort();
+    return this.aborted;
+  }
+
+  private report(p: any): void {
+    const sent = p.totalBytesSent ?? p.totalBytesWritten ?? 0;
+    const total = p.totalBytesExpectedToSend ?? p.totalBytesExpectedToWrite ?? 0;
+    for (const listener of this.progress) listener({ progress: p.progress, sent, total });
+  }
+}
+
+/**
+ * Runs a call and reports its end twice, as promise and as callbacks. Whoever
+ * passes a callback has been told of a failure: the promise then never causes
+ * an unhandled rejection.
+ */
+export function start<T>(call: Call, callbacks: WxCallbacks<T>, run: () => Promise<T>): TransferTask<T> {
+  let stop!: (reason: MinigateError) => void;
+  const promise = new Promise<T>((resolve, reject) => {
+    stop = reject;
+    run().then(resolve, reject);
+  });
+  notify(promise, callbacks);
+  return Object.assign(promise, {
+    abort: () => stop(call.abort()),
+    onProgressUpdate: (listener: (p: Progress) => void) => void call.progress.push(listener),
+  });
+}
+
+/** Calls success or fail, then complete, once the promise has settled. */
+export function notify<T>(promise: Promise<T>, { success, fail, complete }: WxCallbacks<T>): void {
+  if (!success && !fail && !complete) return;
+  promise.then(
+    (result) => {
+      later(success, result);
+      later(complete, result);
+    },
+    (error) => {
+      later(fail, error);
+      later(complete, error);
+    },
+  );
+}
+
+/** An exception in an app's callback is the app's: it surfaces there, not as our failure. */
+function later<T>(callback: ((value: T) => void) | undefined, value: T): void {
+  if (!callback) return;
+  try {
+    callback(value);
+  } catch (e) {
+    setTimeout(() => {
+      throw e;
+    });
+  }
+}

@@ -1,0 +1,48 @@
+// Compiled, never run: how an app in TypeScript sees the library, with the
+// official types and without a browser's.
+import { createClient, MinigateError } from '../../dist/index.js';
+import type { FileRecord, Session, WxApi } from '../../dist/index.js';
+
+const official: WxApi = wx;
+const client = createClient({ baseUrl: 'https://gate.example.com', appid: 'wx1', wx: official });
+
+App({
+  onLaunch() {
+    client.login({ success: (session: Session) => console.log(session.user.openid) });
+  },
+  onShow: () => client.onShow(),
+});
+
+interface Order {
+  id: number;
+}
+
+async function useAll(): Promise<void> {
+  const { data } = await client.request<Order[]>({ url: '/api/orders', enableHttp2: true });
+  const first: number = data[0].id;
+  const task = client.request<Order>({
+    url: '/api/orders',
+    method: 'PATCH',
+    data: { first },
+    success: (result) => console.log(result.data.id, result.header),
+    fail: (error: MinigateError) => console.log(error.code, error.statusCode, error.requestId, error.errMsg),
+  });
+  task.abort();
+
+  const upload = client.upload({ filePath: 'wxfile://a', onProgress: ({ progress }) => console.log(progress) });
+  upload.onProgressUpdate(({ sent, total }) => console.log(sent / total));
+  const file: FileRecord = (await upload).data;
+  const { tempFilePath } = await client.download({ url: file.url });
+  console.log(tempFilePath);
+
+  const socket = client.socket({ probeTimeout: 2000, debug: true });
+  socket.on('message', (ctx) => console.log(ctx.data));
+  socket.newSubscription('room:1').on('publication', (ctx) => console.log(ctx.data, ctx.info)).subscribe();
+
+  // @ts-expect-error: a call needs a url
+  client.request({ method: 'GET' });
+  // @ts-expect-error: the connection is the client's
+  client.socket({ websocket: null });
+}
+
+useAll().catch((error) => console.log(error));

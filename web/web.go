@@ -1,0 +1,140 @@
+// Package web serves the console: the page where operators watch connections,
+// messages and transfers live.
+//
+// The browser gets everything over one stream of server-sent events. What it
+// shows is read from the same registry as /metrics, so the two cannot
+// disagree.
+package web
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/minigate/minigate/gateway"
+	"github.com/minigate/minigate/gateway/engine"
+	"github.com/minigate/minigate/internal/apikey"
+	"github.com/minigate/minigate/internal/health"
+	"github.com/minigate/minigate/internal/rest"
+)
+
+// Options are what the console shows and who may see it.
+type Options struct {
+	Gatherer    prometheus.Gatherer
+	Health      func() health.Snapshot
+	Nodes       func(ctx context.Context) ([]engine.Node, error)
+	Connections func(limit int) []gateway.ConnectionInfo
+	// Kick closes one connection of a user for good, on whichever node it is.
+	Kick    func(ctx context.Context, user, client string) error
+	Keys    *apikey.Keys
+	Open    bool // ask nobody to sign in: for dev on loopback
+	Version string
+}
+
+// Console is the http.Handler for everything below / of the ops listener that
+// has no other owner.
+type Console struct {
+	o        Options
+	handler  http.Handler
+	visitors *visitors
+	live     *live
+}
+
+// New builds the console; Run makes it live.
+func New(o Options) *Console {
+	c := &Console{o: o, visitors: newVisitors(), live: newLive()}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /", servePage)
+	mux.Handle("GET /console/session", rest.Handler(c.serveSession))
+	mux.Handle("POST /console/session", rest.Handler(c.serveSignIn))
+	mux.Handle("DELETE /console/session", rest.Handler(c.serveSignOut))
+	mux.Handle("GET /console/events", c.require(apikey.Read, http.HandlerFunc(c.serveEvents)))
+	mux.Handle("POST /console/kick", c.require(apikey.Admin, rest.Handler(c.serveKick)))
+	// In dev nobody signs in, so no cookie keeps other sites out.
+	c.handler = http.NewCrossOriginProtection().Handler(mux)
+	return c
+}
+
+func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.handler.ServeHTTP(w, r) }
+
+// Run samples the registry every second until ctx ends, and then ends every
+// open stream.
+func (c *Console) Run(ctx context.Context) error {
+	defer c.live.close()
+	tick := time.NewTicker(sampleInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			s, err := takeSample(c.o.Gatherer, now)
+			if err != nil {
+				continue // a collector that fails is seen at /metrics; the next sample may be whole
+			}
+			c.live.add(s)
+		}
+	}
+}
+
+type kickRequest struct {
+	User   string `json:"user"`
+	Client string `json:"client"`
+}
+
+func (c *Console) serveKick(w http.ResponseWriter, r *http.Request) error {
+	var req kickRequest
+	if err := rest.Decode(w, r, 4<<10, &req); err != nil {
+		return err
+	}
+	if err := c.o.Kick(r.Context(), req.User, req.Client); err != nil {
+		return err
+	}
+	return rest.JSON(w, http.StatusOK, struct{}{})
+}
+
+// live keeps the newest samples and wakes the streams when there is one more.
+type live struct {
+	mu      sync.Mutex
+	samples []sample      // oldest first, at most keptSamples
+	next    chan struct{} // closed when a sample is added
+	closed  bool
+}
+
+func newLive() *live { return &live{next: make(chan struct{})} }
+
+func (l *live) add(s sample) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.samples) == keptSamples {
+		l.samples = append(l.samples[:0], l.samples[1:]...)
+	}
+	l.samples = append(l.samples, s)
+	close(l.next)
+	l.next = make(chan struct{})
+}
+
+func (l *live) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	close(l.next)
+	l.next = make(chan struct{})
+}
+
+// since returns the samples after t, and a channel that closes when there are
+// more; ok is false once the console has ended.
+func (l *live) since(t int64) (news []sample, next <-chan struct{}, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, s := range l.samples {
+		if s.Time > t {
+			news = append(news, l.samples[i:]...)
+			break
+		}
+	}
+	return news, l.next, !l.closed
+}
