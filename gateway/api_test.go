@@ -135,6 +135,9 @@ func TestPersonalNamespace(t *testing.T) {
 			t.Errorf("no %s in %s", ch, reply)
 		}
 	}
+	w := h.dial(dialOptions{}) // an SDK asks again for what it was given
+	w.send(`{"id":1,"connect":{"token":"alice","subs":{"dialog:#alice":{"recover":true},"person:#union-alice":{"recover":true}}}}`)
+	w.want(`{"id":1,"connect":*"dialog:#alice":{*"recovered":true*`)
 }
 
 func TestDisconnect(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/centrifugal/protocol"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/minigate/minigate/gateway/engine"
 )
@@ -185,6 +186,9 @@ func TestReplyQueueBound(t *testing.T) {
 			if w.conn.Write(t.Context(), 1, []byte(`{"id":2,"rpc":{}}`)) != nil {
 				break
 			}
+		}
+		if n := testutil.ToFloat64(h.metrics.disconnects.WithLabelValues("3008")); n != 1 {
+			t.Errorf("%v closed as slow", n)
 		}
 		time.Sleep(time.Minute)
 		if n, _ := h.clients.counts(); n != 0 {

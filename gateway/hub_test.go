@@ -90,17 +90,23 @@ func startHub(t testing.TB, change func(*Settings)) *testHub {
 	return th
 }
 
-// flakyEngine is a Memory engine whose history can be away.
+// flakyEngine is a Memory engine whose history can be away, or something may
+// happen between reading and returning it.
 type flakyEngine struct {
 	*engine.Memory
-	away atomic.Bool
+	away  atomic.Bool
+	after atomic.Pointer[func()]
 }
 
 func (e *flakyEngine) History(ctx context.Context, channel string, q engine.HistoryQuery) ([]*protocol.Publication, engine.Position, error) {
 	if e.away.Load() {
 		return nil, engine.Position{}, fault.New(fault.Unavailable, "redis_unavailable", "Redis is away.")
 	}
-	return e.Memory.History(ctx, channel, q)
+	pubs, top, err := e.Memory.History(ctx, channel, q)
+	if f := e.after.Swap(nil); f != nil {
+		(*f)()
+	}
+	return pubs, top, err
 }
 
 // verifyToken takes "user" or "user/anything" for a login of that user.

@@ -112,6 +112,18 @@ func TestRecoveryLimit(t *testing.T) {
 		`{"id":4,"subscribe":{*"recovered":true,"offset":2,*}}`)
 }
 
+// What is published between reading history and the answer comes after it.
+func TestPublishDuringSubscribe(t *testing.T) {
+	h := startHub(t, nil)
+	h.publish("feed:a", "1")
+	w, _ := h.login("alice")
+	meanwhile := func() { h.publish("feed:a", "2") }
+	h.engine.after.Store(&meanwhile)
+	w.send(`{"id":2,"subscribe":{"channel":"feed:a","recover":true}}`)
+	w.want(`{"id":2,"subscribe":{*"publications":[{"data":1,"offset":1}],"recovered":true,*}}`, `*"data":2,"offset":2*`)
+	w.sync()
+}
+
 // Server-side subscriptions are recovered through connect.
 func TestServerSideRecovery(t *testing.T) {
 	h := startHub(t, nil)

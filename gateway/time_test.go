@@ -47,6 +47,23 @@ func TestCommandInsteadOfPong(t *testing.T) {
 	})
 }
 
+// A pong that waits behind a slow command is not missed.
+func TestPongBehindSlowCommand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHub(t, func(s *Settings) { s.Client.PongTimeout = time.Second })
+		w, _ := h.login("alice")
+		w.want(`{}`)
+		w.send(`{}`)
+		time.Sleep(23 * time.Second)
+		slow := func() { time.Sleep(4 * time.Second) }
+		h.engine.after.Store(&slow)
+		w.send(`{"id":2,"subscribe":{"channel":"feed:a"}}`)
+		w.want(`{}`) // in the middle of it
+		w.send(`{}`)
+		w.want(`{"id":2,"subscribe":{*`, `{}`)
+	})
+}
+
 func TestNoPings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := startHub(t, func(s *Settings) { s.Client.PingInterval = 0 })

@@ -126,7 +126,7 @@ func (s *server) buildListeners(m mode) (err error) {
 		return err
 	}
 	edge := rest.Edge{TrustedProxies: cfg.trusted(), AccessLog: cfg.Log.Access}
-	s.public = newHTTPServer(edge.Wrap(cfg.CORS.Wrap(rest.RefuseOddPaths(public))))
+	s.public = newHTTPServer(edge.Wrap(cfg.CORS.Wrap(rest.RefuseOddPaths(refusals(public)))))
 	if cfg.TLS.CertFile != "" {
 		if s.certs, err = tlsfiles.Load(cfg.TLS.CertFile, cfg.TLS.KeyFile); err != nil {
 			return err

@@ -46,13 +46,41 @@ func (s *server) publicRoutes() (*http.ServeMux, error) {
 	for path, file := range verification {
 		mux.Handle("GET "+path, file)
 	}
-	mux.Handle("/", rest.Handler(s.notFound))
 	return mux, nil
 }
 
-func (s *server) notFound(http.ResponseWriter, *http.Request) error {
-	return fault.New(fault.NotFound, "not_found", "There is nothing at this path.")
+// refusals answers what no route takes in the shape of all our errors.
+func refusals(mux *http.ServeMux) http.Handler {
+	return rest.Handler(func(w http.ResponseWriter, r *http.Request) error {
+		h, pattern := mux.Handler(r)
+		if pattern != "" {
+			mux.ServeHTTP(w, r) // and not h: only the mux sets path values
+			return nil
+		}
+		var why refusal
+		h.ServeHTTP(&why, r)
+		if why.status == http.StatusMethodNotAllowed {
+			w.Header().Set("Allow", why.Header().Get("Allow"))
+			return fault.New(fault.NotAllowed, "method_not_allowed", "This path does not take "+r.Method+".")
+		}
+		return fault.New(fault.NotFound, "not_found", "There is nothing at this path.")
+	})
 }
+
+// refusal is a ResponseWriter that remembers only why.
+type refusal struct {
+	header http.Header
+	status int
+}
+
+func (f *refusal) Header() http.Header {
+	if f.header == nil {
+		f.header = http.Header{}
+	}
+	return f.header
+}
+func (f *refusal) Write(b []byte) (int, error) { return len(b), nil }
+func (f *refusal) WriteHeader(status int)      { f.status = status }
 
 // opsRoutes is every URL of operators and of the business backend.
 func (s *server) opsRoutes() *http.ServeMux {

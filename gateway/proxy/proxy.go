@@ -31,8 +31,9 @@ type Options struct {
 	Verify func(r *http.Request) (*auth.Session, error)
 	// Reserved are the gateway's own paths; no route may overlap them.
 	Reserved []string
-	// Health, where not nil, hears when a backend goes away (err says why) and
-	// when it is back (nil). It must not block.
+	// Health hears when a backend goes away (err says why) and when it is back
+	// (nil), once each, however many requests find out. It must not block.
+	// Where it is nil the change is logged.
 	Health  func(upstream string, err error)
 	Metrics *Metrics
 }
@@ -231,6 +232,9 @@ func clientIP(r *http.Request) string {
 }
 
 func scheme(r *http.Request) string {
+	if s := rest.Scheme(r.Context()); s != "" {
+		return s
+	}
 	if r.TLS != nil {
 		return "https"
 	}

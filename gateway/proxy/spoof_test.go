@@ -156,7 +156,8 @@ func TestSpoofedHTTP2(t *testing.T) {
 	}
 }
 
-func TestURLUserBecomesNoHeader(t *testing.T) {
+// TestNothingIsAdded sends less than any client does.
+func TestNothingIsAdded(t *testing.T) {
 	s := &seen{}
 	route := testRoute("/api/", backend(t, s).URL)
 	route.Login = LoginNone
@@ -165,8 +166,10 @@ func TestURLUserBecomesNoHeader(t *testing.T) {
 	if status := rawHTTP1(t, g.Listener.Addr().String(), text); status != 200 {
 		t.Fatalf("status %d", status)
 	}
-	if got := s.last(t).Header.Get("Authorization"); got != "" {
-		t.Errorf("backend saw Authorization %q", got)
+	for _, name := range []string{"Authorization", "Accept-Encoding", "User-Agent", "X-Wx-Openid"} {
+		if got := s.last(t).Header.Get(name); got != "" {
+			t.Errorf("backend saw %s: %q", name, got)
+		}
 	}
 }
 

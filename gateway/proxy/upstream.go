@@ -29,6 +29,9 @@ type Upstream struct {
 }
 
 func newUpstream(target *url.URL, onChange func(string, error)) *Upstream {
+	if onChange == nil {
+		onChange = logChange
+	}
 	return &Upstream{
 		Name:     address(target),
 		dialer:   net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second},
@@ -59,17 +62,17 @@ func (u *Upstream) Check(ctx context.Context) error {
 // observe keeps whether the backend can be reached and speaks up only when
 // that changes, however many requests find it out.
 func (u *Upstream) observe(err error) {
-	switch {
-	case err == nil && u.down.Load() && u.down.CompareAndSwap(true, false):
-		slog.Info("backend is back", "backend", u.Name)
-	case err != nil && u.down.CompareAndSwap(false, true):
-		slog.Warn("backend cannot be reached", "backend", u.Name, "error", err)
-	default:
-		return
-	}
-	if u.onChange != nil {
+	if away := err != nil; u.down.Load() != away && u.down.CompareAndSwap(!away, away) {
 		u.onChange(u.Name, err)
 	}
+}
+
+func logChange(name string, err error) {
+	if err != nil {
+		slog.Warn("backend cannot be reached", "backend", name, "error", err)
+		return
+	}
+	slog.Info("backend is back", "backend", name)
 }
 
 // newTransport is a connection pool for one route. It asks no HTTP_PROXY and

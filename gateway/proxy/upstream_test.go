@@ -77,7 +77,7 @@ func (c *changes) want(t *testing.T, down ...bool) {
 }
 
 func TestBackendAwayAndBack(t *testing.T) {
-	logged := captureLogs(t)
+	captureLogs(t)
 	port, heard := newSleepingPort(t), &changes{}
 	g := newGate(t, Options{Health: heard.add}, testRoute("/api/", "http://"+port.addr), testRoute("/more/", "http://"+port.addr)).start()
 	upstream := g.proxy.Upstreams()[0]
@@ -93,9 +93,6 @@ func TestBackendAwayAndBack(t *testing.T) {
 		t.Error("Check finds the backend well")
 	}
 	heard.want(t, true)
-	if logged.count("backend cannot be reached") != 1 {
-		t.Errorf("logged:\n%s", logged.buf.String())
-	}
 
 	s := &seen{}
 	server := &http.Server{Handler: s} //nolint:gosec // a test's server needs no limits
@@ -113,13 +110,11 @@ func TestBackendAwayAndBack(t *testing.T) {
 			t.Errorf("after the backend is back: %d %s", res.StatusCode, body)
 		}
 	}
+	heard.want(t, true, false)
 	if err := upstream.Check(t.Context()); err != nil {
 		t.Error(err)
 	}
 	heard.want(t, true, false)
-	if logged.count("backend is back") != 1 {
-		t.Errorf("logged:\n%s", logged.buf.String())
-	}
 }
 
 func TestCheckAloneNoticesChanges(t *testing.T) {
@@ -142,6 +137,27 @@ func TestCheckAloneNoticesChanges(t *testing.T) {
 		t.Error(err)
 	}
 	heard.want(t, true, false)
+}
+
+// TestChangesAreLoggedOnce: a backend that is away does not fill the log.
+func TestChangesAreLoggedOnce(t *testing.T) {
+	logged := captureLogs(t)
+	port := newSleepingPort(t)
+	g := newGate(t, Options{}, testRoute("/api/", "http://"+port.addr)).start()
+	for range 3 {
+		g.do(g.request("GET", "/api/", nil))
+	}
+	if logged.count("backend cannot be reached") != 1 || logged.count("level=") != 1 {
+		t.Errorf("logged:\n%s", logged.buf.String())
+	}
+	l := port.listen()
+	defer func() { _ = l.Close() }()
+	for range 3 {
+		_ = g.proxy.Upstreams()[0].Check(t.Context())
+	}
+	if logged.count("backend is back") != 1 || logged.count("level=") != 2 {
+		t.Errorf("logged:\n%s", logged.buf.String())
+	}
 }
 
 func TestUnknownHost(t *testing.T) {

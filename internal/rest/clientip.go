@@ -61,6 +61,17 @@ func (e Edge) clientIP(r *http.Request) string {
 	return client.String()
 }
 
+// scheme is how the client connected: to a trusted proxy that says so, or to us.
+func (e Edge) scheme(r *http.Request) string {
+	if s := r.Header.Get("X-Forwarded-Proto"); (s == "http" || s == "https") && e.trusts(peer(r)) {
+		return s
+	}
+	if r.TLS != nil {
+		return "https"
+	}
+	return "http"
+}
+
 func (e Edge) trusts(addr netip.Addr) bool {
 	for _, p := range e.TrustedProxies {
 		if p.Contains(addr) {

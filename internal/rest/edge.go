@@ -18,7 +18,7 @@ const headerRequestID = "X-Request-Id"
 // out who sent it, keeps a panic from taking the connection's answer with it,
 // and logs what was answered.
 type Edge struct {
-	TrustedProxies []netip.Prefix // peers whose X-Forwarded-For, X-Real-IP and X-Request-Id count
+	TrustedProxies []netip.Prefix // peers whose X-Forwarded-For, X-Forwarded-Proto, X-Real-IP and X-Request-Id count
 	AccessLog      bool           // one line for each request; never its query, where tickets travel
 }
 
@@ -26,7 +26,7 @@ type Edge struct {
 // Flush, Hijack, ReadFrom and everything http.ResponseController reaches.
 func (e Edge) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		info := &Info{RequestID: e.requestID(r), ClientIP: e.clientIP(r), Start: time.Now()}
+		info := &Info{RequestID: e.requestID(r), ClientIP: e.clientIP(r), Scheme: e.scheme(r), Start: time.Now()}
 		r = r.WithContext(WithInfo(r.Context(), info))
 		rec := &recorder{ResponseWriter: w, requestID: info.RequestID}
 		w.Header().Set(headerRequestID, info.RequestID)

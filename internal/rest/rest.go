@@ -70,7 +70,9 @@ type errorDetail struct {
 	RequestID string `json:"request_id,omitempty"`
 }
 
-// Fail answers err. Server faults are logged here, once, with their cause.
+// Fail answers err. Server faults are logged here, once, with their cause; that
+// a dependency is away is only worth a debug line for each request, since its
+// health is watched and logged where that changes.
 func Fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := fault.Of(err)
 	if errors.Is(e, fault.ErrCanceled) && r.Context().Err() != nil {
@@ -78,7 +80,11 @@ func Fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	status := Status(e.Kind)
 	if status >= http.StatusInternalServerError {
-		slog.ErrorContext(r.Context(), "request failed",
+		level := slog.LevelError
+		if e.Kind == fault.Unavailable {
+			level = slog.LevelDebug
+		}
+		slog.Log(r.Context(), level, "request failed",
 			"method", r.Method, "path", r.URL.Path, "status", status, "request_id", RequestID(r.Context()), "error", err)
 	}
 	h := w.Header()
@@ -162,6 +168,7 @@ type ctxKey struct{}
 type Info struct {
 	RequestID string
 	ClientIP  string // as trusted proxies report it
+	Scheme    string // http or https, of the client's own connection as trusted proxies report it
 	Start     time.Time
 }
 
@@ -183,6 +190,15 @@ func RequestID(ctx context.Context) string {
 func ClientIP(ctx context.Context) string {
 	if i, ok := ctx.Value(ctxKey{}).(*Info); ok {
 		return i.ClientIP
+	}
+	return ""
+}
+
+// Scheme returns how the client reached the first proxy that is ours, "http"
+// or "https"; without the middleware it is "".
+func Scheme(ctx context.Context) string {
+	if i, ok := ctx.Value(ctxKey{}).(*Info); ok {
+		return i.Scheme
 	}
 	return ""
 }
