@@ -18,18 +18,23 @@ func listener(t *testing.T, addr string) (*RedisStore, <-chan SessionEnd) {
 	return s, ends
 }
 
+// await waits until ok; the limit is for a test that would never end.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(time.Minute); !ok(); {
+		if time.Now().After(limit) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
 // awaitListeners waits until Redis has n subscribers.
 func awaitListeners(t *testing.T, s *RedisStore, n int64) {
 	t.Helper()
-	for {
+	await(t, "all nodes listen", func() bool {
 		counts, err := s.client.PubSubNumSub(t.Context(), s.endedChannel()).Result()
-		if err == nil && counts[s.endedChannel()] == n {
-			return
-		}
-		if t.Context().Err() != nil {
-			t.Fatal(err)
-		}
-	}
+		return err == nil && counts[s.endedChannel()] == n
+	})
 }
 
 func TestRedisStoreTellsOtherNodes(t *testing.T) {
@@ -146,10 +151,10 @@ func TestRedisStoreQuietSubscription(t *testing.T) {
 	run(t, func(ctx context.Context) error { return s.Run(ctx, func(e SessionEnd) { ends <- e }) })
 	awaitListeners(t, s, 1)
 	pings := regexp.MustCompile(`cmdstat_ping:calls=(\d+)`)
-	for done := false; !done; {
+	await(t, "ten pings came", func() bool {
 		m := pings.FindStringSubmatch(s.client.Info(t.Context(), "commandstats").Val())
-		done = m != nil && len(m[1]) > 1 // ten or more
-	}
+		return m != nil && len(m[1]) > 1
+	})
 	m := regexp.MustCompile(`cmdstat_subscribe:calls=1,`)
 	if !m.MatchString(s.client.Info(t.Context(), "commandstats").Val()) {
 		t.Error("a quiet subscription was made anew although its pings are answered")

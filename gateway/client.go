@@ -103,8 +103,10 @@ func (c *client) info(user string) *protocol.ClientInfo {
 // may be used again by the caller afterwards.
 func (c *client) receive(message []byte) {
 	c.working.Store(true)
-	defer c.working.Store(false)
-	c.heard.Store(true)
+	defer func() {
+		c.heard.Store(true) // whatever came meanwhile is read only now
+		c.working.Store(false)
+	}()
 	dec := protocol.GetCommandDecoder(protocol.TypeJSON, message)
 	defer protocol.PutCommandDecoder(protocol.TypeJSON, dec)
 	for {
@@ -221,12 +223,13 @@ func (c *client) due(now time.Duration) (next time.Duration, todo chores) {
 func (c *client) keepAlive(now time.Duration, todo *chores) (next time.Duration) {
 	s := &c.hub.settings.Client
 	switch {
-	case c.pongBy == 0 || c.heard.Load():
+	case c.pongBy == 0:
+	case c.working.Load(): // the answer may wait behind a slow command
+		c.pongBy = max(c.pongBy, now+wheelTick)
+		return c.pongBy
+	case c.heard.Load(): // looked at after working: see receive
 		c.pongBy = 0
 	case now < c.pongBy:
-		return c.pongBy
-	case c.working.Load(): // the answer may wait behind a slow command
-		c.pongBy = now + s.PongTimeout
 		return c.pongBy
 	default:
 		todo.bye = DisconnectNoPong

@@ -41,8 +41,7 @@ func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 		Subs:    results,
 		Ping:    uint32(s.PingInterval / time.Second),
 		Pong:    s.PingInterval > 0,
-	}}))
-	c.activate(subs...)
+	}}), subs...)
 	for _, sub := range subs {
 		c.hub.announceJoin(ctx, sub)
 	}

@@ -34,14 +34,18 @@ func (o *outbox) begin() bool {
 }
 
 // send queues an encoded message. Messages are written in the order of the
-// calls, and before news of subscriptions that are marked later.
-func (c *client) send(msg []byte) {
+// calls. Pushes of the subscriptions that it announces flow from then on.
+func (c *client) send(msg []byte, announced ...*subscription) {
 	o := &c.out
 	o.mu.Lock()
 	overflow := o.size+len(msg) > int(c.hub.settings.Client.QueueMaxSize)
 	if o.bye == nil && !o.closed && !overflow {
 		o.replies = append(o.replies, msg)
 		o.size += len(msg)
+		for _, s := range announced {
+			s.live, s.dirty = true, true
+			o.dirty = append(o.dirty, s)
+		}
 	}
 	start := o.begin()
 	o.mu.Unlock()
@@ -66,16 +70,6 @@ func (c *client) mark(s *subscription) {
 	o.mu.Unlock()
 	if start {
 		go c.write()
-	}
-}
-
-// activate lets pushes of subscriptions flow that the client was just told of.
-func (c *client) activate(subs ...*subscription) {
-	for _, s := range subs {
-		c.out.mu.Lock()
-		s.live = true
-		c.out.mu.Unlock()
-		c.mark(s)
 	}
 }
 

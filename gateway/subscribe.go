@@ -27,8 +27,7 @@ func (c *client) subscribe(ctx context.Context, id uint32, req *protocol.Subscri
 		c.leave(ctx, s)
 		return ErrUnrecoverable
 	}
-	c.send(encodeReply(&protocol.Reply{Id: id, Subscribe: res}))
-	c.activate(s)
+	c.send(encodeReply(&protocol.Reply{Id: id, Subscribe: res}), s)
 	c.hub.announceJoin(ctx, s)
 	return nil
 }
@@ -94,7 +93,7 @@ func (c *client) release(s *subscription) {
 }
 
 // attach makes a reserved subscription hear its channel and finds out where it
-// stands. Pushes begin with activate, after the client was told.
+// stands. Pushes begin with the reply that announces it.
 //
 // Nothing published meanwhile is lost or doubled: the channel is heard, and
 // its log kept, from before history is read, and what the log has up to the

@@ -98,8 +98,7 @@ func TestFolderFaults(t *testing.T) {
 		create func(string) (*os.File, error)
 		want   fault.Kind
 	}{
-		// The device answers writes as a full disk does.
-		"disk full":        {func(string) (*os.File, error) { return os.OpenFile("/dev/full", os.O_WRONLY, 0) }, fault.NoSpace},
+		"disk full":        {func(string) (*os.File, error) { return openFull() }, fault.NoSpace},
 		"quota":            {failing(syscall.EDQUOT), fault.NoSpace},
 		"read-only":        {failing(syscall.EROFS), fault.Unavailable},
 		"too many files":   {failing(syscall.EMFILE), fault.Unavailable},

@@ -10,8 +10,6 @@ import (
 	"github.com/minigate/minigate/internal/fault"
 )
 
-type osFile = os.File
-
 // openFull opens a device that answers writes as a full disk does.
 func openFull() (*os.File, error) { return os.OpenFile("/dev/full", os.O_WRONLY, 0) }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -144,7 +145,7 @@ func TestUploadDiskFull(t *testing.T) {
 	h := newTestHouse(t)
 	folder := h.store.(*Folder)
 	create := folder.create
-	folder.create = func(string) (*osFile, error) { return openFull() }
+	folder.create = func(string) (*os.File, error) { return openFull() }
 	a := h.upload("", formOf(field{"f", "t.txt", "hello"}))
 	if a.StatusCode != http.StatusInsufficientStorage || a.code() != "storage_full" {
 		t.Errorf("%v", a)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log"
 	"log/slog"
 	"net/http"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/gateway"
@@ -75,7 +75,7 @@ func (s *server) buildParts(m mode) (err error) {
 		s.hub.EndSession(end.Fingerprint, d.Code, d.Reason)
 	})
 	s.proxy, err = proxy.New(cfg.Proxy, proxy.Options{
-		Verify: s.verify, Reserved: reservedPaths, Metrics: proxy.NewMetrics(s.registry),
+		Verify: s.verify, Reserved: reservedPaths, OwnCORS: len(cfg.CORS.AllowedOrigins) > 0, Metrics: proxy.NewMetrics(s.registry),
 		Health: func(string, error) {}, // s.watch has the same news and tells everybody
 	})
 	if err != nil {
@@ -180,7 +180,7 @@ func openStores(cfg *Config) (*stores, error) {
 		return st, nil
 	}
 	db, err := bolt.Open(filepath.Join(cfg.Data, "minigate.db"), 0o600, &bolt.Options{Timeout: time.Second})
-	if errors.Is(err, bolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("data: another minigate is using %s", cfg.Data)
 	}
 	if err != nil {
@@ -216,7 +216,7 @@ func (st *stores) close() {
 		errs = append(errs, st.redis.Close())
 	}
 	if err := errors.Join(errs...); err != nil {
-		log.Print(err)
+		slog.Error("closing the stores", "error", err)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/minigate/minigate/internal/apikey"
 	"github.com/minigate/minigate/internal/samplebackend"
 	"github.com/minigate/minigate/internal/settings"
 	"github.com/minigate/minigate/internal/wxsim"
@@ -30,9 +31,6 @@ wechat:
   base_url: %q
   apps:
     - {appid: ` + devAppID + `, secret: ` + devSecret + `}
-api:
-  keys:
-    - {name: dev, key: ` + devKey + `, scope: admin}
 proxy:
   routes:
     - {prefix: /api/, upstream: %q}
@@ -97,6 +95,8 @@ func cmdDev(ctx context.Context, flags *flag.FlagSet, args []string, stdout, std
 		return err
 	}
 	cfg.Listen, cfg.Ops.Listen, cfg.Data = *listen, *ops, *data
+	// Added here since no configuration may have so short a key.
+	cfg.API.Keys = append(cfg.API.Keys, apikey.Key{Name: "dev", Key: devKey, Scope: apikey.Admin})
 	setLogger(cfg.Log, stderr)
 	s, err := build(cfg, mode{dev: true})
 	if err != nil {

@@ -137,5 +137,6 @@ func (s *server) shutdown() {
 		slog.Warn("stopped before everything was finished", "error", err)
 		_ = s.public.Close()
 	}
+	s.proxy.Close()
 	slog.Info("stopped", "after", time.Since(began).Round(time.Millisecond))
 }

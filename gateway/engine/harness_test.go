@@ -15,7 +15,12 @@ import (
 	"github.com/minigate/minigate/internal/testdeps"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// A pool of go-redis that could not dial looks only once a second
+		// whether it has been closed.
+		goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+}
 
 // patience is how long a test waits for what must happen before it gives up.
 const patience = 20 * time.Second

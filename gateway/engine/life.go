@@ -22,7 +22,7 @@ type life struct {
 	taken    atomic.Bool
 	started  chan struct{}
 	stopped  chan struct{}
-	receiver Receiver // set before started is closed
+	receiver Receiver // set by claim
 }
 
 func newLife() life {
@@ -30,17 +30,16 @@ func newLife() life {
 }
 
 // claim makes the caller the one Run.
-func (l *life) claim() error {
+func (l *life) claim(r Receiver) error {
 	if !l.taken.CompareAndSwap(false, true) {
 		return errTwice
 	}
+	l.receiver = r
 	return nil
 }
 
-func (l *life) begin(r Receiver) {
-	l.receiver = r
-	close(l.started)
-}
+// begin lets the other methods in.
+func (l *life) begin() { close(l.started) }
 
 func (l *life) end() { close(l.stopped) }
 

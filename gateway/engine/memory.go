@@ -34,10 +34,10 @@ func NewMemory() *Memory {
 
 // Run implements Engine; it owns the sweeper of expired data.
 func (m *Memory) Run(ctx context.Context, r Receiver) error {
-	if err := m.claim(); err != nil {
+	if err := m.claim(r); err != nil {
 		return err
 	}
-	m.begin(r)
+	m.begin()
 	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
 	for {

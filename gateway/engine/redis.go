@@ -87,12 +87,11 @@ func (e *Redis) Run(ctx context.Context, r Receiver) error {
 	if !validUID(uid) {
 		return fmt.Errorf("engine: node UID %q is not usable", uid)
 	}
-	if err := e.claim(); err != nil {
+	if err := e.claim(r); err != nil {
 		return err
 	}
 	e.presence.uid = uid
 	e.feed.inbox, e.feed.silence = e.keys.inbox(uid), e.timing.silence
-	e.begin(r)
 	laneCtx, stopLanes := context.WithCancel(context.WithoutCancel(ctx))
 	var sending, working sync.WaitGroup
 	sending.Go(func() { e.lanes.run(laneCtx) })
@@ -102,6 +101,8 @@ func (e *Redis) Run(ctx context.Context, r Receiver) error {
 	for _, w := range e.workers {
 		working.Go(func() { w.run(ctx) })
 	}
+	<-e.feed.tried // answers to this node would be lost before; ends with ctx too
+	e.begin()
 	<-ctx.Done()
 	e.end()
 	working.Wait() // the keeper's farewell needs the lanes

@@ -43,6 +43,8 @@ type feed struct {
 	wanted  map[string]*wish
 	changed map[string]struct{} // wanted or unwanted since the writer looked
 	down    error               // why the last attempt to connect failed
+	tried   chan struct{}       // closed when the first attempt is over
+	once    sync.Once
 	wake    chan struct{}
 }
 
@@ -60,6 +62,7 @@ func newFeed(client redis.UniversalClient, m *Metrics) *feed {
 		wanted:  make(map[string]*wish),
 		changed: make(map[string]struct{}),
 		wake:    make(chan struct{}, 1),
+		tried:   make(chan struct{}),
 	}
 }
 
@@ -154,6 +157,7 @@ func (f *feed) run(ctx context.Context) {
 func (f *feed) fail(err error) (wasUp bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	defer f.over()
 	wasUp = f.down == nil
 	f.down = err
 	for key, w := range f.wanted {
@@ -165,6 +169,9 @@ func (f *feed) fail(err error) (wasUp bool) {
 	}
 	return wasUp
 }
+
+// over lets those go on who wait for the first attempt to connect.
+func (f *feed) over() { f.once.Do(func() { close(f.tried) }) }
 
 // session is the life of one connection.
 type session struct {
@@ -318,6 +325,7 @@ func (f *feed) connected() {
 		f.changed[key] = struct{}{}
 	}
 	f.mu.Unlock()
+	f.over()
 	if again {
 		slog.Info("redis pub/sub connection restored")
 		f.renewed()

@@ -96,3 +96,12 @@ func setIdentity(h http.Header, s *auth.Session) {
 		h.Set(headerUnionID, s.User.UnionID)
 	}
 }
+
+// dropCORS removes what a backend says about other origins.
+func dropCORS(h http.Header) {
+	for name := range h {
+		if strings.HasPrefix(name, "Access-Control-") {
+			delete(h, name)
+		}
+	}
+}

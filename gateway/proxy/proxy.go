@@ -34,7 +34,10 @@ type Options struct {
 	// Health hears when a backend goes away (err says why) and when it is back
 	// (nil), once each, however many requests find out. It must not block.
 	// Where it is nil the change is logged.
-	Health  func(upstream string, err error)
+	Health func(upstream string, err error)
+	// OwnCORS says that the gateway answers for CORS: what a backend says of it
+	// is dropped, since browsers refuse an answer with two allowed origins.
+	OwnCORS bool
 	Metrics *Metrics
 }
 
@@ -73,13 +76,19 @@ func New(s Settings, o Options) (*Proxy, error) {
 		rt := &route{Route: r, target: target, upstream: p.upstreamAt(target, o.Health)}
 		rt.transport = rt.upstream.newTransport(r.Timeout)
 		rt.reverse = &httputil.ReverseProxy{
-			Rewrite:        rt.rewrite,
-			Transport:      rt.transport,
-			FlushInterval:  -1,
-			ErrorLog:       log.New(io.Discard, "", 0), // answer logs what matters
-			BufferPool:     buffers,
-			ModifyResponse: func(res *http.Response) error { exchangeOf(res.Request).begin(res); return nil },
-			ErrorHandler:   func(_ http.ResponseWriter, r *http.Request, err error) { exchangeOf(r).err = err },
+			Rewrite:       rt.rewrite,
+			Transport:     rt.transport,
+			FlushInterval: -1,
+			ErrorLog:      log.New(io.Discard, "", 0), // answer logs what matters
+			BufferPool:    buffers,
+			ModifyResponse: func(res *http.Response) error {
+				if o.OwnCORS {
+					dropCORS(res.Header)
+				}
+				exchangeOf(res.Request).begin(res)
+				return nil
+			},
+			ErrorHandler: func(_ http.ResponseWriter, r *http.Request, err error) { exchangeOf(r).err = err },
 		}
 		p.routes = append(p.routes, rt)
 	}

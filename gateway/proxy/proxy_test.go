@@ -3,10 +3,13 @@ package proxy
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/minigate/minigate/internal/rest"
 )
 
 func TestIdentityReachesTheBackend(t *testing.T) {
@@ -111,6 +114,17 @@ func TestWhatPassesThrough(t *testing.T) {
 	}
 	if r.Host != strings.TrimPrefix(b.URL, "http://") {
 		t.Errorf("backend saw Host %q", r.Host)
+	}
+}
+
+func TestSchemeIsTheClients(t *testing.T) {
+	r := httptest.NewRequest("GET", "/api/", nil)
+	if got := scheme(r); got != "http" {
+		t.Errorf("got %q", got)
+	}
+	r = r.WithContext(rest.WithInfo(r.Context(), &rest.Info{Scheme: "https"})) // TLS ended before us
+	if got := scheme(r); got != "https" {
+		t.Errorf("got %q", got)
 	}
 }
 

@@ -14,22 +14,12 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestOpen(t *testing.T) {
-	server := testdeps.StartRedis(t, "--requirepass", "open sesame")
-	s := Settings{Addresses: []string{server.Addr}, Password: "open sesame", DB: 3}
-	client := Open(s)
+	server := testdeps.StartRedis(t)
+	client := Open(Settings{Addresses: []string{server.Addr}, DB: 3})
 	defer func() { _ = client.Close() }()
 	if err := client.Set(t.Context(), "k", "v", 0).Err(); err != nil {
 		t.Fatal(err)
 	}
-
-	s.Password = "wrong secret"
-	stranger := Open(s)
-	defer func() { _ = stranger.Close() }()
-	err := stranger.Ping(t.Context()).Err()
-	if err == nil || strings.Contains(err.Error(), "secret") {
-		t.Fatalf("with a wrong password: %v", err)
-	}
-
 	server.Stop()
 	if err := client.Ping(t.Context()).Err(); err == nil {
 		t.Fatal("a Redis that is away answers")
@@ -37,6 +27,28 @@ func TestOpen(t *testing.T) {
 	server.Restart()
 	if err := client.Ping(t.Context()).Err(); err != nil {
 		t.Fatalf("after a restart: %v", err)
+	}
+}
+
+func TestPassword(t *testing.T) {
+	s := Settings{Addresses: []string{testdeps.Redis(t)}}
+	admin := Open(s)
+	defer func() { _ = admin.Close() }()
+	if err := admin.ConfigSet(t.Context(), "requirepass", "open sesame").Err(); err != nil {
+		t.Fatal(err)
+	}
+	s.Password = "open sesame"
+	friend := Open(s)
+	defer func() { _ = friend.Close() }()
+	if err := friend.Ping(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	s.Password = "wrong secret"
+	stranger := Open(s)
+	defer func() { _ = stranger.Close() }()
+	err := stranger.Ping(t.Context()).Err()
+	if err == nil || strings.Contains(err.Error(), "secret") {
+		t.Fatalf("with a wrong password: %v", err)
 	}
 }
 
