@@ -71,8 +71,8 @@ func (s *server) buildParts(m mode) (err error) {
 		Metrics: gateway.NewMetrics(s.registry), Node: thisNode(cfg),
 	})
 	s.auth.OnEnd(func(end auth.SessionEnd) {
-		d := gateway.DisconnectForced
-		s.hub.EndSession(end.Fingerprint, d.Code, d.Reason)
+		// A terminal code: the client does not come back with the same token.
+		s.hub.EndSession(end.Fingerprint, gateway.DisconnectForced.Code, goodbye(end.Reason))
 	})
 	s.proxy, err = proxy.New(cfg.Proxy, proxy.Options{
 		Verify: s.verify, Reserved: reservedPaths, OwnCORS: len(cfg.CORS.AllowedOrigins) > 0, Metrics: proxy.NewMetrics(s.registry),
@@ -89,6 +89,18 @@ func (s *server) buildParts(m mode) (err error) {
 	})
 	s.watch()
 	return nil
+}
+
+// goodbye tells a socket why its session ended. It is never empty: SDKs take
+// a terminal code without a reason as an invitation to come back.
+func goodbye(why auth.EndReason) string {
+	switch why {
+	case auth.EndLogout:
+		return "logged out"
+	case auth.EndReplaced:
+		return "replaced by a newer login"
+	}
+	return "session " + string(why)
 }
 
 // verify finds out whose request it is.

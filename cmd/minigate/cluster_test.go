@@ -141,21 +141,18 @@ func TestTwoNodes(t *testing.T) {
 		t.Errorf("the backend saw %+v, want %+v", who, me.User)
 	}
 
-	b.stop(t)
-	for {
-		f, err := socket.tryRead()
-		if err != nil {
-			t.Fatalf("the socket was closed without a goodbye: %v", err)
-		}
-		if f.Push != nil && f.Push.Disconnect != nil {
-			if f.Push.Disconnect.Code != 3001 {
-				t.Errorf("goodbye code %d, want 3001", f.Push.Disconnect.Code)
-			}
-			break
-		}
+	bob := login(t, a.Public, sim.NewCode(testAppID, "bob"))
+	bobs := connect(t, b.Public, bob.Token)
+	callRaw(t, "POST", a.Public+"/auth/logout", bearer(bob.Token), nil)
+	if code, reason := bobs.goodbye(); code != 3503 || reason != "logged out" {
+		t.Errorf("after a logout on the other node the socket was told %d %q", code, reason)
 	}
-	again := connect(t, a.Public, me.Token) // the session lives on
-	_ = again
+
+	b.stop(t)
+	if code, _ := socket.goodbye(); code != 3001 {
+		t.Errorf("goodbye code %d, want 3001", code)
+	}
+	connect(t, a.Public, me.Token) // the session lives on
 	a.stop(t)
 	for _, p := range []*program{a, b} {
 		noSecrets(t, p, me.Token, s3.SecretKey)

@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"io/fs"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestKilledDuringUpload kills the process in the middle of an upload and
@@ -18,6 +20,10 @@ func TestKilledDuringUpload(t *testing.T) {
 	data := regexp.MustCompile(`(?m)^data: (.*)$`).FindStringSubmatch(config)[1]
 	p := startServe(t, config)
 	me := login(t, p.Public, sim.NewCode(testAppID, "alice"))
+	var others []loginAnswer
+	for i := range 50 {
+		others = append(others, login(t, p.Public, sim.NewCode(testAppID, fmt.Sprint("user", i))))
+	}
 	whole := upload(t, p.Public, me.Token, "whole.txt", strings.NewReader("kept"))
 
 	// Half of a second file is on its way, and on disk, when the process dies.
@@ -43,7 +49,14 @@ func TestKilledDuringUpload(t *testing.T) {
 	<-half
 	<-gone
 
+	began := time.Now()
 	p = startServe(t, config)
+	t.Logf("ready %v after the restart", time.Since(began).Round(time.Millisecond))
+	for _, other := range others {
+		if status, _ := callRaw(t, "GET", p.Public+"/auth/session", bearer(other.Token), nil); status != 200 {
+			t.Errorf("a session is gone: status %d", status)
+		}
+	}
 	if status, _ := callRaw(t, "GET", p.Public+"/auth/session", bearer(me.Token), nil); status != 200 {
 		t.Errorf("the session is gone: status %d", status)
 	}

@@ -129,3 +129,17 @@ func (s *testSocket) publication() string {
 		}
 	}
 }
+
+// goodbye reads on to the disconnect push.
+func (s *testSocket) goodbye() (code uint32, reason string) {
+	s.t.Helper()
+	for {
+		f, err := s.tryRead()
+		if err != nil {
+			s.t.Fatalf("the socket was closed without a goodbye: %v", err)
+		}
+		if f.Push != nil && f.Push.Disconnect != nil {
+			return f.Push.Disconnect.Code, f.Push.Disconnect.Reason
+		}
+	}
+}

@@ -218,9 +218,11 @@ func openRedis(t testing.TB, addr string) redis.UniversalClient {
 // quick is the timing of Redis nodes in tests.
 var quick = timing{beat: 50 * time.Millisecond, lease: time.Second, silence: 2 * time.Second}
 
-func redisNode(t testing.TB, addr, uid string) *node {
+func redisNode(t testing.TB, addr, uid string) *node { return timedNode(t, addr, uid, quick) }
+
+func timedNode(t testing.TB, addr, uid string, rhythm timing) *node {
 	e := NewRedis(RedisOptions{Client: openRedis(t, addr), Prefix: "test"})
-	e.timing = quick
+	e.timing = rhythm
 	return start(t, e, uid)
 }
 

@@ -288,7 +288,9 @@ func TestRedisRestarts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := testdeps.StartRedis(t, args...)
-			a, b := redisNode(t, server.Addr, "a"), redisNode(t, server.Addr, "b")
+			rhythm := quick
+			rhythm.lease = time.Hour // what is wrong under the old lease does not go by itself
+			a, b := timedNode(t, server.Addr, "a", rhythm), timedNode(t, server.Addr, "b", rhythm)
 			b.awaitNodes(2)
 			for i := range 3 * feedBatch / 2 { // more than one batch to subscribe again
 				a.subscribe(fmt.Sprint("room", i))
