@@ -60,19 +60,24 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		case errors.Is(err, errUsage):
 			return 2
 		}
-		fmt.Fprintln(stderr, err)
+		say(stderr, "%v\n", err)
 		return 1
 	}
-	fmt.Fprintf(stderr, "minigate: unknown command %q\n\n", args[0])
+	say(stderr, "minigate: unknown command %q\n\n", args[0])
 	printUsage(stderr)
 	return 2
 }
 
+// say writes for a person, who may have closed the pipe: that is no error.
+func say(w io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintf(w, format, args...)
+}
+
 func printUsage(w io.Writer) {
-	fmt.Fprintln(w, "minigate carries the network traffic of WeChat mini-programs.")
-	fmt.Fprintln(w, "\nCommands:")
+	say(w, "minigate carries the network traffic of WeChat mini-programs.\n")
+	say(w, "\nCommands:\n")
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  minigate %-58s %s\n", c.name+" "+c.args, c.summary)
+		say(w, "  minigate %-58s %s\n", c.name+" "+c.args, c.summary)
 	}
 }
 
@@ -85,7 +90,7 @@ func parse(flags *flag.FlagSet, args []string) error {
 		return errUsage // flag has printed what is wrong
 	}
 	if flags.NArg() > 0 {
-		fmt.Fprintf(flags.Output(), "%s: unexpected argument %q\n", flags.Name(), flags.Arg(0))
+		say(flags.Output(), "%s: unexpected argument %q\n", flags.Name(), flags.Arg(0))
 		return errUsage
 	}
 	return nil
@@ -97,7 +102,7 @@ func configFlag(flags *flag.FlagSet, args []string) (*Config, error) {
 		return nil, err
 	}
 	if *file == "" {
-		fmt.Fprintf(flags.Output(), "%s: --config FILE is missing\n", flags.Name())
+		say(flags.Output(), "%s: --config FILE is missing\n", flags.Name())
 		return nil, errUsage
 	}
 	return loadConfig(*file, os.Environ())

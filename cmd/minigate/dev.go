@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -103,7 +104,7 @@ func cmdDev(ctx context.Context, flags *flag.FlagSet, args []string, stdout, std
 		return err
 	}
 	s.onListening = func(public, ops string) {
-		fmt.Fprint(stdout, devBanner(public, ops, wechat.url, backend.url, *data))
+		say(stdout, "%s", devBanner(public, ops, wechat.url, backend.url, *data))
 	}
 	return s.run(ctx)
 }
@@ -128,7 +129,7 @@ func startSide(h http.Handler) (*side, error) {
 	go func() {
 		defer close(s.done)
 		if err := s.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			fmt.Fprintln(os.Stderr, "minigate dev:", err)
+			slog.Error("a server of dev", "error", err)
 		}
 	}()
 	return s, nil
