@@ -29,6 +29,7 @@ type body struct {
 	control *http.ResponseController
 	stall   time.Duration
 	set     time.Time // when the deadline was last moved
+	err     error     // what went wrong
 
 	buffered *bufio.Reader // of this body: larger reads, and room to look ahead
 }
@@ -48,8 +49,8 @@ func newBody(ctx context.Context, w http.ResponseWriter, r *http.Request, limit 
 
 // Read implements io.Reader. It waits at most stall for the next byte.
 func (b *body) Read(p []byte) (int, error) {
-	if b.ctx.Err() != nil {
-		return 0, context.Cause(b.ctx)
+	if context.Cause(b.ctx) == errTooSlow {
+		return 0, errTooSlow
 	}
 	if now := time.Now(); now.Sub(b.set) > b.stall/8 {
 		b.set = now
@@ -59,29 +60,42 @@ func (b *body) Read(p []byte) (int, error) {
 	if err == nil {
 		return n, nil
 	}
-	// At the end of the body net/http begins to watch for a client that
-	// leaves; a deadline would look like one.
-	_ = b.control.SetReadDeadline(time.Time{})
-	return n, b.fault(err)
+	if err == io.EOF {
+		// Now net/http begins to watch for a client that leaves; the deadline
+		// would look like one.
+		_ = b.control.SetReadDeadline(time.Time{})
+		return n, err
+	}
+	b.err = bodyFault(err)
+	return n, b.err
 }
 
-func (b *body) fault(err error) error {
+// cause returns why an upload failed with err. A body that cannot be read on
+// also cancels the request, and either may be noticed first.
+func (b *body) cause(err error) error {
+	switch {
+	case !errors.Is(err, context.Canceled):
+		return err
+	case b.err != nil:
+		return b.err
+	}
+	return errTorn.Because(err) // and answered: the client may have closed only its half
+}
+
+func bodyFault(err error) error {
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return errFileTooLarge.Because(err)
 	}
-	switch {
-	case err == io.EOF:
-		return err
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return errStalled.Because(err)
 	}
 	return errTorn.Because(err)
 }
 
-// close also lifts the server's write deadline, which may have passed during
-// a long upload, so that the answer gets out.
+// close lifts the server's write deadline, which may have passed during a long
+// upload, so that the answer gets out. The read deadline stays: net/http reads
+// on a little after an error, and sets its own before the next request.
 func (b *body) close() {
-	_ = b.control.SetReadDeadline(time.Time{})
 	_ = b.control.SetWriteDeadline(time.Time{})
 	b.buffered.Reset(nil)
 	bodyBuffers.Put(b.buffered)

@@ -243,7 +243,7 @@ func TestDownloadClientLeaves(t *testing.T) {
 func TestDownloadStallsAtClient(t *testing.T) {
 	store := &opened{Store: newTestFolder(t), closed: make(chan struct{})}
 	h := newHouse(t, store, newTestFileLedger(t), func(s *Settings) { s.StallTimeout = 50 * time.Millisecond })
-	const size = 32 << 20 // more than the sockets take in
+	const size = 16 << 20 // more than the sockets take in
 	f := h.keep("a.txt", strings.Repeat("x", size))
 	store.body = func(context.Context) io.Reader { return zeros{} }
 	h.dial("GET " + f.URL + " HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -95,7 +95,7 @@ func (f *form) next() (*multipart.Part, error) {
 			return nil, io.EOF
 		}
 		if err != nil {
-			return nil, formFault(err)
+			return nil, f.head.cause(err)
 		}
 		if name, ok := fileName(part); ok {
 			if f.file {
@@ -168,19 +168,34 @@ func fileName(part *multipart.Part) (string, bool) {
 // keep in memory, up to 10 MiB of it.
 type headLimit struct {
 	r    io.Reader
-	left int // bytes; -1: no limit now
+	left int   // bytes; -1: no limit now
+	err  error // that r ended with
 }
 
 func (h *headLimit) Read(p []byte) (int, error) {
-	if h.left < 0 {
-		return h.r.Read(p)
-	}
 	if h.left == 0 {
 		return 0, errForm.Because(errors.New("too much between two parts"))
 	}
-	n, err := h.r.Read(p[:min(len(p), h.left)])
-	h.left -= n
+	if h.left > 0 {
+		p = p[:min(len(p), h.left)]
+	}
+	n, err := h.r.Read(p)
+	if h.left > 0 {
+		h.left -= n
+	}
+	if err != nil {
+		h.err = err
+	}
 	return n, err
+}
+
+// cause returns why there is no next part. Part headers that are cut off are
+// malformed to mime/multipart, which then forgets what cut them.
+func (h *headLimit) cause(err error) error {
+	if h.err != nil && h.err != io.EOF {
+		err = h.err
+	}
+	return formFault(err)
 }
 
 // formFault translates errors of reading a form. Where the client is at

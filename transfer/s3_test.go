@@ -167,7 +167,16 @@ func TestS3EarlyAnswers(t *testing.T) {
 		wg.Go(func() {
 			size := []int64{-1, partSize / 2, 2 * partSize, -1}[i%4]
 			n := []int64{2 * partSize, partSize / 2, 2 * partSize, 1000}[i%4]
-			if _, err := s.Put(t.Context(), fmt.Sprint(i), bytes.NewReader(random(int(n))), size); !errors.Is(err, errStoreRefuses) {
+			var returned atomic.Bool
+			data := bytes.NewReader(random(int(n)))
+			_, err := s.Put(t.Context(), fmt.Sprint(i), readerFunc(func(p []byte) (int, error) {
+				if returned.Load() {
+					t.Errorf("%d: read after Put returned", i)
+				}
+				return data.Read(p)
+			}), size)
+			returned.Store(true)
+			if !errors.Is(err, errStoreRefuses) {
 				t.Errorf("%d: %v", i, err)
 			}
 		})

@@ -110,7 +110,7 @@ func (s *Service) announced(r *http.Request) (announced, error) {
 	return want, nil
 }
 
-// receive reads the form and keeps its file.
+// receive reads the form of a request and keeps its file.
 func (s *Service) receive(w http.ResponseWriter, r *http.Request, user auth.User, want announced) (File, error) {
 	ctx, cancel := context.WithTimeoutCause(r.Context(), s.settings.PendingTTL, errTooSlow)
 	defer cancel()
@@ -120,30 +120,36 @@ func (s *Service) receive(w http.ResponseWriter, r *http.Request, user auth.User
 	if err != nil {
 		return File{}, err
 	}
+	f := newFile(user)
+	content, err := s.inspect(&f, form)
+	if err == nil {
+		err = s.ledger.Reserve(ctx, f)
+	}
+	if err != nil {
+		return File{}, body.cause(err)
+	}
+	if err := s.keep(ctx, &f, content, form, want); err != nil {
+		s.discard(ctx, f)
+		return File{}, body.cause(err)
+	}
+	return f, nil
+}
+
+// inspect finds the file in the form, and its type from its first bytes.
+func (s *Service) inspect(f *File, form *form) (io.Reader, error) {
 	part, err := form.start()
 	if err != nil {
-		return File{}, err
+		return nil, err
 	}
 	head := make([]byte, sniffSize)
 	n, err := fill(part, head)
 	if err != nil && err != io.EOF {
-		return File{}, formFault(err)
+		return nil, formFault(err)
 	}
-	media := mimetype.Detect(head[:n])
-	if !s.allowed(media.String()) {
-		return File{}, errType
+	if f.Type = mimetype.Detect(head[:n]).String(); !s.allowed(f.Type) {
+		return nil, errType
 	}
-	f := newFile(user)
-	f.Type = media.String()
-	if err := s.ledger.Reserve(ctx, f); err != nil {
-		return File{}, err
-	}
-	content := io.MultiReader(bytes.NewReader(head[:n]), part)
-	if err := s.keep(ctx, &f, content, form, want); err != nil {
-		s.discard(r.Context(), f)
-		return File{}, err
-	}
-	return f, nil
+	return io.MultiReader(bytes.NewReader(head[:n]), part), nil
 }
 
 // allowed tells whether files of a media type are taken.

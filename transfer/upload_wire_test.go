@@ -93,7 +93,7 @@ func TestUploadTooSlow(t *testing.T) {
 	go func() { // drips until the server has had enough
 		_, err := io.WriteString(w, "--b\r\nContent-Disposition: form-data; name=f; filename=x\r\n\r\n")
 		for err == nil {
-			_, err = w.Write([]byte("x"))
+			_, err = w.Write(random(1000))
 		}
 	}()
 	a := h.do("POST", "/files", r, "Content-Type", formType)

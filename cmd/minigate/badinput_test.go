@@ -105,7 +105,7 @@ func TestBadInput(t *testing.T) {
 // is not ours.
 func TestOpsListenerIsGuarded(t *testing.T) {
 	_, wechatURL := wechat(t)
-	p := startServe(t, baseConfig(t, wechatURL))
+	p := startServe(t, strings.Replace(baseConfig(t, wechatURL), "ops:\n", "ops:\n  hosts: [Console.Example.com]\n", 1))
 	for path, want := range map[string]int{
 		"/": 200, "/healthz": 200, "/readyz": 200, "/metrics": 200,
 		"/console/events": 401, "/debug/pprof/": 401, "/debug/pprof/heap": 401,
@@ -117,17 +117,22 @@ func TestOpsListenerIsGuarded(t *testing.T) {
 	if status, _ := callRaw(t, "GET", p.Ops+"/debug/pprof/", map[string]string{"X-API-Key": testAPIKey}, nil); status != 200 {
 		t.Errorf("pprof with an admin key: status %d", status)
 	}
-	req, err := http.NewRequest("GET", p.Ops+"/healthz", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Host = "evil.example.com"
-	res, err := client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = res.Body.Close() }()
-	if res.StatusCode != http.StatusForbidden {
-		t.Errorf("under another name: status %d, want 403", res.StatusCode)
+	for host, want := range map[string]int{
+		"evil.example.com": 403, "127.0.0.1.evil.example.com": 403, "evil.example.com:9000": 403,
+		"localhost": 200, "LocalHost:9000": 200, "10.0.0.7": 200, "[::1]:9000": 200, "console.example.com:9000": 200,
+	} {
+		req, err := http.NewRequest("GET", p.Ops+"/healthz", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		res, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("under the name %s: status %d, want %d", host, res.StatusCode, want)
+		}
 	}
 }

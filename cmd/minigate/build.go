@@ -150,11 +150,14 @@ func (s *server) buildListeners(m mode) (err error) {
 }
 
 // newHTTPServer bounds what a peer can hold: headers in size and time, idle
-// connections in time. Bodies have deadlines where they are read.
+// connections in time. A request must have arrived whole within ReadTimeout,
+// unless whoever reads its body moves the deadline on, as uploads and proxied
+// requests do while bytes come.
 func newHTTPServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug), // handshake noise from the internet
@@ -241,9 +244,7 @@ func sealingKey(cfg *Config) ([32]byte, error) {
 	file := filepath.Join(cfg.Data, "seal.key")
 	raw, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		raw = make([]byte, 32)
-		_, _ = rand.Read(raw) // never fails
-		err = os.WriteFile(file, raw, 0o600)
+		raw, err = makeSealingKey(file)
 	}
 	if err == nil && len(raw) != 32 {
 		err = fmt.Errorf("%s has %d bytes instead of 32", file, len(raw))
@@ -252,4 +253,24 @@ func sealingKey(cfg *Config) ([32]byte, error) {
 		return [32]byte{}, fmt.Errorf("data: %w", err)
 	}
 	return [32]byte(raw), nil
+}
+
+// makeSealingKey writes a new key to file, whole or not at all: half a key
+// would keep every later start from succeeding.
+func makeSealingKey(file string) (raw []byte, err error) {
+	raw = make([]byte, 32)
+	_, _ = rand.Read(raw) // never fails
+	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*")
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.Write(raw)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), file)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return nil, err
+	}
+	return raw, nil
 }

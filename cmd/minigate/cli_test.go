@@ -18,7 +18,7 @@ func cli(args ...string) (status int, stdout, stderr string) {
 	return status, out.String(), errs.String()
 }
 
-func writeConfig(t *testing.T, text string) string {
+func writeConfig(t testing.TB, text string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "minigate.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -81,24 +81,26 @@ func TestCheckMasksSecrets(t *testing.T) {
 // TestCheckNamesEveryMistake gives one broken file per mistake.
 func TestCheckNamesEveryMistake(t *testing.T) {
 	for name, c := range map[string]struct{ config, want string }{
-		"unknown key":             {goodConfig + "lisen: :8080\n", `minigate.yaml:9`},
-		"nearest key":             {goodConfig + "lisen: :8080\n", `listen`},
-		"bad duration":            {goodConfig + "client:\n  ping_interval: soon\n", "client.ping_interval"},
-		"no app":                  {"log: {level: info}\n", "wechat.apps"},
-		"http to WeChat":          {strings.Replace(goodConfig, "wechat:\n", "wechat:\n  base_url: http://api.weixin.qq.com\n", 1), "wechat.base_url"},
-		"short key":               {strings.Replace(goodConfig, "a-key-of-enough-length", "short", 1), "api.keys[0].key"},
-		"open ops":                {"wechat:\n  apps: [{appid: wx0123456789abcdef, secret: s}]\nops: {listen: 0.0.0.0:9000}\n", "ops.listen"},
-		"bad address":             {goodConfig + "listen: 8080\n", "listen"},
-		"redis without a key":     {goodConfig + "redis: {addresses: ['127.0.0.1:6379']}\n", "keys.sealing"},
-		"bad sealing key":         {goodConfig + "keys: {sealing: aGVsbG8=}\n", "keys.sealing"},
-		"half of TLS":             {goodConfig + "tls: {cert_file: a.pem}\n", "tls"},
-		"a taken prefix":          {goodConfig + "proxy: {routes: [{prefix: /auth/, upstream: 'http://127.0.0.1:1'}]}\n", "proxy.routes[0].prefix"},
-		"half of a history":       {goodConfig + "channel: {namespaces: [{name: room, history_size: 5}]}\n", "history_ttl"},
-		"a bad proxy":             {goodConfig + "trusted_proxies: [everyone]\n", "trusted_proxies"},
-		"log level":               {goodConfig + "log: {level: loud}\n", "log.level"},
-		"s3 without a bucket":     {goodConfig + "files: {store: s3}\n", "files.s3"},
-		"not YAML":                {"wechat: [\n", "minigate.yaml"},
-		"a secret in the message": {goodConfig + "redis: {db: 0123456789abcdef0123456789abcdef}\n", "redis.db"},
+		"unknown key":          {goodConfig + "lisen: :8080\n", `minigate.yaml:9`},
+		"nearest key":          {goodConfig + "lisen: :8080\n", `listen`},
+		"bad duration":         {goodConfig + "client:\n  ping_interval: soon\n", "client.ping_interval"},
+		"no app":               {"log: {level: info}\n", "wechat.apps"},
+		"http to WeChat":       {strings.Replace(goodConfig, "wechat:\n", "wechat:\n  base_url: http://api.weixin.qq.com\n", 1), "wechat.base_url"},
+		"short key":            {strings.Replace(goodConfig, "a-key-of-enough-length", "short", 1), "api.keys[0].key"},
+		"open ops":             {"wechat:\n  apps: [{appid: wx0123456789abcdef, secret: s}]\nops: {listen: 0.0.0.0:9000}\n", "ops.listen"},
+		"bad address":          {goodConfig + "listen: 8080\n", "listen"},
+		"redis without a key":  {goodConfig + "redis: {addresses: ['127.0.0.1:6379']}\n", "keys.sealing"},
+		"bad sealing key":      {goodConfig + "keys: {sealing: aGVsbG8=}\n", "keys.sealing"},
+		"half of TLS":          {goodConfig + "tls: {cert_file: a.pem}\n", "belong together"},
+		"no certificate":       {goodConfig + "tls: {cert_file: /nowhere/a.pem, key_file: /nowhere/a.key}\n", "minigate.yaml:9: tls: "},
+		"no verification file": {goodConfig + "verification_files: [/nowhere/MP_verify_a.txt]\n", "verification_files[0]"},
+		"a taken prefix":       {goodConfig + "proxy: {routes: [{prefix: /auth/, upstream: 'http://127.0.0.1:1'}]}\n", "proxy.routes[0].prefix"},
+		"half of a history":    {goodConfig + "channel: {namespaces: [{name: room, history_size: 5}]}\n", "history_ttl"},
+		"a bad proxy":          {goodConfig + "trusted_proxies: [everyone]\n", "trusted_proxies"},
+		"log level":            {goodConfig + "log: {level: loud}\n", "log.level"},
+		"s3 without a bucket":  {goodConfig + "files: {store: s3}\n", "files.s3"},
+		"not YAML":             {"wechat: [\n", "minigate.yaml"},
+		"a text for a number":  {goodConfig + "redis: {db: 0123456789abcdef0123456789abcdef}\n", "redis.db"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status, _, stderr := cli("check", "--config", writeConfig(t, c.config))
@@ -166,6 +168,10 @@ func TestDev(t *testing.T) {
 	if got := s.publication(); answer.Result.Sockets != 1 || got != "[1, 2]" {
 		t.Errorf("push was meant for %d sockets and arrived as %s", answer.Result.Sockets, got)
 	}
+	foreign := map[string]string{"Origin": "https://evil.example.com", "Sec-Fetch-Site": "cross-site", "Content-Type": "text/plain"}
+	if status, _ := callRaw(t, "POST", p.Ops+"/api/push?api_key=dev", foreign, `{"all":true,"data":1}`); status != 403 {
+		t.Errorf("a page of another site pushes with dev's key: status %d, want 403", status)
+	}
 	if status := runHealthcheck(p); status != 0 {
 		t.Errorf("healthcheck: status %d", status)
 	}
@@ -175,4 +181,23 @@ func TestDev(t *testing.T) {
 func runHealthcheck(p *program) int {
 	status := run(context.Background(), []string{"healthcheck", "--ops", strings.TrimPrefix(p.Ops, "http://")}, new(bytes.Buffer), new(bytes.Buffer))
 	return status
+}
+
+// TestReadmeConfiguration checks the example that newcomers start from.
+func TestReadmeConfiguration(t *testing.T) {
+	for _, readme := range []string{"../../README.md", "../../README.zh-CN.md"} {
+		text, err := os.ReadFile(readme)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, example, _ := strings.Cut(string(text), "```yaml\n")
+		example, _, found := strings.Cut(example, "```")
+		if !found {
+			t.Fatalf("%s has no example", readme)
+		}
+		example = strings.ReplaceAll(example, "file:/run/secrets/", "a-secret-of-enough-length-")
+		if status, _, stderr := cli("check", "--config", writeConfig(t, example)); status != 0 {
+			t.Errorf("%s:\n%s", readme, stderr)
+		}
+	}
 }

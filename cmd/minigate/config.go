@@ -19,6 +19,7 @@ import (
 	"github.com/minigate/minigate/internal/redisclient"
 	"github.com/minigate/minigate/internal/rest"
 	"github.com/minigate/minigate/internal/settings"
+	"github.com/minigate/minigate/internal/tlsfiles"
 	"github.com/minigate/minigate/transfer"
 )
 
@@ -53,10 +54,16 @@ type TLS struct {
 	KeyFile  string `yaml:"key_file" doc:"PEM file with the private key."`
 }
 
-// Check wants both files or none.
+// Check wants both files, which it reads, or none.
 func (t *TLS) Check(report func(path, problem string)) {
-	if (t.CertFile == "") != (t.KeyFile == "") {
+	switch {
+	case t.CertFile == "" && t.KeyFile == "":
+	case t.CertFile == "" || t.KeyFile == "":
 		report("", "cert_file and key_file belong together")
+	default:
+		if _, err := tlsfiles.Load(t.CertFile, t.KeyFile); err != nil {
+			report("", err.Error())
+		}
 	}
 }
 
@@ -123,6 +130,11 @@ func (c *Config) Check(report func(path, problem string)) {
 	}
 	if _, err := rest.ParseProxies(c.TrustedProxies); err != nil {
 		report("trusted_proxies", err.Error())
+	}
+	for i, file := range c.VerificationFiles {
+		if _, err := rest.VerificationFiles([]string{file}); err != nil {
+			report(fmt.Sprintf("verification_files[%d]", i), err.Error())
+		}
 	}
 	live := c.gateway()
 	live.Check(report)

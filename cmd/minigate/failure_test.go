@@ -47,7 +47,7 @@ func TestDependenciesComeAndGo(t *testing.T) {
 	sim, wechatURL := wechat(t)
 	redis := testdeps.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always")
 	s3 := testdeps.StartMinIO(t)
-	backAddr := freePort(t)
+	backAddr := fmt.Sprintf("127.0.0.1:%d", testdeps.FreePort(t))
 	redis.Stop()
 	s3.Stop()
 	p := startServe(t, clusterConfig(t, wechatURL, redis.Addr, s3.S3, "http://"+backAddr))

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -72,15 +71,10 @@ type program struct {
 	output bytes.Buffer // everything the process wrote; guarded by mu
 }
 
-// startServe runs `minigate serve` with the YAML config, which is given the
-// settings every test needs unless it names them itself.
+// startServe runs `minigate serve` with the YAML config.
 func startServe(t testing.TB, config string) *program {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "minigate.yaml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return start(t, "serve", "--config", file)
+	return start(t, "serve", "--config", writeConfig(t, config))
 }
 
 // start runs minigate and returns once it says that it is listening.
@@ -304,17 +298,6 @@ func backend(t testing.TB) *httptest.Server {
 	}))
 	t.Cleanup(srv.Close)
 	return srv
-}
-
-// freePort returns a loopback address nobody listens on.
-func freePort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 // runNode runs a script of web/e2e and fails with what it printed.

@@ -85,8 +85,10 @@ func (f *refusal) WriteHeader(status int)      { f.status = status }
 // opsRoutes is every URL of operators and of the business backend.
 func (s *server) opsRoutes() *http.ServeMux {
 	mux := http.NewServeMux()
-	mux.Handle("/api/", s.api)
-	mux.Handle("/api", s.api) // Centrifugo's older form: the method in the body
+	// A key may come in the query, and dev's is known to everybody: no page of
+	// another site may use it through an operator's browser.
+	api := http.NewCrossOriginProtection().Handler(s.api)
+	mux.Handle("/api/", api)
 
 	mux.Handle("GET /healthz", rest.Handler(s.health.ServeHealthz))
 	mux.Handle("GET /readyz", rest.Handler(s.health.ServeReadyz))
@@ -120,8 +122,9 @@ func knownHost(hosts []string, next http.Handler) http.Handler {
 		if h, _, err := net.SplitHostPort(host); err == nil {
 			host = h
 		}
-		host = strings.ToLower(strings.Trim(host, "[]"))
-		if _, err := netip.ParseAddr(host); err != nil && host != "localhost" && !slices.Contains(hosts, host) {
+		host = strings.Trim(host, "[]")
+		isIt := func(name string) bool { return strings.EqualFold(name, host) }
+		if _, err := netip.ParseAddr(host); err != nil && !isIt("localhost") && !slices.ContainsFunc(hosts, isIt) {
 			return fault.New(fault.Forbidden, "host_unknown", "This host name is not in ops.hosts.")
 		}
 		next.ServeHTTP(w, r)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -70,22 +71,21 @@ func (s *server) run(ctx context.Context) error {
 	// The parts outlive ctx: they end after the listeners, in shutdown.
 	parts, stopParts := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopParts()
-	var group errgroup.Group
-	failed := make(chan error, 2)
+	var running sync.WaitGroup
+	all := s.parts()
+	failed := make(chan error, 2+len(all)) // the first one ends the node
 	serve := func(name string, srv *http.Server, l net.Listener) {
-		group.Go(func() error {
+		running.Go(func() {
 			if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 				failed <- fmt.Errorf("%s listener: %w", name, err)
 			}
-			return nil
 		})
 	}
-	for name, run := range s.parts() {
-		group.Go(func() error {
+	for name, run := range all {
+		running.Go(func() {
 			if err := run(parts); err != nil && parts.Err() == nil {
-				return fmt.Errorf("%s: %w", name, err)
+				failed <- fmt.Errorf("%s: %w", name, err)
 			}
-			return nil
 		})
 	}
 	serve("public", s.public, public)
@@ -100,9 +100,19 @@ func (s *server) run(ctx context.Context) error {
 	case err = <-failed:
 	}
 	s.shutdown()
-	stopParts()
-	_ = s.ops.Close()
-	return errors.Join(err, group.Wait())
+	stopParts() // which ends the console's streams, too
+	s.closeOps()
+	running.Wait()
+	return err
+}
+
+// closeOps lets calls of the server API that are under way finish, briefly.
+func (s *server) closeOps() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if s.ops.Shutdown(ctx) != nil {
+		_ = s.ops.Close()
+	}
 }
 
 // parts are the long-running jobs, each of which ends with its context.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/internal/fault"
@@ -24,9 +25,11 @@ type exchange struct {
 	route   *route
 	session *auth.Session   // nil: nobody
 	client  context.Context //nolint:containedctx // ends when the client is gone
-	body    *clientBody     // nil without one
-	status  int             // for the metrics
-	err     error           // of the transport, before an answer began
+	control *http.ResponseController
+	stall   time.Duration // see clientStall
+	body    *clientBody   // nil without one
+	status  int           // for the metrics
+	err     error         // of the transport, before an answer began
 }
 
 type exchangeKey struct{}
@@ -45,23 +48,28 @@ func (x *exchange) begin(res *http.Response) {
 // cause finds out who is to blame for x.err: a client that left or sent a bad
 // body looks to the transport like a failed request.
 func (x *exchange) cause() error {
-	if x.client.Err() != nil {
-		return fault.ErrCanceled.Because(x.err)
-	}
+	var failure error // of the body
 	if x.body != nil {
-		if failure := x.body.failure.Load(); failure != nil {
-			return bodyFault(x.route, *failure)
+		if f := x.body.failure.Load(); f != nil {
+			failure = *f
 		}
+	}
+	switch {
+	case errors.Is(failure, os.ErrDeadlineExceeded): // first: to net/http such a client is gone, too
+		return errBodyTimeout.Because(failure)
+	case x.client.Err() != nil:
+		return fault.ErrCanceled.Because(x.err)
+	case failure != nil:
+		return bodyFault(x.route, failure)
 	}
 	return x.route.upstream.translate(x.err)
 }
 
+var errBodyTimeout = fault.New(fault.Timeout, "body_timeout", "The body came too slowly.")
+
 func bodyFault(rt *route, err error) error {
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return tooLarge(rt)
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return fault.New(fault.Timeout, "body_timeout", "The body came too slowly.").Because(err)
 	}
 	return fault.New(fault.Invalid, "body_unreadable", "The body ended early.").Because(err)
 }
@@ -69,34 +77,62 @@ func bodyFault(rt *route, err error) error {
 // fail notes the status that err is answered with.
 func (x *exchange) fail(err error) {
 	x.status = rest.Status(fault.Of(err).Kind)
-	if x.client.Err() != nil {
+	if x.client.Err() != nil && !errors.Is(err, errBodyTimeout) {
 		x.status = statusClientGone
 	}
 }
 
-// clientBody remembers why reading the client's body failed.
+// clientBody waits only so long for the next bytes of the client's body, and
+// remembers why reading it failed.
 type clientBody struct {
 	io.ReadCloser
+	x       *exchange
 	failure atomic.Pointer[error]
+
+	mu     sync.Mutex // held while reading, as net/http's own body does
+	closed bool
 }
 
 func (b *clientBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		// The transport may come late; the connection's deadline is then
+		// already that of the next request.
+		return 0, http.ErrBodyReadAfterClose
+	}
+	_ = b.x.control.SetReadDeadline(time.Now().Add(b.x.stall)) // every real server can
 	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		b.failure.CompareAndSwap(nil, &err)
+	if err != nil {
+		// At the end of the body net/http begins to watch for a client that
+		// leaves; a deadline would look like one.
+		_ = b.x.control.SetReadDeadline(time.Time{})
+		if err != io.EOF {
+			b.failure.CompareAndSwap(nil, &err)
+		}
 	}
 	return n, err
 }
 
-// answerBody logs a backend that breaks off in the middle of its answer. The
-// status is sent by then; all that is left is to cut the client off, too.
+func (b *clientBody) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	return b.ReadCloser.Close()
+}
+
+// answerBody gives the client a deadline to take what was read, and logs a
+// backend that breaks off in the middle of its answer. The status is sent by
+// then; all that is left is to cut the client off, too.
 type answerBody struct {
 	io.ReadCloser
 	x *exchange
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
+	_ = b.x.control.SetWriteDeadline(time.Time{}) // while the backend thinks the client owes nothing
 	n, err := b.ReadCloser.Read(p)
+	_ = b.x.control.SetWriteDeadline(time.Now().Add(b.x.stall))
 	if err != nil && err != io.EOF && b.x.client.Err() == nil {
 		slog.WarnContext(b.x.client, "backend broke off its answer",
 			"route", b.x.route.Prefix, "request_id", rest.RequestID(b.x.client), "error", err)

@@ -24,6 +24,10 @@ import (
 	"github.com/minigate/minigate/internal/rest"
 )
 
+// clientStall is how long a client may send nothing of its body, or take
+// nothing of the answer. Either may last as long as it likes while it moves.
+const clientStall = time.Minute
+
 // Options are what the proxy needs from the rest of the program.
 type Options struct {
 	// Verify returns the session of a request's login token, or the error the
@@ -47,6 +51,7 @@ type Proxy struct {
 	routes    []*route // longest prefix first
 	upstreams []*Upstream
 	metrics   *Metrics
+	stall     time.Duration // clientStall, except in tests
 }
 
 type route struct {
@@ -66,7 +71,7 @@ func New(s Settings, o Options) (*Proxy, error) {
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	p := &Proxy{verify: o.Verify, metrics: o.Metrics}
+	p := &Proxy{verify: o.Verify, metrics: o.Metrics, stall: clientStall}
 	buffers := newBufferPool()
 	for _, r := range s.Routes {
 		target, err := parseUpstream(r.Upstream)
@@ -133,7 +138,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rest.Fail(w, r, fault.New(fault.NotFound, "not_found", "There is nothing at this path."))
 		return
 	}
-	x := &exchange{route: rt, client: r.Context()}
+	x := &exchange{route: rt, client: r.Context(), control: http.NewResponseController(w), stall: p.stall}
 	defer p.metrics.observe(x, time.Now()) // also when a broken answer panics with ErrAbortHandler
 	if err := p.forward(w, r, x); err != nil {
 		x.fail(err)
@@ -152,7 +157,7 @@ func (p *Proxy) match(path string) *route {
 
 // forward returns an error only while nothing has been answered.
 func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, x *exchange) error {
-	if problem := oddPath(r.URL.EscapedPath()); problem != "" {
+	if problem := rest.OddPath(r.URL.EscapedPath()); problem != "" {
 		return fault.New(fault.Invalid, "path_invalid", "This path is refused: "+problem+".")
 	}
 	method, err := effectiveMethod(r)
@@ -172,12 +177,13 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, x *exchange) err
 	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 	r.Method = method
 	if r.Body != nil && r.Body != http.NoBody {
-		x.body = &clientBody{ReadCloser: http.MaxBytesReader(w, r.Body, int64(x.route.MaxBody))}
+		x.body = &clientBody{ReadCloser: http.MaxBytesReader(w, r.Body, int64(x.route.MaxBody)), x: x}
 		r.Body = x.body
 		// Lets an answer begin while the request is still being read. HTTP/2
 		// always does, and a recorder in a test has no use for it.
-		_ = http.NewResponseController(w).EnableFullDuplex()
+		_ = x.control.EnableFullDuplex()
 	}
+	defer func() { _ = x.control.SetWriteDeadline(time.Time{}) }() // the connection may serve another request
 	x.route.reverse.ServeHTTP(w, r)
 	if x.err == nil {
 		return nil

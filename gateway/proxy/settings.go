@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/minigate/minigate/internal/rest"
 	"github.com/minigate/minigate/internal/settings"
 )
 
@@ -82,7 +83,7 @@ func prefixProblem(prefix string) string {
 			return "may contain letters, digits and - _ . ~ only"
 		}
 	}
-	if oddPath(prefix) != "" {
+	if rest.OddPath(prefix) != "" {
 		return "must not contain empty, . or .. segments"
 	}
 	return ""
@@ -101,7 +102,7 @@ func parseUpstream(s string) (*url.URL, error) {
 		return nil, errors.New("must not contain a user or password")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return nil, errors.New("must not contain a query or fragment")
-	case oddPath(u.EscapedPath()) != "" && u.Path != "":
+	case rest.OddPath(u.EscapedPath()) != "" && u.Path != "":
 		return nil, errors.New("must not contain empty, . or .. segments")
 	}
 	return u, nil

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
@@ -254,5 +255,54 @@ func TestEarlyRefusal(t *testing.T) {
 	_ = write.Close()
 	if res.StatusCode != http.StatusForbidden {
 		t.Errorf("status %d", res.StatusCode)
+	}
+}
+
+// TestClientsThatStall opens a connection and then neither sends what it
+// announced nor takes what it asked for.
+func TestClientsThatStall(t *testing.T) {
+	ended := make(chan struct{})
+	b := backend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "POST" {
+			_, _ = io.Copy(io.Discard, r.Body)
+			return
+		}
+		var err error
+		for chunk := make([]byte, 1<<20); err == nil; {
+			_, err = w.Write(chunk)
+		}
+		close(ended)
+	}))
+	g := newGate(t, Options{}, testRoute("/api/", b.URL))
+	g.proxy.stall = 50 * time.Millisecond
+	g.start()
+	dial := func(request string) net.Conn {
+		conn, err := net.Dial("tcp", g.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if _, err := io.WriteString(conn, request); err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	conn := dial("POST /api/ HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer ann\r\nContent-Length: 9\r\n\r\nhalf")
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, res, string(body), http.StatusRequestTimeout, "body_timeout")
+
+	dial("GET /api/ HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer ann\r\n\r\n")
+	select {
+	case <-ended: // the backend is let go
+	case <-time.After(time.Minute):
+		t.Error("the backend still writes for a client that takes nothing")
 	}
 }

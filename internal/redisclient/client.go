@@ -58,9 +58,11 @@ func Open(s Settings) redis.UniversalClient {
 	if s.TLS {
 		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
-	redis.SetLogger(quietLogger{}) // there is one for all clients
 	return redis.NewUniversalClient(o)
 }
+
+// go-redis has one logger for all clients, and no lock around it.
+func init() { redis.SetLogger(quietLogger{}) }
 
 // quietLogger sends what go-redis says about its pool to the debug log: each
 // failure reaches a caller as an error anyway.

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/minigate/minigate/internal/fault"
 )
 
 func trusting(t *testing.T, list ...string) Edge {
@@ -217,7 +219,7 @@ func TestAccessLog(t *testing.T) {
 		}, 201, 5},
 		"copied":  {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, strings.NewReader("123")) }, 200, 3},
 		"nothing": {func(http.ResponseWriter, *http.Request) {}, 200, 0},
-		"error":   {Handler(func(http.ResponseWriter, *http.Request) error { return errPath }).ServeHTTP, 400, -1},
+		"error":   {Handler(func(http.ResponseWriter, *http.Request) error { return fault.New(fault.Invalid, "path_invalid", "") }).ServeHTTP, 400, -1},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"path"
 	"strings"
 	"testing"
@@ -75,4 +76,66 @@ func FuzzRefuseOddPaths(f *testing.F) {
 			t.Errorf("%q passed as %q", target, p)
 		}
 	})
+}
+
+var oddPaths = []string{
+	"/api/..", "/api/../admin", "/api/./x", "/api/.", "/api//x", "//api/x", "/api/x//",
+	"/api/%2e%2e/admin", "/api/%2E%2e/", "/api/.%2e/", "/api/%2e/x", "/api/%2e%2e%2fadmin", "/api/..%2fadmin",
+	"/api/a%2fb", "/api/a%2Fb", "/api/a%5cb", "/api/..%5cadmin", `/api/..\admin`,
+	"/api/%252e%252e/admin", "/api/%252e%252e%252fadmin", "/api/%25252e%25252e/admin", "/api/%25/%252e%252e/admin", "/api/a%255cb",
+	"/api/..;/admin", "/api/..;a=b/admin", "/api/%2e%2e%3b/admin", "/api/.;/x",
+	"/api/a%00b", "/api/a%0d%0ab", "/api/%7f", "/api/%c0%ae%c0%ae/", "/api/%c0%afx", "/api/%ff", "/api/%25c0%25ae/",
+	"", "api/x", "*",
+}
+
+var evenPaths = []string{
+	"/api/", "/api/x", "/api/a..b", "/api/...", "/api/.well-known", "/api/a;b=c", "/api/a%20b", "/api/100%25", "/api/%E4%BD%A0%E5%A5%BD",
+	"/api/a%3Fb%23c", "/api/a%2Bb", "/api/%2e%2ehidden", "/api/a@b:c,d=e", "/api/50%25%20off", "/api/你好",
+}
+
+func TestOddPath(t *testing.T) {
+	for _, p := range oddPaths {
+		if OddPath(p) == "" {
+			t.Errorf("%q passes", p)
+		}
+	}
+	for _, p := range evenPaths {
+		if problem := OddPath(p); problem != "" {
+			t.Errorf("%q is refused: %s", p, problem)
+		}
+	}
+}
+
+// FuzzOddPath checks what prefixes are for: however somebody behind us decodes
+// and cleans a path that was let through, it stays where it was let in.
+func FuzzOddPath(f *testing.F) {
+	for _, p := range append(oddPaths, evenPaths...) {
+		f.Add(p)
+	}
+	f.Fuzz(func(t *testing.T, target string) {
+		u, err := url.ParseRequestURI(target)
+		if err != nil || !strings.HasPrefix(u.Path, "/api/") || OddPath(u.EscapedPath()) != "" {
+			return
+		}
+		seen := u.EscapedPath()
+		for range decodeRounds {
+			seen = unescape(seen)
+			if !strings.HasPrefix(path.Clean(strings.ReplaceAll(seen, `\`, "/"))+"/", "/api/") {
+				t.Fatalf("%q leads to %q", target, seen)
+			}
+		}
+	})
+}
+
+func TestUnescapeAgrees(t *testing.T) {
+	for _, p := range append(oddPaths, evenPaths...) {
+		if want, err := url.PathUnescape(p); err == nil && unescape(p) != want {
+			t.Errorf("unescape(%q) = %q, want %q", p, unescape(p), want)
+		}
+	}
+	for in, want := range map[string]string{"%": "%", "%4": "%4", "%zz%41": "%zzA", "%+1": "%+1", "a%2": "a%2"} {
+		if got := unescape(in); got != want {
+			t.Errorf("unescape(%q) = %q, want %q", in, got, want)
+		}
+	}
 }

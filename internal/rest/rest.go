@@ -12,6 +12,7 @@ import (
 	"math"
 	"mime"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 
@@ -88,8 +89,12 @@ func Fail(w http.ResponseWriter, r *http.Request, err error) {
 			"method", r.Method, "path", r.URL.Path, "status", status, "request_id", RequestID(r.Context()), "error", err)
 	}
 	h := w.Header()
+	length := h.Get("Content-Range")
 	for _, name := range ofTheContent {
 		h.Del(name)
+	}
+	if e.Kind == fault.Range && length != "" { // there it says how long the content is (RFC 9110 §14.4)
+		h.Set("Content-Range", length)
 	}
 	h.Set("Cache-Control", "no-store")
 	if e.RetryAfter > 0 {
@@ -139,6 +144,9 @@ func Decode(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 	if err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return fault.Newf(fault.TooLarge, "body_too_large", "The body may have at most %d bytes.", limit)
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return fault.New(fault.Timeout, "body_timeout", "The body came too slowly.").Because(err)
 		}
 		return fault.New(fault.Invalid, "body_unreadable", "The body ended early.").Because(err)
 	}

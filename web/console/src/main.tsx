@@ -81,11 +81,11 @@ async function kick(c: Connection) {
 
 const states: Record<string, Word> = { ready: 'ready', degraded: 'degraded', starting: 'starting', stopping: 'stopping' };
 
-function Dashboard({ session }: { session: Session }) {
+function Dashboard({ session, refused }: { session: Session; refused: () => void }) {
   const [samples, setSamples] = useState<Sample[]>([]);
   const [lists, setLists] = useState<Lists>();
   const [live, setLive] = useState(false);
-  useEffect(() => listen({ samples: (news) => setSamples((old) => keep(old, news)), lists: setLists, live: setLive }), []);
+  useEffect(() => listen({ samples: (news) => setSamples((old) => keep(old, news)), lists: setLists, live: setLive, refused }), []);
 
   const now = samples.at(-1)?.time ?? Date.now();
   const status = lists?.health.status ?? 'starting';
@@ -110,7 +110,8 @@ function Dashboard({ session }: { session: Session }) {
 function App() {
   const [session, setSession] = useState<Session>();
   const [language, setLanguage] = useState(current());
-  useEffect(() => void fetch('/console/session').then(async (res) => setSession(await res.json())), []);
+  const ask = () => void fetch('/console/session').then((res) => res.json()).then(setSession, () => {}); // the server may be away
+  useEffect(ask, []);
   const signOut = async () => {
     await fetch('/console/session', { method: 'DELETE' });
     setSession({ signed_in: false, open: false });
@@ -127,7 +128,7 @@ function App() {
         </nav>
       </header>
       <main>
-        {session && (session.signed_in ? <Dashboard session={session} /> : <SignIn done={setSession} />)}
+        {session && (session.signed_in ? <Dashboard session={session} refused={ask} /> : <SignIn done={setSession} />)}
       </main>
     </>
   );

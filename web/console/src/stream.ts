@@ -83,15 +83,32 @@ export interface Listener {
   samples(news: Sample[]): void;
   lists(lists: Lists): void;
   live(is: boolean): void;
+  refused(): void; // the server answers, but with no stream: the sign-in may have ended
 }
 
+const retryAfter = 3000; // ms
+
 // listen follows the server until the returned function is called. The
-// browser reconnects by itself.
+// browser reconnects a stream that broke by itself, but gives up where it was
+// answered anything else: then it is tried again here.
 export function listen(to: Listener): () => void {
-  const source = new EventSource('/console/events');
-  source.addEventListener('samples', (e) => to.samples(JSON.parse(e.data)));
-  source.addEventListener('lists', (e) => to.lists(JSON.parse(e.data)));
-  source.onopen = () => to.live(true);
-  source.onerror = () => to.live(false);
-  return () => source.close();
+  let source: EventSource;
+  let timer: ReturnType<typeof setTimeout>;
+  const open = () => {
+    source = new EventSource('/console/events');
+    source.addEventListener('samples', (e) => to.samples(JSON.parse(e.data)));
+    source.addEventListener('lists', (e) => to.lists(JSON.parse(e.data)));
+    source.onopen = () => to.live(true);
+    source.onerror = () => {
+      to.live(false);
+      if (source.readyState !== EventSource.CLOSED) return;
+      to.refused();
+      timer = setTimeout(open, retryAfter);
+    };
+  };
+  open();
+  return () => {
+    clearTimeout(timer);
+    source.close();
+  };
 }

@@ -7,7 +7,7 @@ const bundle = async (file) => {
   const { outputFiles } = await build({ entryPoints: [file], bundle: true, format: 'esm', write: false });
   return import('data:text/javascript;base64,' + Buffer.from(outputFiles[0].text).toString('base64'));
 };
-const { keep, rate } = await bundle(new URL('../src/stream.ts', import.meta.url).pathname);
+const { keep, listen, rate } = await bundle(new URL('../src/stream.ts', import.meta.url).pathname);
 const { bytes, count, ago } = await bundle(new URL('../src/format.ts', import.meta.url).pathname);
 
 const at = (time, delivered_total, cpu_seconds_total = time) => ({ time, delivered_total, cpu_seconds_total });
@@ -35,4 +35,32 @@ test('numbers are readable', () => {
   assert.deepEqual([0, 999, 1500, 23e6, 4e9].map(bytes), ['0 B', '999 B', '1.5 KB', '23 MB', '4.0 GB']);
   assert.deepEqual([0, 0.5, 42, 12345, 3400000].map(count), ['0', '0.5', '42', '12.3k', '3.4M']);
   assert.equal(ago('2026-01-01T00:00:00Z', Date.parse('2026-01-01T01:30:00Z')), '1 h');
+});
+
+test('a stream that is refused is asked for again, until it is ended', (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const sources = [];
+  globalThis.EventSource = class {
+    static CLOSED = 2;
+    readyState = 0;
+    constructor() {
+      sources.push(this);
+    }
+    addEventListener() {}
+    close() {
+      this.closed = true;
+    }
+  };
+  const heard = [];
+  const end = listen({ live: (is) => heard.push(is), refused: () => heard.push('refused') });
+  sources[0].onopen();
+  sources[0].onerror(); // broke: the browser goes on by itself
+  assert.deepEqual(heard, [true, false]);
+  sources[0].readyState = 2;
+  sources[0].onerror();
+  assert.deepEqual(heard, [true, false, false, 'refused']);
+  t.mock.timers.tick(3000);
+  assert.equal(sources.length, 2);
+  end();
+  assert.ok(sources[1].closed);
 });
