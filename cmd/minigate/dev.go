@@ -155,7 +155,7 @@ Paste these into another terminal, the first one first:
 
   login      TOKEN=$(curl -s PUBLIC/auth/login -d '{"code":"sim:alice"}' | sed 's/.*"token":"\([^"]*\)".*/\1/'); echo $TOKEN
   request    curl -H "Authorization: Bearer $TOKEN" PUBLIC/api/whoami
-  socket     (sleep 1; curl -s -H 'X-API-Key: dev' OPS/api/push -d '{"all":true,"data":"hello"}') & node --experimental-websocket -e 'const s=new WebSocket("WS/connection/websocket",["bearer."+process.argv[1]]);s.onopen=()=>s.send("{\"id\":1,\"connect\":{}}");s.onmessage=m=>console.log(m.data)' $TOKEN
+  socket     (sleep 1; curl -s -H 'X-API-Key: dev' OPS/api/push -d '{"all":true,"data":"hello"}') & node --experimental-websocket -e 'const s=new WebSocket("WS/connection/websocket",["bearer."+process.argv[1]]);s.onopen=()=>s.send("{\"id\":1,\"connect\":{}}");s.onmessage=m=>m.data=="{}"?s.send("{}"):console.log(m.data)' $TOKEN
   upload     FILE=$(echo hello | curl -s -H "Authorization: Bearer $TOKEN" -F 'file=@-;filename=hello.txt' PUBLIC/files); echo $FILE
   download   curl -H "Authorization: Bearer $TOKEN" PUBLIC$(echo $FILE | sed 's/.*"url":"\([^"]*\)".*/\1/')
 
