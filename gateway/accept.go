@@ -50,7 +50,7 @@ func (h *Hub) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !h.accept(w, r) {
-		h.clients.running.Done()
+		h.clients.leave()
 	}
 }
 
@@ -78,7 +78,7 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request) bool {
 
 // serve is the goroutine of a connection.
 func (h *Hub) serve(c *client, sock *wsSocket) {
-	defer h.clients.running.Done()
+	defer h.clients.leave()
 	if !h.clients.add(c) {
 		c.disconnect(DisconnectShutdown)
 	}

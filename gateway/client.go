@@ -72,6 +72,7 @@ type client struct {
 func newClient(h *Hub, sock socket) *client {
 	c := &client{hub: h, sock: sock, id: newID(), since: time.Now()}
 	c.place.slot = nowhere
+	c.out.room.L = &c.out.mu
 	c.stale = h.now() + h.settings.Client.StaleCloseDelay
 	return c
 }
@@ -162,7 +163,7 @@ func (c *client) gone() {
 	ctx, cancel := h.timeout()
 	defer cancel()
 	for _, s := range subs {
-		c.leave(ctx, s)
+		c.leave(ctx, s, nil)
 	}
 }
 

@@ -107,7 +107,7 @@ func (c *client) answer(id uint32, err error) bool {
 	}
 	e := errorOf(err)
 	c.hub.metrics.failed(e.Code)
-	c.send(encodeReply(&protocol.Reply{Id: id, Error: e}))
+	c.reply(encodeReply(&protocol.Reply{Id: id, Error: e}))
 	return true
 }
 
@@ -141,7 +141,7 @@ func (c *client) execute(ctx context.Context, kind command, cmd *protocol.Comman
 		err = DisconnectBadRequest
 	}
 	if err == nil {
-		c.send(encodeReply(&reply))
+		c.reply(encodeReply(&reply))
 	}
 	return err
 }
@@ -168,8 +168,11 @@ func (c *client) unsubscribe(ctx context.Context, req *protocol.UnsubscribeReque
 	c.mu.Lock()
 	s := c.subs[req.Channel]
 	c.mu.Unlock()
-	if s != nil {
-		c.leave(ctx, s)
+	if s != nil && !c.leave(ctx, s, nil) {
+		select { // the server was faster: what it has to say comes before our answer
+		case <-s.left:
+		case <-ctx.Done():
+		}
 	}
 	// Also for channels it is not subscribed to: on any error here SDKs
 	// start the whole connection anew.
@@ -184,10 +187,11 @@ func (c *client) publish(ctx context.Context, req *protocol.PublishRequest) (*pr
 	if len(req.Data) == 0 || req.Type != 0 {
 		return nil, ErrBadRequest
 	}
-	if !r.mayPublish(subscribed) {
+	user := c.user()
+	if !r.mayPublish(channel, user, subscribed) {
 		return nil, ErrPermissionDenied
 	}
-	pub := &protocol.Publication{Data: req.Data, Info: c.info(c.user())}
+	pub := &protocol.Publication{Data: req.Data, Info: c.info(user)}
 	if _, err = c.hub.engine.Publish(ctx, channel, pub, r.publishOptions(false)); err != nil {
 		return nil, err
 	}

@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"testing/synctest"
 )
 
 // Every line is what one connected client sends in one frame, and all it gets.
@@ -39,6 +41,7 @@ func TestCommands(t *testing.T) {
 		"someone's history":             {[]string{`{"id":2,"history":{"channel":"dialog:#bob","limit":1}}`}, []string{fail("2", "103", "permission denied")}},
 		"someone's unionid":             {[]string{`{"id":2,"subscribe":{"channel":"union:#union-bob"}}`, `{"id":3,"publish":{"channel":"union:#union-bob","data":1}}`}, []string{fail("2", "103", "permission denied"), fail("3", "103", "permission denied")}},
 		"publish":                       {[]string{`{"id":2,"publish":{"channel":"room:a","data":{"x":1}}}`}, []string{`{"id":2,"publish":{}}`}},
+		"publish to someone":            {[]string{`{"id":2,"publish":{"channel":"room:#bob","data":1}}`, `{"id":3,"publish":{"channel":"room:#bob,alice","data":1}}`}, []string{fail("2", "103", "permission denied"), `{"id":3,"publish":{}}`}},
 		"publish nothing":               {[]string{`{"id":2,"publish":{"channel":"room:a"}}`}, []string{fail("2", "107", "bad request")}},
 		"publish not allowed":           {[]string{`{"id":2,"publish":{"channel":"feed:a","data":1}}`}, []string{fail("2", "103", "permission denied")}},
 		"publish for subscribers":       {[]string{`{"id":2,"publish":{"channel":"live:a","data":1}}`}, []string{fail("2", "103", "permission denied")}},
@@ -202,6 +205,30 @@ func TestDisconnectLeaves(t *testing.T) {
 
 // No 105 may come from an unsubscribe that was answered before, and no push of
 // an old subscription after the answer.
+// A client that unsubscribes while the server is unsubscribing it hears of both
+// in an order it can make sense of, and may subscribe again at once.
+func TestUnsubscribeTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHub(t, nil)
+		w, _ := h.login("alice")
+		w.send(`{"id":2,"subscribe":{"channel":"live:a"}}`)
+		w.want(`{"id":2,"subscribe":{}}`)
+		slow := make(chan struct{})
+		wait := func() { <-slow }
+		h.engine.leaving.Store(&wait)
+		go func() { _ = h.Unsubscribe(context.Background(), "alice", "live:a", "") }()
+		synctest.Wait()
+		w.send(`{"id":3,"unsubscribe":{"channel":"live:a"}}`, `{"id":4,"subscribe":{"channel":"live:a"}}`)
+		synctest.Wait()
+		if len(w.lines) > 0 {
+			t.Fatalf("%s came too early", w.next())
+		}
+		close(slow)
+		w.want(`{"push":{"channel":"live:a","unsubscribe":{"code":2000,"reason":"server unsubscribe"}}}`,
+			`{"id":3,"unsubscribe":{}}`, `{"id":4,"subscribe":{}}`)
+	})
+}
+
 func TestSubscribeLoop(t *testing.T) {
 	h := startHub(t, nil)
 	w, _ := h.login("alice")

@@ -35,7 +35,7 @@ func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 		return false
 	}
 	s := &c.hub.settings.Client
-	c.send(encodeReply(&protocol.Reply{Id: cmd.Id, Connect: &protocol.ConnectResult{
+	c.reply(encodeReply(&protocol.Reply{Id: cmd.Id, Connect: &protocol.ConnectResult{
 		Client:  c.id,
 		Version: c.hub.version,
 		Subs:    results,
@@ -43,7 +43,7 @@ func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 		Pong:    s.PingInterval > 0,
 	}}), subs...)
 	for _, sub := range subs {
-		c.hub.announceJoin(ctx, sub)
+		c.hub.announceJoin(sub)
 	}
 	return true
 }
@@ -63,7 +63,7 @@ func (c *client) reject(id uint32, err error) bool {
 	ctx, cancel := c.hub.timeout()
 	defer cancel()
 	for _, s := range subs {
-		c.leave(ctx, s)
+		c.leave(ctx, s, nil)
 	}
 	c.answer(id, err)
 	return false

@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/internal/fault"
 )
@@ -133,6 +135,15 @@ func TestConnectionLimits(t *testing.T) {
 		_, resp, err := h.tryDial(dialOptions{})
 		if err == nil || resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
 			t.Errorf("second connection: %v %v", resp, err)
+		}
+	})
+	t.Run("node, during the handshake", func(t *testing.T) {
+		r := newRegistry(NewMetrics(prometheus.NewRegistry()))
+		if !r.admit(1) || r.admit(1) {
+			t.Error("handshakes under way do not count")
+		}
+		if r.leave(); !r.admit(1) {
+			t.Error("a handshake that failed counts")
 		}
 	})
 	t.Run("handshakes", func(t *testing.T) {

@@ -1,15 +1,19 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/centrifugal/protocol"
+	"github.com/coder/websocket"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/minigate/minigate/gateway/engine"
@@ -176,23 +180,133 @@ func TestLateReader(t *testing.T) {
 	}
 }
 
+// A client that recovers more than may wait for it gets all of it, as fast as
+// it reads.
+func TestLargeReplies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHub(t, func(s *Settings) { s.Client.QueueMaxSize = 64 << 10 })
+		large := `"` + strings.Repeat("x", 20<<10) + `"`
+		w := h.dial(dialOptions{deaf: true})
+		commands := []string{`{"id":1,"connect":{"token":"alice"}}`}
+		for i := range 5 {
+			channel := "feed:" + itoa(i)
+			for range 10 {
+				h.publish(channel, large)
+			}
+			commands = append(commands, `{"id":`+itoa(i+2)+`,"subscribe":{"channel":"`+channel+`","recover":true}}`)
+		}
+		w.send(commands...)
+		synctest.Wait() // its writer hangs, and the reader behind it
+		if size := h.waiting(); size < 64<<10 || size > 2*200<<10+64<<10 {
+			t.Errorf("%d bytes wait", size)
+		}
+		go w.pump()
+		w.want(`{"id":1,"connect":*`)
+		for i := range 5 {
+			if r := decode(t, w.next()); r.Id != uint32(i+2) || len(r.Subscribe.Publications) != 10 {
+				t.Fatalf("reply %d has %d publications", r.Id, len(r.Subscribe.Publications))
+			}
+		}
+		w.sync()
+	})
+}
+
+// waiting is how many bytes of replies wait for clients.
+func (th *testHub) waiting() (size int) {
+	for _, c := range th.clients.list() {
+		c.out.mu.Lock()
+		size += c.out.size
+		c.out.mu.Unlock()
+	}
+	return size
+}
+
+// What is long takes long on a slow line, and comes whole; see TestSlowReader
+// for lines that stand still.
+func TestSlowLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		c := &boundedConn{Conn: near, timeout: 2 * time.Second}
+		const size = 10*writePiece + 1
+		var reader sync.WaitGroup
+		reader.Go(func() {
+			buf := make([]byte, writePiece)
+			for err := error(nil); err == nil; _, err = far.Read(buf) {
+				time.Sleep(time.Second)
+			}
+		})
+		if n, err := c.Write(make([]byte, size)); n != size || err != nil {
+			t.Errorf("wrote %d: %v", n, err)
+		}
+		_ = near.Close()
+		reader.Wait()
+	})
+}
+
+// Nothing is left of a connection, however it ended.
+func TestNoRemains(t *testing.T) {
+	for name, end := range map[string]func(*testHub, *wire){
+		"cut":       func(_ *testHub, w *wire) { _ = w.conn.CloseNow() },
+		"closed":    func(_ *testHub, w *wire) { _ = w.conn.Close(websocket.StatusNormalClosure, "") },
+		"ended":     func(h *testHub, _ *wire) { _ = h.Disconnect(context.Background(), "alice", DisconnectOptions{}) },
+		"malformed": func(_ *testHub, w *wire) { w.send("x") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := startHub(t, nil)
+			w, _ := h.login("alice")
+			conn := weak.Make(h.clients.list()[0].sock.(*wsSocket).raw.(*boundedConn))
+			end(h, w)
+			h.clients.running.Wait()
+			for n := 0; conn.Value() != nil; n++ {
+				if n == 10 {
+					t.Fatal("the connection is still in memory")
+				}
+				runtime.GC()
+			}
+		})
+	}
+}
+
 // Replies that nobody reads are bounded too.
 func TestReplyQueueBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := startHub(t, func(s *Settings) { s.Client.QueueMaxSize = 64 << 10 })
 		w := h.dial(dialOptions{deaf: true})
 		w.send(`{"id":1,"connect":{"token":"alice"}}`)
-		for range 10000 {
-			if w.conn.Write(t.Context(), 1, []byte(`{"id":2,"rpc":{}}`)) != nil {
-				break
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for w.conn.Write(t.Context(), 1, []byte(`{"id":2,"rpc":{}}`)) == nil {
 			}
+		}()
+		synctest.Wait()
+		if size := h.waiting(); size < 64<<10 || size > 65<<10 {
+			t.Errorf("%d bytes wait", size)
 		}
-		if n := testutil.ToFloat64(h.metrics.disconnects.WithLabelValues("3008")); n != 1 {
-			t.Errorf("%v closed as slow", n)
+		<-done // once its writer has given up
+		if n := testutil.ToFloat64(h.metrics.disconnects.WithLabelValues("3009")); n != 1 {
+			t.Errorf("%v closed for not reading", n)
 		}
 		time.Sleep(time.Minute)
 		if n, _ := h.clients.counts(); n != 0 {
 			t.Errorf("%d clients", n)
+		}
+	})
+}
+
+// Messages to everybody do not wait for those who do not read.
+func TestMessageQueueBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHub(t, func(s *Settings) { s.Client.QueueMaxSize = 64 << 10 })
+		h.dial(dialOptions{deaf: true}).send(`{"id":1,"connect":{"token":"alice"}}`)
+		synctest.Wait()
+		for range 10 {
+			if _, err := h.Push(t.Context(), PushRequest{All: true, Data: []byte(`"` + strings.Repeat("x", 10<<10) + `"`)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := testutil.ToFloat64(h.metrics.disconnects.WithLabelValues("3008")); n != 1 {
+			t.Errorf("%v closed as slow", n)
 		}
 	})
 }

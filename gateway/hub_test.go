@@ -91,11 +91,18 @@ func startHub(t testing.TB, change func(*Settings)) *testHub {
 }
 
 // flakyEngine is a Memory engine whose history can be away, or something may
-// happen between reading and returning it.
+// happen between reading and returning it, or before a channel is left.
 type flakyEngine struct {
 	*engine.Memory
-	away  atomic.Bool
-	after atomic.Pointer[func()]
+	away           atomic.Bool
+	after, leaving atomic.Pointer[func()]
+}
+
+func (e *flakyEngine) Unsubscribe(ctx context.Context, channel string) error {
+	if f := e.leaving.Swap(nil); f != nil {
+		(*f)()
+	}
+	return e.Memory.Unsubscribe(ctx, channel)
 }
 
 func (e *flakyEngine) History(ctx context.Context, channel string, q engine.HistoryQuery) ([]*protocol.Publication, engine.Position, error) {

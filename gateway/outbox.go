@@ -20,6 +20,7 @@ type outbox struct {
 	writing bool
 	closed  bool
 
+	room   sync.Cond // something was taken from replies, or nothing more will be
 	writer sync.WaitGroup
 }
 
@@ -33,12 +34,29 @@ func (o *outbox) begin() bool {
 	return true
 }
 
-// send queues an encoded message. Messages are written in the order of the
-// calls. Pushes of the subscriptions that it announces flow from then on.
-func (c *client) send(msg []byte, announced ...*subscription) {
+// full tells whether limit bytes wait already; mu is held.
+func (o *outbox) full(limit int) bool { return o.size >= limit && o.bye == nil && !o.closed }
+
+// send queues an encoded message that the client did not ask for. Messages are
+// written in the order of the calls. It never waits: a client that lets too
+// many of them pile up is closed.
+func (c *client) send(msg []byte) { c.enqueue(msg, false) }
+
+// reply queues the answer to a command. Pushes of the subscriptions that it
+// announces flow from then on. It waits while too much is queued, so that
+// whoever asks for more than its line carries is slowed down, not cut off:
+// one that recovers several large histories would only come back and ask again.
+// Only the goroutine that reads may call it.
+func (c *client) reply(msg []byte, announced ...*subscription) { c.enqueue(msg, true, announced...) }
+
+func (c *client) enqueue(msg []byte, patient bool, announced ...*subscription) {
+	limit := int(c.hub.settings.Client.QueueMaxSize)
 	o := &c.out
 	o.mu.Lock()
-	overflow := o.size+len(msg) > int(c.hub.settings.Client.QueueMaxSize)
+	for patient && o.full(limit) {
+		o.room.Wait() // what fills it is being written, or the writer fails in time
+	}
+	overflow := o.full(limit)
 	if o.bye == nil && !o.closed && !overflow {
 		o.replies = append(o.replies, msg)
 		o.size += len(msg)
@@ -99,6 +117,9 @@ func (o *outbox) next(f *frame) (s *subscription, bye *Disconnect, ok bool) {
 	}
 	if o.replies = slices.Delete(o.replies, 0, n); len(o.replies) == 0 {
 		o.replies = nil
+	}
+	if n > 0 {
+		o.room.Signal()
 	}
 	switch {
 	case o.closed:
@@ -181,11 +202,9 @@ func (c *client) lose(s *subscription) {
 	}
 	ctx, cancel := c.hub.timeout()
 	defer cancel()
-	if c.leave(ctx, s) {
-		c.send(encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
-			Code: unsubscribedInsufficient, Reason: "insufficient state",
-		}}))
-	}
+	c.leave(ctx, s, encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
+		Code: unsubscribedInsufficient, Reason: "insufficient state",
+	}}))
 }
 
 // disconnect ends the connection after what is due was written. Only the
@@ -203,6 +222,7 @@ func (c *client) disconnect(d *Disconnect) {
 		if d == DisconnectSlow {
 			o.replies, o.size = nil, 0
 		}
+		o.room.Signal()
 		start = o.begin()
 	}
 	o.mu.Unlock()
@@ -243,6 +263,7 @@ func (o *outbox) shut() bool {
 	first := o.bye == nil && !o.closed
 	o.closed = true
 	o.replies, o.dirty, o.size = nil, nil, 0
+	o.room.Signal()
 	return first
 }
 

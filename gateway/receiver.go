@@ -150,11 +150,9 @@ func (c *client) unsubscribeByServer(channel string) {
 		if !c.isLive(s) { // the client does not know of it yet
 			continue
 		}
-		if c.leave(ctx, s) {
-			c.send(encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
-				Code: unsubscribedByServer, Reason: "server unsubscribe",
-			}}))
-		}
+		c.leave(ctx, s, encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
+			Code: unsubscribedByServer, Reason: "server unsubscribe",
+		}}))
 	}
 }
 

@@ -16,8 +16,9 @@ type registry struct {
 	users    map[string]map[*client]struct{}
 	sessions map[auth.Fingerprint]map[*client]struct{}
 	closed   bool
+	admitted int // connections, those not upgraded yet among them
 
-	running sync.WaitGroup // goroutines that serve clients
+	running sync.WaitGroup // of admitted
 }
 
 func newRegistry(m *Metrics) *registry {
@@ -30,15 +31,24 @@ func newRegistry(m *Metrics) *registry {
 }
 
 // admit makes room for a connection that is about to be upgraded; the caller
-// calls running.Done at its end. limit 0 is no limit.
+// calls leave at its end. limit 0 is no limit.
 func (r *registry) admit(limit int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed || limit > 0 && len(r.all) >= limit {
+	if r.closed || limit > 0 && r.admitted >= limit {
 		return false
 	}
+	r.admitted++
 	r.running.Add(1)
 	return true
+}
+
+// leave is the end of an admitted connection.
+func (r *registry) leave() {
+	r.mu.Lock()
+	r.admitted--
+	r.mu.Unlock()
+	r.running.Done()
 }
 
 // add enters a client; false says that the hub has closed meanwhile.

@@ -152,8 +152,9 @@ func (r *rules) maySubscribe(channel, user string) bool {
 	return r.AllowSubscribeForClient
 }
 
-func (r *rules) mayPublish(subscribed bool) bool {
-	return r.AllowPublishForClient || subscribed && r.AllowPublishForSubscriber
+// mayPublish: subscribers are no outsiders.
+func (r *rules) mayPublish(channel, user string, subscribed bool) bool {
+	return subscribed && r.AllowPublishForSubscriber || r.AllowPublishForClient && !outsider(channel, user)
 }
 
 func (r *rules) mayReadPresence(channel, user string, subscribed bool) bool {

@@ -28,7 +28,7 @@ type ClientSettings struct {
 	ConnectionLimit       int           `yaml:"connection_limit" default:"0" doc:"How many connections this node accepts before it answers 503; 0 sets no limit."`
 	UserConnectionLimit   int           `yaml:"user_connection_limit" default:"0" doc:"How many connections one user may have on this node; 0 sets no limit."`
 	ConnectionRateLimit   int           `yaml:"connection_rate_limit" default:"0" doc:"How many new connections per second this node accepts before it answers 503; 0 sets no limit."`
-	QueueMaxSize          settings.Size `yaml:"queue_max_size" default:"1MiB" doc:"How many bytes of replies may wait for one connection before it is closed as slow."`
+	QueueMaxSize          settings.Size `yaml:"queue_max_size" default:"1MiB" doc:"How many bytes may wait for one connection; beyond that its commands wait for their replies to be read, and messages it did not ask for close it as slow."`
 	HistoryLimit          int           `yaml:"history_max_publication_limit" default:"300" doc:"How many publications one history request returns at most."`
 	RecoveryLimit         int           `yaml:"recovery_max_publication_limit" default:"300" doc:"How many missed publications a reconnecting client gets at most before it is told that it was not recovered."`
 	PersonalChannel       Personal      `yaml:"subscribe_to_user_personal_channel" doc:"The channel that every user is subscribed to by the server."`
@@ -110,7 +110,7 @@ type KeptHistory struct {
 // WebSocketSettings rule the transport.
 type WebSocketSettings struct {
 	MessageSizeLimit settings.Size `yaml:"message_size_limit" default:"64KiB" doc:"How many bytes one message of a client may have; a larger one ends the connection with WebSocket code 1009, after which the SDKs do not come back."`
-	WriteTimeout     time.Duration `yaml:"write_timeout" default:"5s" doc:"How long one write to a client may take before its connection is given up, 1s to 10s."`
+	WriteTimeout     time.Duration `yaml:"write_timeout" default:"5s" doc:"How long 64 KiB written to a client may take before its connection is given up, 1s to 10s."`
 	AllowedOrigins   []string      `yaml:"allowed_origins" doc:"Origins of web pages that may connect, such as https://h5.example.com, with * for any text but a slash; empty allows all, since logins travel in tokens and never in cookies. Mini-programs are always allowed."`
 }
 

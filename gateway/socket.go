@@ -51,7 +51,13 @@ var readBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // serve reads until the connection ends. An idle connection holds no buffer.
 func (s *wsSocket) serve(receive func([]byte)) {
-	defer s.abort()
+	defer func() {
+		s.abort()
+		// The library closes by itself only after a close frame. What was not
+		// closed keeps a finalizer, and never becomes garbage: with that in a
+		// cycle of pointers the collector leaves it alone.
+		_ = s.conn.CloseNow()
+	}()
 	for {
 		_, r, err := s.conn.Reader(context.Background())
 		if err != nil {
@@ -110,15 +116,25 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return h.conn, bufio.NewReadWriter(br, bufio.NewWriterSize(h.conn, writeBuffer)), nil
 }
 
-// boundedConn is a net.Conn whose writes time out.
+// boundedConn is a net.Conn whose writes time out: each piece of a long one by
+// itself, since what takes long on a slow line is no reason to give it up.
 type boundedConn struct {
 	net.Conn
 	timeout time.Duration
 }
 
-func (c *boundedConn) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
-		return 0, err
+const writePiece = 64 << 10
+
+// Write implements net.Conn.
+func (c *boundedConn) Write(p []byte) (written int, err error) {
+	for {
+		if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
+			return written, err
+		}
+		n, err := c.Conn.Write(p[written:min(written+writePiece, len(p))])
+		written += n
+		if err != nil || written == len(p) {
+			return written, err
+		}
 	}
-	return c.Conn.Write(p)
 }

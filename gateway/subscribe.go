@@ -24,11 +24,11 @@ func (c *client) subscribe(ctx context.Context, id uint32, req *protocol.Subscri
 		return err
 	}
 	if res.WasRecovering && !res.Recovered && req.Flag&flagRejectUnrecovered != 0 {
-		c.leave(ctx, s)
+		c.leave(ctx, s, nil)
 		return ErrUnrecoverable
 	}
-	c.send(encodeReply(&protocol.Reply{Id: id, Subscribe: res}), s)
-	c.hub.announceJoin(ctx, s)
+	c.reply(encodeReply(&protocol.Reply{Id: id, Subscribe: res}), s)
+	c.hub.announceJoin(s)
 	return nil
 }
 
@@ -105,12 +105,12 @@ func (c *client) attach(ctx context.Context, s *subscription, req *protocol.Subs
 	}
 	res := &protocol.SubscribeResult{Recoverable: s.recoverable, Positioned: s.positioned}
 	if err := c.position(ctx, s, req, res); err != nil {
-		c.leave(ctx, s)
+		c.leave(ctx, s, nil)
 		return nil, err
 	}
 	if s.rules.Presence {
 		if err := c.hub.engine.AddPresence(ctx, s.name, c.id, c.info(c.user())); err != nil {
-			c.leave(ctx, s)
+			c.leave(ctx, s, nil)
 			return nil, err
 		}
 	}
@@ -152,13 +152,17 @@ func (c *client) position(ctx context.Context, s *subscription, req *protocol.Su
 	return nil
 }
 
-// leave ends a subscription everywhere, and reports whether it was this call
-// that did. The name stays reserved until all of it is done, so that presence
-// of a new subscription cannot be removed by the old one's end.
-func (c *client) leave(ctx context.Context, s *subscription) bool {
+// leave ends a subscription everywhere, sends notice if there is one, and
+// reports whether it was this call that did. The name stays reserved until all
+// of it is done, so that the old one's end cannot remove the presence of a new
+// subscription, nor its notice be taken for one about that.
+func (c *client) leave(ctx context.Context, s *subscription, notice []byte) bool {
 	c.mu.Lock()
-	first, joined := !s.leaving && c.subs[s.name] == s, s.joined
-	s.leaving = true
+	first, joined := s.left == nil, s.joined
+	if first {
+		s.left = make(chan struct{})
+		defer close(s.left)
+	}
 	c.mu.Unlock()
 	if !first {
 		return false
@@ -181,23 +185,28 @@ func (c *client) leave(ctx context.Context, s *subscription) bool {
 			slog.Debug("leave not published", "channel", s.name, "error", err)
 		}
 	}
+	if notice != nil {
+		c.send(notice)
+	}
 	c.release(s)
 	return true
 }
 
 // announceJoin tells the other subscribers, and the client itself.
-func (h *Hub) announceJoin(ctx context.Context, s *subscription) {
+func (h *Hub) announceJoin(s *subscription) {
 	if !s.rules.JoinLeave {
 		return
 	}
 	c := s.client
 	c.mu.Lock()
-	gone := s.leaving
+	gone := s.left != nil
 	s.joined = !gone
 	c.mu.Unlock()
 	if gone {
 		return
 	}
+	ctx, cancel := h.timeout() // the command may have used up its own, waiting for room
+	defer cancel()
 	if err := h.engine.PublishJoin(ctx, s.name, c.info(c.user())); err != nil {
 		slog.Debug("join not published", "channel", s.name, "error", err)
 	}

@@ -30,8 +30,8 @@ type subscription struct {
 	live  bool // guarded by outbox.mu: the client knows of it, pushes may follow
 	dirty bool // guarded by outbox.mu: in outbox.dirty
 
-	leaving bool // guarded by client.mu
-	joined  bool // guarded by client.mu: the others were told
+	left   chan struct{} // guarded by client.mu: made when the end begins, closed when nothing is left
+	joined bool          // guarded by client.mu: the others were told
 }
 
 // verdict is how far a look into the log came.

@@ -211,4 +211,10 @@ func TestWheel(t *testing.T) {
 	if due := w.advance(time.Hour+103*time.Second, nil); len(due) != 1 {
 		t.Errorf("%d due", len(due))
 	}
+	// Who is set while it is looked at keeps that time.
+	w.set(&c[1], 2*time.Hour)
+	w.again(&c[1], time.Hour+104*time.Second)
+	if due := w.advance(time.Hour+105*time.Second, nil); len(due) != 0 {
+		t.Errorf("%d due", len(due))
+	}
 }

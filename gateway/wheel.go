@@ -32,6 +32,10 @@ func (w *wheel) set(c *client, at time.Duration) {
 		return
 	}
 	w.take(c)
+	w.put(c, at)
+}
+
+func (w *wheel) put(c *client, at time.Duration) {
 	tick := max(int64((at+wheelTick-1)/wheelTick), w.done+1)
 	tick = min(tick, w.done+wheelSlots-1)
 	slot := int(tick % wheelSlots)
@@ -76,11 +80,20 @@ func (w *wheel) advance(now time.Duration, due []*client) []*client {
 	return due
 }
 
+// again is set, unless somebody has set c meanwhile, who knows better.
+func (w *wheel) again(c *client, at time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c.place.slot == nowhere {
+		w.put(c, at)
+	}
+}
+
 // turn serves the clients that are due. due is the caller's, to be used again.
 func (w *wheel) turn(now time.Duration, due []*client) []*client {
 	due = w.advance(now, due[:0])
 	for _, c := range due {
-		w.set(c, c.tick(now))
+		w.again(c, c.tick(now))
 	}
 	clear(due)
 	return due

@@ -242,9 +242,10 @@ func TestDownloadClientLeaves(t *testing.T) {
 // A client that takes nothing does not hold the storage for ever.
 func TestDownloadStallsAtClient(t *testing.T) {
 	store := &opened{Store: newTestFolder(t), closed: make(chan struct{})}
-	h := newHouse(t, store, newTestFileLedger(t), func(s *Settings) { s.StallTimeout = 50 * time.Millisecond })
+	h := newHouse(t, store, newTestFileLedger(t))
 	const size = 16 << 20 // more than the sockets take in
 	f := h.keep("a.txt", strings.Repeat("x", size))
+	h.settings.StallTimeout = 50 * time.Millisecond // from now on: the upload may take its time
 	store.body = func(context.Context) io.Reader { return zeros{} }
 	h.dial("GET " + f.URL + " HTTP/1.1\r\nHost: x\r\n\r\n")
 	<-store.closed

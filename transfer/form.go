@@ -61,7 +61,7 @@ func newForm(contentType string, body *bufio.Reader) (*form, error) {
 			return nil, err
 		}
 	}
-	head := &headLimit{r: body}
+	head := &headLimit{r: body, closing: "--" + boundary + "--"}
 	return &form{parts: multipart.NewReader(head, boundary), head: head}, nil
 }
 
@@ -89,10 +89,8 @@ func (f *form) next() (*multipart.Part, error) {
 		f.head.left = maxHead
 		part, err := f.parts.NextRawPart()
 		f.head.left = -1
-		// io.EOF itself means that the closing boundary was there; the end of
-		// the body before it comes wrapped in another error.
 		if err == io.EOF {
-			return nil, io.EOF
+			return nil, f.head.end()
 		}
 		if err != nil {
 			return nil, f.head.cause(err)
@@ -170,6 +168,9 @@ type headLimit struct {
 	r    io.Reader
 	left int   // bytes; -1: no limit now
 	err  error // that r ended with
+
+	closing string // boundary
+	tail    []byte // the last bytes read, a few more than closing
 }
 
 func (h *headLimit) Read(p []byte) (int, error) {
@@ -183,10 +184,23 @@ func (h *headLimit) Read(p []byte) (int, error) {
 	if h.left > 0 {
 		h.left -= n
 	}
+	most := len(h.closing) + 16
+	h.tail = append(h.tail, p[max(0, n-most):n]...)
+	h.tail = h.tail[max(0, len(h.tail)-most):]
 	if err != nil {
 		h.err = err
 	}
 	return n, err
+}
+
+// end tells the end of the form, io.EOF, from a body that ends before the
+// closing boundary: where that happens among the header lines of a part,
+// mime/multipart gives io.EOF too.
+func (h *headLimit) end() error {
+	if h.err == io.EOF && !bytes.HasSuffix(bytes.TrimRight(h.tail, "\r\n \t"), []byte(h.closing)) {
+		return errTorn.Because(errors.New("no closing boundary"))
+	}
+	return io.EOF
 }
 
 // cause returns why there is no next part. Part headers that are cut off are

@@ -39,6 +39,7 @@ func TestUpload(t *testing.T) {
 		"no usable name":            {"?name=%00", formOf(field{"f", "...", png}), formType, uploaded{Name: "file.png", Type: "image/png"}},
 		"hostile names":             {"", formOf(field{"f", `..\..\C:/windows/evil.png`, png}), formType, uploaded{Name: "evil.png", Type: "image/png"}},
 		"size and sum announced":    {fmt.Sprintf("?size=%d&sha256=%s", len(png), strings.ToUpper(sum(png))), formOf(field{"f", "t.png", png}), formType, uploaded{Name: "t.png", Type: "image/png"}},
+		"no newline at the end":     {"", strings.TrimSuffix(formOf(field{"f", "t.png", png}), "\r\n"), formType, uploaded{Name: "t.png", Type: "image/png"}},
 		"preamble and epilogue":     {"", "hello\r\n" + formOf(field{"f", "t.png", png}) + "bye", formType, uploaded{Name: "t.png", Type: "image/png"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -105,6 +106,8 @@ func TestUploadRefused(t *testing.T) {
 		"long part header":       {"", strings.Replace(formOf(file), "\r\n\r\n", "\r\nX: "+strings.Repeat("x", maxHead)+"\r\n\r\n", 1), formType, 400, "form_invalid"},
 		"bad part header":        {"", "--b\r\nno header\r\n\r\nx\r\n--b--\r\n", formType, 400, "form_invalid"},
 		"no closing boundary":    {"", strings.TrimSuffix(formOf(file), "--b--\r\n"), formType, 400, "upload_torn"},
+		"another part begins":    {"", strings.TrimSuffix(formOf(file), "--\r\n") + "\r\n", formType, 400, "upload_torn"},
+		"ends in a part header":  {"", strings.TrimSuffix(formOf(file), "--\r\n") + "\r\nContent-Disposition: form-data; name=n\r\n", formType, 400, "upload_torn"},
 		"half closing boundary":  {"", strings.TrimSuffix(formOf(file), "-\r\n"), formType, 400, "upload_torn"},
 		"size is no number":      {"?size=5MB", formOf(file), formType, 400, "size_invalid"},
 		"size below zero":        {"?size=-1", formOf(file), formType, 400, "size_invalid"},
