@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-const maxVerified = 1 << 17 // sessions a node remembers, about 40 MiB at most
+const maxVerified = 1 << 17 // sessions a node remembers: some 60 MiB, and what claims they carry
 
 // cache remembers verified sessions for a few seconds.
 type cache struct {

@@ -9,11 +9,26 @@
 // session and hand the phone its token, which it sends with everything it does
 // from there on:
 //
-//	code ──► Service.Login ──► wechatClient.Code2Session ──► WeChat
+//	code ──► Service.Login ──► wechat.Client.Code2Session ──► WeChat
 //	                │
 //	                ├─ newToken: "mg_" and 256 random bits, shown once
-//	                ├─ sealer:   the session_key, encrypted for this record only
-//	                └─ Store.Put(fingerprint, user, sealed key, expiry)
+//	                ├─ sealer:   the session_key, encrypted for this user only
+//	                └─ Store.Open(fingerprint, user, expiry; sealed key)
+//
+// Phones repeat a login whose answer got lost, but WeChat takes a code once. So
+// the answer is kept for a minute, encrypted under a key derived from the code
+// and found by the code's hash, and a code sent again gets the same token, on
+// every node, as long as its session lives. While one node redeems a code the
+// others wait for it.
+//
+// A user's latest session_keys stay in a keyring, three at most and for 72
+// hours: data that the phone encrypted before a login may arrive after it. A
+// login never ends the session of another device, except beyond the limit of
+// sessions per user.
+//
+// Where a login webhook is configured, the business backend is asked before
+// the session is stored: it may refuse, or say things about the user that stay
+// with it ([Session.Claims], [Session.Channels]).
 //
 // # What is secret
 //
@@ -28,13 +43,24 @@
 // [Service.Verify] runs for every request and every socket. It remembers
 // verified sessions for a few seconds per node, and questions about one token
 // that is not remembered share one look into the [Store]. A session slides:
-// using it moves its expiry, written at most once per hundredth of its lifetime.
+// using it moves its expiry, up to its greatest age, and notes when and where it
+// was last seen, written at most once per hundredth of its lifetime but every
+// ten minutes.
 //
-// A session that ends before its time (logout, too many devices, revoked) is
-// forgotten by this node at once and by the others as soon as the store has
-// told them; whoever registered with [Service.OnEnd] hears of it on every node.
+// A session that ends before its time (logout, too many devices, revoked, user
+// blocked) is forgotten by this node at once and by the others as soon as the
+// store has told them; whoever registered with [Service.OnEnd] hears of it on
+// every node.
 // Such a message can be lost with a connection to Redis. The few seconds of
 // the cache then bound how long a revoked token still works for requests.
+//
+// # Where no header can be sent
+//
+// A download that the system makes or a socket of some runtimes takes a URL and
+// nothing else. For those a client asks POST /auth/ticket for a ticket and sends
+// it as ?ticket=. [Service.NewTicket] signs it with HMAC-SHA256 for one session
+// and one [Scope]: it works for minutes, dies with the session, makes no other
+// tickets, and for a socket works once.
 //
 // # Stores
 //

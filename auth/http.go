@@ -10,11 +10,6 @@ import (
 
 const maxLoginBody = 4 << 10 // bytes
 
-type loginRequest struct {
-	Code  string `json:"code"`
-	AppID string `json:"appid"`
-}
-
 type sessionAnswer struct {
 	Token     string `json:"token,omitempty"` // at login only
 	ExpiresIn int64  `json:"expires_in"`      // seconds, if the session is not used meanwhile
@@ -25,17 +20,17 @@ func answer(token string, s *Session) sessionAnswer {
 	return sessionAnswer{token, int64(time.Until(s.Expires).Round(time.Second).Seconds()), s.User}
 }
 
-// ServeLogin is POST /auth/login: {code, appid?} → {token, expires_in, user}.
+// ServeLogin is POST /auth/login: {code, appid?, device?} → {token, expires_in, user}.
 func (s *Service) ServeLogin(w http.ResponseWriter, r *http.Request) error {
 	if err := s.limits.take(r); err != nil {
 		s.metrics.logins.WithLabelValues(fault.Of(err).Code).Inc()
 		return err
 	}
-	var req loginRequest
+	var req LoginRequest
 	if err := rest.Decode(w, r, maxLoginBody, &req); err != nil {
 		return err
 	}
-	token, ses, err := s.Login(r.Context(), req.AppID, req.Code)
+	token, ses, err := s.LoginWith(r.Context(), req)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,8 @@ import (
 
 const maxLimited = 1 << 16 // client addresses remembered
 
+var errAppRate = fault.New(fault.Limited, "login_rate", "Too many logins in this mini-program right now: try again.")
+
 var errLoginRate = fault.New(fault.Limited, "login_rate", "Too many logins from this address: try again later.")
 
 // loginLimits bound the logins per client address: one IPv4 address, or one
@@ -37,13 +39,26 @@ func (l *loginLimits) take(r *http.Request) error {
 	if l.rate == 0 {
 		return nil
 	}
+	return takeFrom(l.of(clientNet(r)), errLoginRate)
+}
+
+// takeFrom takes one from limiter, or answers refusal with the time to wait.
+func takeFrom(limiter *rate.Limiter, refusal *fault.Error) error {
 	now := time.Now()
-	reservation := l.of(clientNet(r)).ReserveN(now, 1)
+	reservation := limiter.ReserveN(now, 1)
 	if wait := reservation.DelayFrom(now); wait > 0 {
 		reservation.CancelAt(now)
-		return errLoginRate.After(wait)
+		return refusal.After(wait)
 	}
 	return nil
+}
+
+// newAppLimiter bounds what one mini-program's logins ask of WeChat.
+func newAppLimiter(s SessionSettings) *rate.Limiter {
+	if s.LoginAppRate == 0 {
+		return rate.NewLimiter(rate.Inf, 0)
+	}
+	return rate.NewLimiter(rate.Limit(s.LoginAppRate), s.LoginAppBurst)
 }
 
 func (l *loginLimits) of(client netip.Prefix) *rate.Limiter {

@@ -5,22 +5,27 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 	"go.etcd.io/bbolt"
 	"go.uber.org/goleak"
 
 	"github.com/minigate/minigate/internal/fault"
+	"github.com/minigate/minigate/internal/redisclient"
 	"github.com/minigate/minigate/internal/settings"
 	"github.com/minigate/minigate/internal/testdeps"
 	"github.com/minigate/minigate/internal/wxsim"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if !childMain(os.Stderr) {
+		goleak.VerifyTestMain(m)
+	}
+}
 
 const (
 	appA, secretA = "wx00000000000000aa", "appsecret-of-the-first-app"
@@ -41,8 +46,13 @@ func newFileStore(t testing.TB) (*FileStore, *bbolt.DB) {
 	return store, db
 }
 
-func newRedisClient(t testing.TB, addr string) *redis.Client {
-	client := redis.NewClient(&redis.Options{Addr: addr, DialTimeout: time.Second, MaxRetries: -1})
+func newRedisClient(t testing.TB, addr string) redis.UniversalClient {
+	return openRedis(t, redisclient.Settings{Addresses: []string{addr}})
+}
+
+// openRedis opens a client as the program does.
+func openRedis(t testing.TB, s redisclient.Settings) redis.UniversalClient {
+	client := redisclient.Open(s)
 	t.Cleanup(func() { _ = client.Close() })
 	return client
 }
@@ -74,9 +84,9 @@ type env struct {
 func newEnv(t testing.TB, store Store, change ...func(*Options)) *env {
 	t.Helper()
 	sim := wxsim.New(wxsim.Options{Apps: []wxsim.App{{AppID: appA, Secret: secretA}, {AppID: appB, Secret: secretB}}})
-	o := Options{Store: store, AllowSim: true, Transport: handlerTransport{sim}, SealKey: [32]byte{1}}
+	o := Options{Store: store, AllowSim: true, Transport: handlerTransport{sim}, SealKeys: [][32]byte{{1}}}
 	settings.Defaults(&o.Settings)
-	o.Settings.WeChat.Apps = []AppSettings{{appA, secretA}, {appB, secretB}}
+	o.Settings.WeChat.Apps = []AppSettings{{AppID: appA, Secret: secretA}, {AppID: appB, Secret: secretB}}
 	for _, f := range change {
 		f(&o)
 	}

@@ -1,15 +1,24 @@
 package auth
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/minigate/minigate/auth/wechat"
+)
 
 // Metrics are what this package counts.
 type Metrics struct {
-	logins    *prometheus.CounterVec // by result: "ok" or the fault's code
-	fromCache prometheus.Counter
-	fromStore prometheus.Counter
-	ended     *prometheus.CounterVec // by reason
-	wechat    *prometheus.CounterVec // by api and result: "ok" or the fault's code
-	wechatFor *prometheus.HistogramVec
+	logins          *prometheus.CounterVec // by result: "ok" or the fault's code
+	unchecked       prometheus.Counter
+	fromCache       prometheus.Counter
+	fromStore       prometheus.Counter
+	ended           *prometheus.CounterVec // by reason
+	ticketsMade     prometheus.Counter
+	ticketsVerified *prometheus.CounterVec // by result: "ok" or the fault's code
+	alerts          *prometheus.GaugeVec   // by appid and errcode
+	openData        *prometheus.CounterVec // by kind and result: "ok" or the fault's code
+	pushes          *prometheus.CounterVec // by result
+	wechat          *wechat.Metrics
 }
 
 // NewMetrics registers the metrics of this package with reg.
@@ -23,23 +32,39 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "minigate_logins_total",
 			Help: "Logins by result: ok, or the code of the error.",
 		}, []string{"result"}),
+		unchecked: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "minigate_logins_unchecked_total",
+			Help: "Logins let through, without claims, although the login webhook gave no usable answer.",
+		}),
 		fromCache: verified.WithLabelValues("cache"),
 		fromStore: verified.WithLabelValues("store"),
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "minigate_sessions_ended_total",
 			Help: "Sessions this node ended before they expired, by reason.",
 		}, []string{"reason"}),
-		wechat: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "minigate_wechat_requests_total",
-			Help: "Calls to WeChat's server API, retries counted too, by API and result: ok, or the code of the error.",
-		}, []string{"api", "result"}),
-		wechatFor: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "minigate_wechat_request_duration_seconds",
-			Help:    "How long calls to WeChat's server API took.",
-			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
-		}, []string{"api"}),
+		ticketsMade: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "minigate_tickets_made_total",
+			Help: "Tickets made.",
+		}),
+		ticketsVerified: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "minigate_tickets_verified_total",
+			Help: "Tickets presented, by result: ok, or the code of the error.",
+		}, []string{"result"}),
+		alerts: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "minigate_wechat_alerts",
+			Help: "1 while WeChat refuses a mini-program for how it is set up, by appid and errcode.",
+		}, []string{"appid", "errcode"}),
+		openData: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "minigate_opendata_total",
+			Help: "Open data and phone numbers asked for, by kind and result: ok, or the code of the error.",
+		}, []string{"kind", "result"}),
+		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "minigate_wechat_pushes_total",
+			Help: "Messages pushed by WeChat, by result: ok, duplicate, refused (not from WeChat, or not readable) or failed (WeChat will send it again).",
+		}, []string{"result"}),
+		wechat: wechat.NewMetrics(reg),
 	}
 	m.logins.WithLabelValues("ok")
-	reg.MustRegister(m.logins, verified, m.ended, m.wechat, m.wechatFor)
+	reg.MustRegister(m.logins, m.unchecked, verified, m.ended, m.ticketsMade, m.ticketsVerified, m.alerts, m.openData, m.pushes)
 	return m
 }

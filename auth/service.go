@@ -7,15 +7,18 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
 
+	"github.com/minigate/minigate/auth/wechat"
 	"github.com/minigate/minigate/internal/fault"
+	"github.com/minigate/minigate/internal/jws"
+	"github.com/minigate/minigate/internal/rest"
+	"github.com/minigate/minigate/internal/webhook"
 )
 
 const (
@@ -38,9 +41,23 @@ var (
 type Options struct {
 	Settings Settings
 	Store    Store
-	// SealKey encrypts session_keys in the store. All nodes share it, and it
-	// must survive restarts.
-	SealKey [32]byte
+	// SealKeys encrypt session_keys in the store: the first one seals, all of
+	// them open. All nodes share them, and they must survive restarts.
+	SealKeys [][32]byte
+	// TicketKeys sign tickets, the first one; all of them verify. All nodes
+	// share them. Without any, tickets last as long as this process.
+	TicketKeys []TicketKey
+	// Signer signs what phones carry to the backend; nil makes a key that
+	// lasts as long as this process.
+	Signer *jws.Signer
+	// ForwardPush, where set, takes what WeChat pushes to the backend. It has
+	// four seconds; after an error WeChat pushes the same again.
+	ForwardPush func(ctx context.Context, p *wechat.Push) error
+	// ForwardData, where set, takes what phones had opened, to the backend. It
+	// must only queue it.
+	ForwardData func(ctx context.Context, v Vouched) error
+	// Webhooks calls the backend; needed where a login webhook is configured.
+	Webhooks *webhook.Client
 	// AllowSim lets "sim:NAME" codes through to WeChat, for development
 	// against the simulator only.
 	AllowSim bool
@@ -55,14 +72,22 @@ type Service struct {
 	settings   SessionSettings
 	store      Store
 	sealer     sealer
+	tickets    ticketKeys
 	allowSim   bool
-	apps       map[string]*wechatClient // by appid
+	apps       map[string]*wechat.Client // by appid
+	opener     opener
+	pushes     pushes
 	defaultApp string
+	loginHook  *loginHook // nil asks nobody
 	metrics    *Metrics
 
-	limits  *loginLimits
-	cache   *cache
-	lookups singleflight.Group
+	limits      *loginLimits
+	appLimits   map[string]*rate.Limiter // by appid
+	alerts      *alerts
+	cache       *cache
+	lookups     singleflight.Group
+	forwardData func(context.Context, Vouched) error // nil: nobody wants to know
+	redemptions singleflight.Group
 
 	mu    sync.RWMutex
 	onEnd []func(SessionEnd)
@@ -77,32 +102,48 @@ func New(o Options) (*Service, error) {
 	if len(o.Settings.WeChat.Apps) == 0 {
 		return nil, errors.New("auth needs at least one mini-program")
 	}
-	sealer, err := newSealer(o.SealKey)
+	sealer, err := newSealer(o.SealKeys)
+	if err != nil {
+		return nil, err
+	}
+	tickets, err := newTicketKeys(o.TicketKeys)
 	if err != nil {
 		return nil, err
 	}
 	s := &Service{
-		settings:   o.Settings.Session,
-		store:      o.Store,
-		sealer:     sealer,
-		allowSim:   o.AllowSim,
-		apps:       make(map[string]*wechatClient),
-		defaultApp: o.Settings.WeChat.Apps[0].AppID,
-		metrics:    o.Metrics,
-		limits:     newLoginLimits(o.Settings.Session),
-		cache:      newCache(o.Settings.Session.VerifyCache),
+		forwardData: o.ForwardData,
+		settings:    o.Settings.Session,
+		store:       o.Store,
+		sealer:      sealer,
+		tickets:     tickets,
+		allowSim:    o.AllowSim,
+		apps:        make(map[string]*wechat.Client),
+		appLimits:   make(map[string]*rate.Limiter),
+		defaultApp:  o.Settings.WeChat.Apps[0].AppID,
+		metrics:     o.Metrics,
+		limits:      newLoginLimits(o.Settings.Session),
+		cache:       newCache(o.Settings.Session.VerifyCache),
 	}
 	if s.metrics == nil {
 		s.metrics = NewMetrics(prometheus.NewRegistry())
+	}
+	s.alerts = newAlerts(s.metrics)
+	if s.loginHook, err = newLoginHook(o.Settings.Session.LoginWebhook, o.Webhooks, s.metrics); err != nil {
+		return nil, err
 	}
 	for _, app := range o.Settings.WeChat.Apps {
 		transport := o.Transport
 		if transport == nil {
 			transport = newTransport()
 		}
-		s.apps[app.AppID] = &wechatClient{app, base, o.Settings.WeChat.Timeout, transport, s.metrics}
+		s.appLimits[app.AppID] = newAppLimiter(o.Settings.Session)
+		s.apps[app.AppID] = s.newClient(app, base, o.Settings.WeChat.Timeout, transport)
 	}
-	return s, nil
+	if s.opener, err = newOpener(o); err != nil {
+		return nil, err
+	}
+	s.pushes, err = newPushes(o)
+	return s, err
 }
 
 // newTransport keeps enough connections to WeChat for a rush of logins.
@@ -118,9 +159,7 @@ func newTransport() http.RoundTripper {
 func (s *Service) Run(ctx context.Context) error {
 	err := s.store.Run(ctx, s.forget)
 	for _, app := range s.apps {
-		if t, ok := app.transport.(interface{ CloseIdleConnections() }); ok {
-			t.CloseIdleConnections()
-		}
+		app.CloseIdleConnections()
 	}
 	return err
 }
@@ -136,75 +175,6 @@ func (s *Service) OnEnd(f func(SessionEnd)) {
 	s.onEnd = append(s.onEnd, f)
 }
 
-// Login redeems a code of wx.login in the mini-program appID ("" means the
-// first one configured) and makes a session. The token is shown only here.
-//
-// Faults: Invalid `code_missing`, `code_too_long`, `appid_unknown`;
-// Unauthenticated `code_invalid`, `code_used`; Forbidden `blocked`; Limited
-// `wechat_quota`; Internal `wechat_config`; Upstream `wechat_error`;
-// Unavailable `wechat_unavailable`, `sessions_unavailable`.
-func (s *Service) Login(ctx context.Context, appID, code string) (token string, ses *Session, err error) {
-	result := "ok"
-	if token, ses, err = s.login(ctx, appID, code); err != nil {
-		result = fault.Of(err).Code
-	}
-	s.metrics.logins.WithLabelValues(result).Inc()
-	return token, ses, err
-}
-
-func (s *Service) login(ctx context.Context, appID, code string) (string, *Session, error) {
-	app, ok := s.apps[cmp.Or(appID, s.defaultApp)]
-	switch {
-	case !ok:
-		return "", nil, errAppIDUnknown
-	case code == "":
-		return "", nil, errCodeMissing
-	case len(code) > maxCode:
-		return "", nil, errCodeTooLong
-	case strings.HasPrefix(code, simPrefix) && !s.allowSim:
-		return "", nil, errCodeInvalid
-	}
-	id, err := app.Code2Session(ctx, code)
-	if err != nil {
-		return "", nil, err
-	}
-	return s.open(ctx, User{AppID: app.app.AppID, OpenID: id.OpenID, UnionID: id.UnionID}, id.SessionKey)
-}
-
-// open makes a session for a user that WeChat vouched for.
-func (s *Service) open(ctx context.Context, user User, sessionKey string) (string, *Session, error) {
-	token, fp := newToken()
-	now := time.Now()
-	ses := Session{Fingerprint: fp, User: user, Created: now, Expires: now.Add(s.settings.TTL)}
-	if err := s.store.Put(ctx, &Record{ses, s.sealer.seal(fp, sessionKey)}); err != nil {
-		return "", nil, err
-	}
-	if err := s.replaceOldest(ctx, &ses); err != nil {
-		slog.WarnContext(ctx, "a user has more sessions than allowed until the next login", "openid", user.OpenID, "error", err)
-	}
-	return token, &ses, nil
-}
-
-// replaceOldest ends the user's oldest sessions where there are too many. Two
-// logins at the same moment may both be one too many until the next.
-func (s *Service) replaceOldest(ctx context.Context, newest *Session) error {
-	if s.settings.MaxPerUser == 0 {
-		return nil
-	}
-	list, err := s.store.ListByUser(ctx, newest.User.OpenID)
-	if err != nil {
-		return err
-	}
-	list = slices.DeleteFunc(list, func(o *Session) bool { return o.Fingerprint == newest.Fingerprint })
-	slices.SortFunc(list, func(a, b *Session) int { return b.Created.Compare(a.Created) })
-	for _, old := range list[min(len(list), s.settings.MaxPerUser-1):] {
-		if err := s.end(ctx, SessionEnd{old.Fingerprint, old.User, EndReplaced}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Verify returns the session that token belongs to, and keeps it alive.
 // Faults: Unauthenticated `token_invalid` where no token looks like this,
 // `token_expired` where the session is unknown, expired or ended; Unavailable
@@ -214,6 +184,12 @@ func (s *Service) Verify(ctx context.Context, token string) (*Session, error) {
 	if !ok {
 		return nil, errTokenInvalid
 	}
+	return s.Alive(ctx, fp)
+}
+
+// Alive is [Service.Verify] for who has verified the token before and kept
+// only its fingerprint.
+func (s *Service) Alive(ctx context.Context, fp Fingerprint) (*Session, error) {
 	if ses := s.cache.get(fp, time.Now()); ses != nil {
 		s.metrics.fromCache.Inc()
 		return ses, nil
@@ -233,29 +209,57 @@ func (s *Service) Verify(ctx context.Context, token string) (*Session, error) {
 
 func (s *Service) lookUp(ctx context.Context, fp Fingerprint) (*Session, error) {
 	mark := s.cache.mark()
-	r, err := s.store.Get(ctx, fp)
+	ses, err := s.store.Get(ctx, fp)
 	if err != nil {
 		return nil, err
 	}
-	ses := s.slide(ctx, r.Session)
-	s.cache.put(&ses, mark, time.Now())
-	return &ses, nil
+	if s.settings.MaxAge > 0 { // the setting may be shorter than it was
+		ses.Expires = earlier(ses.Expires, ses.Created.Add(s.settings.MaxAge))
+	}
+	if !time.Now().Before(ses.Expires) {
+		return nil, ErrNoSession
+	}
+	ses = s.slide(ctx, ses)
+	s.cache.put(ses, mark, time.Now())
+	return ses, nil
 }
 
-// slide moves a session's expiry where that is worth a write: after a
-// hundredth of its lifetime, though at most once a minute.
-func (s *Service) slide(ctx context.Context, ses Session) Session {
-	ttl := s.settings.TTL
-	expires := time.Now().Add(ttl)
-	if expires.Sub(ses.Expires) < min(max(ttl/100, time.Minute), ttl/10) {
+// slide moves a session's expiry, and notes when and where it was last seen,
+// where that is worth a write: after a hundredth of its lifetime, but between
+// one and ten minutes.
+func (s *Service) slide(ctx context.Context, ses *Session) *Session {
+	ttl, now := s.settings.TTL, time.Now()
+	step := min(max(ttl/100, time.Minute), ttl/10, 10*time.Minute)
+	if now.Sub(ses.LastSeen) < step {
 		return ses
 	}
-	if err := s.store.Touch(ctx, &ses, expires); err != nil {
+	seen := *ses
+	seen.LastSeen, seen.Expires = now, s.expiry(ses.Created, now)
+	seen.IP = ""
+	if s.settings.StoreIP {
+		seen.IP = cmp.Or(rest.ClientIP(ctx), ses.IP)
+	}
+	if err := s.store.Touch(ctx, &seen); err != nil {
 		slog.WarnContext(ctx, "a session in use was not extended", "openid", ses.User.OpenID, "error", err)
 		return ses
 	}
-	ses.Expires = expires
-	return ses
+	return &seen
+}
+
+// expiry is when a session ends that is used now.
+func (s *Service) expiry(created, now time.Time) time.Time {
+	expires := now.Add(s.settings.TTL)
+	if s.settings.MaxAge > 0 {
+		expires = earlier(expires, created.Add(s.settings.MaxAge))
+	}
+	return expires
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // Logout ends the session that token belongs to, on all nodes. Faults: as of
@@ -275,15 +279,6 @@ func (s *Service) Logout(ctx context.Context, token string) error {
 	return s.end(ctx, SessionEnd{fp, r.User, EndLogout})
 }
 
-// Revoke ends all sessions of a user, on all nodes, and returns how many.
-func (s *Service) Revoke(ctx context.Context, openID string) (int, error) {
-	ends, err := s.store.DeleteByUser(ctx, openID, EndRevoked)
-	for _, end := range ends {
-		s.ended(end)
-	}
-	return len(ends), err
-}
-
 func (s *Service) end(ctx context.Context, end SessionEnd) error {
 	if err := s.store.Delete(ctx, end); err != nil {
 		return err
@@ -300,6 +295,8 @@ func (s *Service) ended(end SessionEnd) {
 
 // forget makes this node act on the end of a session.
 func (s *Service) forget(end SessionEnd) {
+	// A look begun before the session ended must not answer who asks from now on.
+	s.lookups.Forget(string(end.Fingerprint[:]))
 	s.cache.drop(end.Fingerprint)
 	s.mu.RLock()
 	defer s.mu.RUnlock()

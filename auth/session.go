@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"time"
 )
@@ -43,6 +44,13 @@ type Session struct {
 	User        User
 	Created     time.Time
 	Expires     time.Time // slides while the session is used
+	LastSeen    time.Time // to about ten minutes
+	Device      string    // what the phone called itself at login; not to be trusted
+	IP          string    // the address it was last seen at, "" where that is not kept
+
+	// What the business backend said at login, see [LoginWebhookSettings].
+	Claims   json.RawMessage // an object in the form of [CompactClaims]; nil for none
+	Channels []string        // that the user belongs to; at most 100
 }
 
 // EndReason says why a session ended before it expired.
@@ -53,6 +61,7 @@ const (
 	EndLogout   EndReason = "logout"   // the user asked for it
 	EndReplaced EndReason = "replaced" // the user has too many sessions and this was the oldest
 	EndRevoked  EndReason = "revoked"  // the operator or the backend asked for it
+	EndBlocked  EndReason = "blocked"  // the operator or the backend blocked the user
 )
 
 // SessionEnd tells that a session ended before it expired.

@@ -10,7 +10,7 @@ import (
 )
 
 func TestSettingsCheck(t *testing.T) {
-	app := AppSettings{appA, secretA}
+	app := AppSettings{AppID: appA, Secret: secretA}
 	for name, tc := range map[string]struct {
 		change func(*Settings)
 		want   []string
@@ -30,6 +30,10 @@ func TestSettingsCheck(t *testing.T) {
 		"no secret":       {func(s *Settings) { s.WeChat.Apps[0].Secret = "" }, []string{"apps[0].secret"}},
 		"timeout":         {func(s *Settings) { s.WeChat.Timeout = 0 }, []string{"timeout"}},
 		"ttl":             {func(s *Settings) { s.Session.TTL = time.Second }, []string{"ttl"}},
+		"max age":         {func(s *Settings) { s.Session.MaxAge = s.Session.TTL - 1 }, []string{"max_age"}},
+		"no max age":      {func(s *Settings) { s.Session.MaxAge = 0 }, nil},
+		"app rate":        {func(s *Settings) { s.Session.LoginAppRate = -1 }, []string{"login_app_rate"}},
+		"app burst":       {func(s *Settings) { s.Session.LoginAppBurst = 0 }, []string{"login_app_burst"}},
 		"max per user":    {func(s *Settings) { s.Session.MaxPerUser = -1 }, []string{"max_per_user"}},
 		"verify cache":    {func(s *Settings) { s.Session.VerifyCache = time.Hour }, []string{"verify_cache"}},
 		"login rate":      {func(s *Settings) { s.Session.LoginRate = math.NaN() }, []string{"login_rate"}},

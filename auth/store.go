@@ -9,10 +9,11 @@ import (
 	"github.com/minigate/minigate/internal/fault"
 )
 
-// Record is a session as stores keep it.
-type Record struct {
-	Session
-	SealedKey []byte // WeChat's session_key, encrypted
+// Opening is what a login writes, in one step.
+type Opening struct {
+	Session Session
+	Key     SealedKey
+	Limit   int // sessions the user may have from now on, this one included; 0 sets none
 }
 
 // ErrNoSession answers for a token that is well-formed but unknown, expired or
@@ -21,35 +22,64 @@ var ErrNoSession = fault.New(fault.Unauthenticated, "token_expired", "This login
 
 var errSessionsUnavailable = fault.New(fault.Unavailable, "sessions_unavailable", "Sessions cannot be looked up right now: try again.")
 
-// Store keeps sessions by fingerprint. [FileStore] and [RedisStore] implement it.
+// Store keeps sessions by fingerprint, and what belongs to their users.
+// [FileStore] and [RedisStore] implement it.
 //
 // What has expired is not found, by any method. Any method may return a fault
 // of kind Unavailable, `sessions_unavailable`, while the store is away. Times
-// are kept to a few milliseconds. All methods are safe for concurrent use.
+// are kept in milliseconds. All methods are safe for concurrent use.
 type Store interface {
 	// Run does the store's background work until ctx ends, by itself getting
 	// over everything that goes wrong meanwhile. It calls ended, in no certain
-	// order, for sessions that another node deletes; the caller of Delete
-	// knows of its own. A message lost with a connection is not repeated.
+	// order, for sessions that another node ends; the caller of a method knows
+	// of those it ended itself. A message lost with a connection is not repeated.
 	Run(ctx context.Context, ended func(SessionEnd)) error
 	// Ping tells whether the store works now.
 	Ping(ctx context.Context) error
 
-	// Put stores a new session until r.Expires.
-	Put(ctx context.Context, r *Record) error
+	// Open stores a new session until its expiry and puts the key into its
+	// user's keyring. It ends the user's oldest sessions beyond the limit, as
+	// EndReplaced, tells the other nodes and returns them; the limit holds
+	// exactly, whoever else logs in at the same moment. For a blocked user it
+	// does nothing and returns Forbidden `user_blocked`.
+	Open(ctx context.Context, o *Opening) (replaced []SessionEnd, err error)
 	// Get returns a session, or ErrNoSession.
-	Get(ctx context.Context, fp Fingerprint) (*Record, error)
-	// Touch moves a session's expiry. It does not bring back one that ended.
-	Touch(ctx context.Context, s *Session, expires time.Time) error
+	Get(ctx context.Context, fp Fingerprint) (*Session, error)
+	// Touch writes a session anew, with its later expiry. It does not bring
+	// back one that ended.
+	Touch(ctx context.Context, s *Session) error
 	// Delete ends a session and tells the other nodes, also where it was
 	// already gone.
 	Delete(ctx context.Context, end SessionEnd) error
 
-	// ListByUser returns a user's sessions in no certain order.
+	// ListByUser returns a user's sessions, oldest login first.
 	ListByUser(ctx context.Context, openID string) ([]*Session, error)
 	// DeleteByUser ends all of a user's sessions, tells the other nodes and
 	// returns what it ended.
 	DeleteByUser(ctx context.Context, openID string, reason EndReason) ([]SessionEnd, error)
+	// Keys returns a user's keyring, newest first.
+	Keys(ctx context.Context, openID string) ([]SealedKey, error)
+
+	// Block refuses a user's logins until b.Until, ends the user's sessions as
+	// EndBlocked, tells the other nodes and returns what it ended.
+	Block(ctx context.Context, openID string, b Block) ([]SessionEnd, error)
+	// Unblock ends a block; that there is none is no mistake.
+	Unblock(ctx context.Context, openID string) error
+	// Blocked returns a user's block, or nil.
+	Blocked(ctx context.Context, openID string) (*Block, error)
+
+	// Claim takes something that only one of all callers on all nodes may do,
+	// for at most life. Of those at the same moment one gets claimed. The
+	// others get what Settle stored, or nil as long as nothing is.
+	Claim(ctx context.Context, name string, life time.Duration) (value []byte, claimed bool, err error)
+	// Settle stores the outcome, not empty, for those who claim within life.
+	Settle(ctx context.Context, name string, value []byte, life time.Duration) error
+	// Release gives a claim back, and forgets what Settle stored.
+	Release(ctx context.Context, name string) error
+
+	// UseTicket marks a ticket as used until it expires and says whether this
+	// was the first time.
+	UseTicket(ctx context.Context, id TicketID, expires time.Time) (first bool, err error)
 }
 
 // storeError is what a store answers when what it stands on failed with err.
@@ -61,21 +91,30 @@ func storeError(err error) error {
 	return errSessionsUnavailable.Because(err)
 }
 
-// stored is the encoded part of a record; fingerprint and expiry are kept
-// beside it, where stores can use them.
+// stored is a session as it is encoded; its fingerprint is kept beside it.
 type stored struct {
-	AppID   string `json:"a"`
-	OpenID  string `json:"o"`
-	UnionID string `json:"u,omitempty"`
-	Created int64  `json:"c"` // Unix milliseconds
-	Key     []byte `json:"k"`
+	AppID    string `json:"a"`
+	OpenID   string `json:"o"`
+	UnionID  string `json:"u,omitempty"`
+	Created  int64  `json:"c"` // Unix milliseconds, like all times here
+	Expires  int64  `json:"e"`
+	LastSeen int64  `json:"s"`
+	Device   string `json:"d,omitempty"`
+	IP       string `json:"i,omitempty"`
+
+	Claims   json.RawMessage `json:"j,omitempty"`
+	Channels []string        `json:"n,omitempty"`
 }
 
-func encodeRecord(r *Record) ([]byte, error) {
-	return json.Marshal(stored{r.User.AppID, r.User.OpenID, r.User.UnionID, r.Created.UnixMilli(), r.SealedKey})
+func encodeSession(s *Session) ([]byte, error) {
+	return json.Marshal(stored{
+		AppID: s.User.AppID, OpenID: s.User.OpenID, UnionID: s.User.UnionID,
+		Created: s.Created.UnixMilli(), Expires: s.Expires.UnixMilli(), LastSeen: s.LastSeen.UnixMilli(),
+		Device: s.Device, IP: s.IP, Claims: s.Claims, Channels: s.Channels,
+	})
 }
 
-func decodeRecord(fp Fingerprint, expires time.Time, data []byte) (*Record, error) {
+func decodeSession(fp Fingerprint, data []byte) (*Session, error) {
 	var s stored
 	if err := json.Unmarshal(data, &s); err != nil {
 		return nil, err
@@ -83,13 +122,15 @@ func decodeRecord(fp Fingerprint, expires time.Time, data []byte) (*Record, erro
 	if s.OpenID == "" {
 		return nil, errors.New("a stored session has no openid")
 	}
-	return &Record{
-		Session: Session{
-			Fingerprint: fp,
-			User:        User{AppID: s.AppID, OpenID: s.OpenID, UnionID: s.UnionID},
-			Created:     time.UnixMilli(s.Created),
-			Expires:     expires,
-		},
-		SealedKey: s.Key,
+	return &Session{
+		Fingerprint: fp,
+		User:        User{AppID: s.AppID, OpenID: s.OpenID, UnionID: s.UnionID},
+		Created:     time.UnixMilli(s.Created),
+		Expires:     time.UnixMilli(s.Expires),
+		LastSeen:    time.UnixMilli(s.LastSeen),
+		Device:      s.Device,
+		IP:          s.IP,
+		Claims:      s.Claims,
+		Channels:    s.Channels,
 	}, nil
 }

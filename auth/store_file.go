@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -14,26 +15,31 @@ import (
 // The buckets of a FileStore. Expiries are 8 bytes, Unix milliseconds, big
 // endian, so that they sort.
 var (
-	bucketSessions = []byte("auth_sessions") // fingerprint → expiry, encoded record
-	bucketUsers    = []byte("auth_users")    // openid, 0, fingerprint → nothing
-	bucketExpiry   = []byte("auth_expiry")   // expiry, fingerprint → nothing
+	bucketSessions = []byte("auth_sessions")     // fingerprint → encoded session
+	bucketUsers    = []byte("auth_users")        // openid, 0, fingerprint → number of the login, 8 bytes
+	bucketExpiry   = []byte("auth_expiry")       // expiry, fingerprint → nothing
+	bucketValues   = []byte("auth_values")       // name → expiry, value
+	bucketValueEnd = []byte("auth_value_expiry") // expiry, name → nothing
 )
 
 const (
 	sweepEvery = time.Minute
-	sweepBatch = 1000 // sessions removed in one transaction
+	sweepBatch = 1000 // entries removed in one transaction
 )
 
 // FileStore keeps sessions in an embedded database file, for a node that runs
 // alone. Every write is on disk before it returns; writes at the same moment
 // share the wait for the disk.
-type FileStore struct{ db *bbolt.DB }
+type FileStore struct {
+	db   *bbolt.DB
+	used usedTickets
+}
 
 // NewFileStore uses buckets named auth_… in db, which the caller closes after
 // the store's last use.
 func NewFileStore(db *bbolt.DB) (*FileStore, error) {
 	err := db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketSessions, bucketUsers, bucketExpiry} {
+		for _, name := range [][]byte{bucketSessions, bucketUsers, bucketExpiry, bucketValues, bucketValueEnd} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -43,10 +49,10 @@ func NewFileStore(db *bbolt.DB) (*FileStore, error) {
 	if err != nil {
 		return nil, storeError(err)
 	}
-	return &FileStore{db}, nil
+	return &FileStore{db: db}, nil
 }
 
-// Run removes expired sessions once a minute. There are no other nodes.
+// Run removes what expired once a minute. There are no other nodes.
 func (f *FileStore) Run(ctx context.Context, _ func(SessionEnd)) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
@@ -67,58 +73,62 @@ func (f *FileStore) Ping(context.Context) error {
 	return storeError(f.db.View(func(*bbolt.Tx) error { return nil }))
 }
 
-// Put implements Store.
-func (f *FileStore) Put(ctx context.Context, r *Record) error {
-	data, err := encodeRecord(r)
+// Open implements Store.
+func (f *FileStore) Open(ctx context.Context, o *Opening) (replaced []SessionEnd, err error) {
+	data, err := encodeSession(&o.Session)
+	if err != nil {
+		return nil, err
+	}
+	var block *Block
+	err = f.batch(ctx, func(tx *bbolt.Tx) error {
+		replaced = nil // a batched function may run twice
+		openID := o.Session.User.OpenID
+		if block = loadBlock(tx, openID); block != nil {
+			return nil
+		}
+		if err := errors.Join(insert(tx, &o.Session, data), addToRing(tx, openID, o.Key)); err != nil || o.Limit == 0 {
+			return err
+		}
+		list := listUser(tx, openID)
+		for _, old := range list[:max(0, len(list)-o.Limit)] {
+			if err := remove(tx, old.Fingerprint); err != nil {
+				return err
+			}
+			replaced = append(replaced, SessionEnd{old.Fingerprint, old.User, EndReplaced})
+		}
+		return nil
+	})
+	if err == nil && block != nil {
+		err = block.fault()
+	}
+	return replaced, err
+}
+
+// Get implements Store.
+func (f *FileStore) Get(ctx context.Context, fp Fingerprint) (s *Session, err error) {
+	err = f.view(ctx, func(tx *bbolt.Tx) { s = load(tx, fp) })
+	if err == nil && s == nil {
+		err = ErrNoSession
+	}
+	return s, err
+}
+
+// Touch implements Store.
+func (f *FileStore) Touch(ctx context.Context, s *Session) error {
+	data, err := encodeSession(s)
 	if err != nil {
 		return err
 	}
 	return f.batch(ctx, func(tx *bbolt.Tx) error {
-		if err := remove(tx, r.Fingerprint); err != nil {
-			return err
-		}
-		value := append(expiryBytes(r.Expires), data...)
-		return errors.Join(
-			tx.Bucket(bucketSessions).Put(r.Fingerprint[:], value),
-			tx.Bucket(bucketUsers).Put(userEntry(r.User.OpenID, r.Fingerprint), nil),
-			tx.Bucket(bucketExpiry).Put(expiryEntry(value, r.Fingerprint), nil),
-		)
-	})
-}
-
-// Get implements Store.
-func (f *FileStore) Get(ctx context.Context, fp Fingerprint) (r *Record, err error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	err = f.db.View(func(tx *bbolt.Tx) error {
-		r = load(tx, fp)
-		return nil
-	})
-	if err != nil {
-		return nil, storeError(err)
-	}
-	if r == nil {
-		return nil, ErrNoSession
-	}
-	return r, nil
-}
-
-// Touch implements Store.
-func (f *FileStore) Touch(ctx context.Context, s *Session, expires time.Time) error {
-	return f.batch(ctx, func(tx *bbolt.Tx) error {
-		if load(tx, s.Fingerprint) == nil {
+		old := load(tx, s.Fingerprint)
+		if old == nil {
 			return nil
 		}
-		sessions, index := tx.Bucket(bucketSessions), tx.Bucket(bucketExpiry)
-		value := bytes.Clone(sessions.Get(s.Fingerprint[:]))
-		if err := index.Delete(expiryEntry(value, s.Fingerprint)); err != nil {
-			return err
-		}
-		copy(value, expiryBytes(expires))
+		index := tx.Bucket(bucketExpiry)
 		return errors.Join(
-			sessions.Put(s.Fingerprint[:], value),
-			index.Put(expiryEntry(value, s.Fingerprint), nil),
+			index.Delete(expiryEntry(old.Expires, s.Fingerprint[:])),
+			index.Put(expiryEntry(s.Expires, s.Fingerprint[:]), nil),
+			tx.Bucket(bucketSessions).Put(s.Fingerprint[:], data),
 		)
 	})
 }
@@ -130,29 +140,27 @@ func (f *FileStore) Delete(ctx context.Context, end SessionEnd) error {
 
 // ListByUser implements Store.
 func (f *FileStore) ListByUser(ctx context.Context, openID string) (list []*Session, err error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	err = f.db.View(func(tx *bbolt.Tx) error {
-		list = listUser(tx, openID)
-		return nil
-	})
-	return list, storeError(err)
+	err = f.view(ctx, func(tx *bbolt.Tx) { list = listUser(tx, openID) })
+	return list, err
 }
 
 // DeleteByUser implements Store.
 func (f *FileStore) DeleteByUser(ctx context.Context, openID string, reason EndReason) (ends []SessionEnd, err error) {
-	err = f.batch(ctx, func(tx *bbolt.Tx) error {
-		ends = nil // a batched function may run twice
-		for _, s := range listUser(tx, openID) {
-			if err := remove(tx, s.Fingerprint); err != nil {
-				return err
-			}
-			ends = append(ends, SessionEnd{s.Fingerprint, s.User, reason})
-		}
-		return nil
+	err = f.batch(ctx, func(tx *bbolt.Tx) (err error) {
+		ends, err = removeUser(tx, openID, reason)
+		return err
 	})
 	return ends, err
+}
+
+func (f *FileStore) view(ctx context.Context, look func(*bbolt.Tx)) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return storeError(f.db.View(func(tx *bbolt.Tx) error {
+		look(tx)
+		return nil
+	}))
 }
 
 func (f *FileStore) batch(ctx context.Context, change func(*bbolt.Tx) error) error {
@@ -162,85 +170,86 @@ func (f *FileStore) batch(ctx context.Context, change func(*bbolt.Tx) error) err
 	return storeError(f.db.Batch(change))
 }
 
-// sweep removes what expired before now, a bounded number per transaction so
-// that logins get their turn in between.
-func (f *FileStore) sweep(ctx context.Context, now time.Time) error {
-	for ctx.Err() == nil {
-		var expired []Fingerprint
-		err := f.db.Update(func(tx *bbolt.Tx) error {
-			expired = expiredBy(tx, now)
-			for _, fp := range expired {
-				if err := remove(tx, fp); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil || len(expired) < sweepBatch {
-			return err
-		}
+func insert(tx *bbolt.Tx, s *Session, data []byte) error {
+	users := tx.Bucket(bucketUsers)
+	number, err := users.NextSequence()
+	if err != nil {
+		return err
 	}
-	return ctx.Err()
-}
-
-func expiredBy(tx *bbolt.Tx, now time.Time) (list []Fingerprint) {
-	limit := expiryBytes(now)
-	c := tx.Bucket(bucketExpiry).Cursor()
-	for k, _ := c.First(); k != nil && len(list) < sweepBatch && bytes.Compare(k[:8], limit) <= 0; k, _ = c.Next() {
-		var fp Fingerprint
-		copy(fp[:], k[8:])
-		list = append(list, fp)
-	}
-	return list
+	return errors.Join(
+		tx.Bucket(bucketSessions).Put(s.Fingerprint[:], data),
+		users.Put(userEntry(s.User.OpenID, s.Fingerprint), binary.BigEndian.AppendUint64(nil, number)),
+		tx.Bucket(bucketExpiry).Put(expiryEntry(s.Expires, s.Fingerprint[:]), nil),
+	)
 }
 
 // load returns a session that has not expired, or nil. A damaged record is
 // no session: its user logs in again.
-func load(tx *bbolt.Tx, fp Fingerprint) *Record {
-	value := tx.Bucket(bucketSessions).Get(fp[:])
-	if len(value) < 8 {
+func load(tx *bbolt.Tx, fp Fingerprint) *Session {
+	data := tx.Bucket(bucketSessions).Get(fp[:])
+	if data == nil {
 		return nil
 	}
-	expires := time.UnixMilli(int64(binary.BigEndian.Uint64(value)))
-	if !time.Now().Before(expires) {
-		return nil
-	}
-	r, err := decodeRecord(fp, expires, value[8:])
+	s, err := decodeSession(fp, data)
 	if err != nil {
 		slog.Error("a session record is damaged", "session", fp, "error", err)
 		return nil
 	}
-	return r
+	if !time.Now().Before(s.Expires) {
+		return nil
+	}
+	return s
 }
 
-func listUser(tx *bbolt.Tx, openID string) (list []*Session) {
+// listUser returns a user's sessions, oldest login first.
+func listUser(tx *bbolt.Tx, openID string) []*Session {
+	type entry struct {
+		number uint64
+		s      *Session
+	}
+	var entries []entry
 	prefix := append([]byte(openID), 0)
 	c := tx.Bucket(bucketUsers).Cursor()
-	for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+	for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
 		var fp Fingerprint
 		copy(fp[:], k[len(prefix):])
-		if r := load(tx, fp); r != nil && r.User.OpenID == openID {
-			list = append(list, &r.Session)
+		if s := load(tx, fp); s != nil && s.User.OpenID == openID && len(v) == 8 {
+			entries = append(entries, entry{binary.BigEndian.Uint64(v), s})
 		}
 	}
+	slices.SortFunc(entries, func(a, b entry) int { return int(int64(a.number - b.number)) })
+	list := make([]*Session, len(entries))
+	for i, e := range entries {
+		list[i] = e.s
+	}
 	return list
+}
+
+func removeUser(tx *bbolt.Tx, openID string, reason EndReason) (ends []SessionEnd, err error) {
+	for _, s := range listUser(tx, openID) {
+		if err := remove(tx, s.Fingerprint); err != nil {
+			return nil, err
+		}
+		ends = append(ends, SessionEnd{s.Fingerprint, s.User, reason})
+	}
+	return ends, nil
 }
 
 // remove takes a session out of all three buckets; one that is not there is
 // no mistake.
 func remove(tx *bbolt.Tx, fp Fingerprint) error {
 	sessions := tx.Bucket(bucketSessions)
-	value := sessions.Get(fp[:])
-	if len(value) < 8 {
-		return sessions.Delete(fp[:])
+	data := sessions.Get(fp[:])
+	if data == nil {
+		return nil
 	}
-	index := tx.Bucket(bucketExpiry).Delete(expiryEntry(value, fp))
-	r, err := decodeRecord(fp, time.Time{}, value[8:])
+	s, err := decodeSession(fp, data)
 	if err != nil {
-		return errors.Join(index, sessions.Delete(fp[:])) // whose it was is lost; load skips what users still lists
+		return sessions.Delete(fp[:]) // whose it was is lost; load skips what users still lists
 	}
-	return errors.Join(index,
-		tx.Bucket(bucketUsers).Delete(userEntry(r.User.OpenID, fp)),
+	return errors.Join(
+		tx.Bucket(bucketExpiry).Delete(expiryEntry(s.Expires, fp[:])),
+		tx.Bucket(bucketUsers).Delete(userEntry(s.User.OpenID, fp)),
 		sessions.Delete(fp[:]))
 }
 
@@ -248,10 +257,8 @@ func expiryBytes(t time.Time) []byte {
 	return binary.BigEndian.AppendUint64(nil, uint64(max(t.UnixMilli(), 0)))
 }
 
-// expiryEntry is the index key of a stored value, which begins with its expiry.
-func expiryEntry(value []byte, fp Fingerprint) []byte {
-	return append(bytes.Clone(value[:8]), fp[:]...)
-}
+// expiryEntry is the key of an index of expiries.
+func expiryEntry(expires time.Time, name []byte) []byte { return append(expiryBytes(expires), name...) }
 
 func userEntry(openID string, fp Fingerprint) []byte {
 	return append(append([]byte(openID), 0), fp[:]...)

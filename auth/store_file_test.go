@@ -9,10 +9,10 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-func bucketSizes(t *testing.T, db *bbolt.DB) (sizes [3]int) {
+func bucketSizes(t *testing.T, db *bbolt.DB) (sizes [5]int) {
 	t.Helper()
 	err := db.View(func(tx *bbolt.Tx) error {
-		for i, name := range [][]byte{bucketSessions, bucketUsers, bucketExpiry} {
+		for i, name := range [][]byte{bucketSessions, bucketUsers, bucketExpiry, bucketValues, bucketValueEnd} {
 			sizes[i] = tx.Bucket(name).Stats().KeyN
 		}
 		return nil
@@ -27,17 +27,12 @@ func TestFileStoreSweep(t *testing.T) {
 	s, db := newFileStore(t)
 	err := db.Update(func(tx *bbolt.Tx) error { // more than one transaction's worth
 		for range sweepBatch + 5 {
-			r := newRecord("old", -time.Minute)
-			data, err := encodeRecord(r)
+			r := newSession("old", -time.Minute)
+			data, err := encodeSession(r)
 			if err != nil {
 				return err
 			}
-			value := append(expiryBytes(r.Expires), data...)
-			if err := errors.Join(
-				tx.Bucket(bucketSessions).Put(r.Fingerprint[:], value),
-				tx.Bucket(bucketUsers).Put(userEntry("old", r.Fingerprint), nil),
-				tx.Bucket(bucketExpiry).Put(expiryEntry(value, r.Fingerprint), nil),
-			); err != nil {
+			if err := errors.Join(insert(tx, r, data), putValue(tx, r.Fingerprint[:], nil, r.Expires)); err != nil {
 				return err
 			}
 		}
@@ -46,20 +41,21 @@ func TestFileStoreSweep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stays := mustPut(t, s, newRecord("old", time.Minute))
-	if err := s.Touch(t.Context(), &stays.Session, time.Now().Add(time.Hour)); err != nil {
+	stays := mustOpen(t, s, newSession("old", time.Minute))
+	stays.Expires = time.Now().Add(time.Hour)
+	if err := s.Touch(t.Context(), stays); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.sweep(t.Context(), time.Now().Add(2*time.Minute)); err != nil {
 		t.Fatal(err)
 	}
-	if sizes := bucketSizes(t, db); sizes != [3]int{1, 1, 1} {
+	if sizes := bucketSizes(t, db); sizes != [5]int{1, 1, 1, 1, 1} {
 		t.Errorf("after the sweep the buckets hold %v, want the touched session only", sizes)
 	}
-	if err := s.sweep(t.Context(), time.Now().Add(2*time.Hour)); err != nil {
+	if err := s.sweep(t.Context(), time.Now().Add(2*sessionKeyLife)); err != nil {
 		t.Fatal(err)
 	}
-	if sizes := bucketSizes(t, db); sizes != [3]int{} {
+	if sizes := bucketSizes(t, db); sizes != [5]int{} {
 		t.Errorf("after everything expired the buckets hold %v", sizes)
 	}
 }
@@ -78,7 +74,7 @@ func TestFileStoreSurvivesRestart(t *testing.T) {
 		return s, db
 	}
 	s, db := reopen()
-	r := mustPut(t, s, newRecord("ann", time.Hour))
+	r := mustOpen(t, s, newSession("ann", time.Hour))
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +88,7 @@ func TestFileStoreSurvivesRestart(t *testing.T) {
 func TestFileStoreDamagedRecord(t *testing.T) {
 	s, db := newFileStore(t)
 	for _, damage := range []string{"", "short", "12345678", "12345678{}", "\x7f2345678not JSON"} {
-		r := mustPut(t, s, newRecord("ann", time.Hour))
+		r := mustOpen(t, s, newSession("ann", time.Hour))
 		err := db.Update(func(tx *bbolt.Tx) error {
 			return tx.Bucket(bucketSessions).Put(r.Fingerprint[:], []byte(damage))
 		})

@@ -14,25 +14,21 @@ import (
 
 // What a RedisStore keeps, each behind the store's prefix:
 //
-//	session:FINGERPRINT  string, the encoded record; its TTL is the session's
-//	user:{OPENID}        sorted set of fingerprints by expiry; lasts as long as
-//	                     the latest of them, so nothing leaks
-//	ended                pub/sub channel of ended sessions
+//	session:FINGERPRINT   string, the encoded session; its TTL is the session's
+//	user:{OPENID}:logins  sorted set of fingerprints by number of the login
+//	user:{OPENID}:expiry  the same fingerprints by expiry; both sets last as long
+//	                      as the latest of them
+//	user:{OPENID}:keys    list, the keyring, newest first
+//	user:{OPENID}:block   string, the block; its TTL is the block's
+//	claim:NAME            string, see Store.Claim
+//	ended                 pub/sub channel of ended sessions
 //
-// A session and its user's set lie in different slots of a cluster, so the two
-// are not changed atomically. Either order of events is harmless: a listed
-// fingerprint without a record is skipped and expires, and a record whose
-// listing failed belongs to a login that failed.
-
-// enlist adds fingerprint ARGV[1] for ARGV[2] milliseconds to the set, drops
-// what expired from it and lets the set live as long as its last member.
-var enlist = redis.NewScript(`
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
-local last = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-return redis.call('PEXPIREAT', KEYS[1], last[2])`)
+// All keys of a user lie in one slot of a cluster, and scripts change them in
+// one step. A session is found by its token alone, so it cannot lie there too.
+// The order of steps makes up for it: what the user's keys list may be gone
+// already, but a session that somebody has the token of is always listed, and
+// so ends with its user. It is written before it is listed and, when it ends,
+// deleted before it is taken from the list.
 
 const (
 	quiet          = 10 * time.Second       // see RedisStore.quiet
@@ -59,35 +55,14 @@ func NewRedisStore(client redis.UniversalClient, prefix string) *RedisStore {
 }
 
 func (s *RedisStore) sessionKey(fp Fingerprint) string { return s.prefix + "session:" + fp.String() }
-func (s *RedisStore) userKey(openID string) string     { return s.prefix + "user:{" + openID + "}" }
 func (s *RedisStore) endedChannel() string             { return s.prefix + "ended" }
 
 // Ping implements Store.
 func (s *RedisStore) Ping(ctx context.Context) error { return storeError(s.client.Ping(ctx).Err()) }
 
-// Put implements Store.
-func (s *RedisStore) Put(ctx context.Context, r *Record) error {
-	ttl := time.Until(r.Expires)
-	if ttl < time.Millisecond {
-		return nil // it would never be found
-	}
-	data, err := encodeRecord(r)
-	if err != nil {
-		return err
-	}
-	if err := s.enlist(ctx, &r.Session, ttl); err != nil {
-		return storeError(err)
-	}
-	return storeError(s.client.Set(ctx, s.sessionKey(r.Fingerprint), data, ttl).Err())
-}
-
-func (s *RedisStore) enlist(ctx context.Context, ses *Session, ttl time.Duration) error {
-	return enlist.Run(ctx, s.client, []string{s.userKey(ses.User.OpenID)}, ses.Fingerprint.String(), ttl.Milliseconds()).Err()
-}
-
 // Get implements Store.
-func (s *RedisStore) Get(ctx context.Context, fp Fingerprint) (*Record, error) {
-	list, err := s.load(ctx, fp)
+func (s *RedisStore) Get(ctx context.Context, fp Fingerprint) (*Session, error) {
+	list, err := s.load(ctx, fp.String())
 	if err != nil {
 		return nil, storeError(err)
 	}
@@ -99,89 +74,45 @@ func (s *RedisStore) Get(ctx context.Context, fp Fingerprint) (*Record, error) {
 
 // load returns those of the sessions that exist, in one round trip. A damaged
 // record is no session: its user logs in again.
-func (s *RedisStore) load(ctx context.Context, fps ...Fingerprint) ([]*Record, error) {
-	values, ttls := make([]*redis.StringCmd, len(fps)), make([]*redis.DurationCmd, len(fps))
+func (s *RedisStore) load(ctx context.Context, fps ...string) ([]*Session, error) {
+	values := make([]*redis.StringCmd, len(fps))
 	_, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, fp := range fps {
-			values[i], ttls[i] = p.Get(ctx, s.sessionKey(fp)), p.PTTL(ctx, s.sessionKey(fp))
+			values[i] = p.Get(ctx, s.prefix+"session:"+fp)
 		}
 		return nil
 	})
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, err
 	}
-	now, list := time.Now(), make([]*Record, 0, len(fps))
-	for i, fp := range fps {
+	now, list := time.Now(), make([]*Session, 0, len(fps))
+	for i, text := range fps {
 		data, err := values[i].Bytes()
-		if errors.Is(err, redis.Nil) || err == nil && ttls[i].Val() <= 0 {
+		if errors.Is(err, redis.Nil) {
 			continue
 		}
-		if err := errors.Join(err, ttls[i].Err()); err != nil {
+		if err != nil {
 			return nil, err
 		}
-		r, err := decodeRecord(fp, now.Add(ttls[i].Val()), data)
+		var fp Fingerprint
+		ses, err := (*Session)(nil), fp.UnmarshalText([]byte(text))
+		if err == nil {
+			ses, err = decodeSession(fp, data)
+		}
 		if err != nil {
-			slog.ErrorContext(ctx, "a session record is damaged", "session", fp, "error", err)
+			slog.ErrorContext(ctx, "a session record is damaged", "session", text, "error", err)
 			continue
 		}
-		list = append(list, r)
+		if now.Before(ses.Expires) {
+			list = append(list, ses)
+		}
 	}
 	return list, nil
-}
-
-// Touch implements Store.
-func (s *RedisStore) Touch(ctx context.Context, ses *Session, expires time.Time) error {
-	ttl := time.Until(expires)
-	there, err := s.client.PExpire(ctx, s.sessionKey(ses.Fingerprint), ttl).Result()
-	if err != nil || !there || ttl < time.Millisecond {
-		return storeError(err)
-	}
-	return storeError(s.enlist(ctx, ses, ttl))
 }
 
 // Delete implements Store.
 func (s *RedisStore) Delete(ctx context.Context, end SessionEnd) error {
 	return s.delete(ctx, []SessionEnd{end})
-}
-
-// ListByUser implements Store.
-func (s *RedisStore) ListByUser(ctx context.Context, openID string) ([]*Session, error) {
-	members, err := s.client.ZRange(ctx, s.userKey(openID), 0, -1).Result()
-	if err != nil || len(members) == 0 {
-		return nil, storeError(err)
-	}
-	fps := make([]Fingerprint, 0, len(members))
-	for _, m := range members {
-		var fp Fingerprint
-		if fp.UnmarshalText([]byte(m)) == nil {
-			fps = append(fps, fp)
-		}
-	}
-	records, err := s.load(ctx, fps...)
-	if err != nil {
-		return nil, storeError(err)
-	}
-	list := make([]*Session, len(records))
-	for i, r := range records {
-		list[i] = &r.Session
-	}
-	return list, nil
-}
-
-// DeleteByUser implements Store.
-func (s *RedisStore) DeleteByUser(ctx context.Context, openID string, reason EndReason) ([]SessionEnd, error) {
-	list, err := s.ListByUser(ctx, openID)
-	if err != nil || len(list) == 0 {
-		return nil, err
-	}
-	ends := make([]SessionEnd, len(list))
-	for i, ses := range list {
-		ends[i] = SessionEnd{ses.Fingerprint, ses.User, reason}
-	}
-	if err := s.delete(ctx, ends); err != nil {
-		return nil, err
-	}
-	return ends, nil
 }
 
 // endedMessage is what nodes tell one another.
@@ -190,15 +121,30 @@ type endedMessage struct {
 	SessionEnd
 }
 
+// delete ends sessions, and only then takes them from their user's lists and
+// tells the other nodes: who looks because of the message finds nothing.
 func (s *RedisStore) delete(ctx context.Context, ends []SessionEnd) error {
+	if len(ends) == 0 {
+		return nil
+	}
 	_, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, end := range ends {
+			p.Del(ctx, s.sessionKey(end.Fingerprint))
+		}
+		return nil
+	})
+	if err != nil {
+		return storeError(err)
+	}
+	_, err = s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, end := range ends {
 			message, err := json.Marshal(endedMessage{s.node, end})
 			if err != nil {
 				return err
 			}
-			p.Del(ctx, s.sessionKey(end.Fingerprint))
-			p.ZRem(ctx, s.userKey(end.User.OpenID), end.Fingerprint.String())
+			u := s.userKeys(end.User.OpenID)
+			p.ZRem(ctx, u.logins, end.Fingerprint.String())
+			p.ZRem(ctx, u.expiry, end.Fingerprint.String())
 			p.Publish(ctx, s.endedChannel(), message)
 		}
 		return nil

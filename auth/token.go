@@ -33,6 +33,9 @@ func newToken() (string, Fingerprint) {
 	return token, sha256.Sum256([]byte(token))
 }
 
+// IsLoginToken tells whether a token claims to be one of ours, good or not.
+func IsLoginToken(token string) bool { return strings.HasPrefix(token, tokenPrefix) }
+
 // parseToken returns the fingerprint of a well-formed token. Whether such a
 // token was ever handed out only the store knows.
 func parseToken(token string) (Fingerprint, bool) {

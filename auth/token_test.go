@@ -91,18 +91,18 @@ func FuzzBearerToken(f *testing.F) {
 	})
 }
 
-func FuzzStoredRecord(f *testing.F) {
-	data, err := encodeRecord(newRecord("ann", 0))
+func FuzzStoredSession(f *testing.F) {
+	data, err := encodeSession(newSession("ann", 0))
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, seed := range [][]byte{data, nil, []byte("{}"), []byte(`{"o":"x","k":"!"}`), []byte("null")} {
+	for _, seed := range [][]byte{data, nil, []byte("{}"), []byte(`{"o":"x","e":"!"}`), []byte("null")} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		r, err := decodeRecord(Fingerprint{}, newRecord("ann", 0).Expires, data)
-		if (err == nil) != (r != nil && r.User.OpenID != "") {
-			t.Errorf("%q gave %+v, %v", data, r, err)
+		s, err := decodeSession(Fingerprint{}, data)
+		if (err == nil) != (s != nil && s.User.OpenID != "") {
+			t.Errorf("%q gave %+v, %v", data, s, err)
 		}
 	})
 }

@@ -70,6 +70,8 @@ func TestComposeConfiguration(t *testing.T) {
 		"WECHAT_SECRET": "0123456789abcdef0123456789abcdef",
 		"API_KEY":       "0123456789abcdef0123456789abcdef",
 		"SEALING_KEY":   "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+		"SIGNING_KEY":   "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDM=",
+		"TICKET_KEY":    "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDI=",
 		"S3_SECRET_KEY": "0123456789abcdef0123456789abcdef",
 	}
 	variable := regexp.MustCompile(`\$\{(\w+):\?\}`)

@@ -31,7 +31,7 @@ var (
 // returns as soon as the connection is established.
 //
 // A token may come as "Authorization: Bearer", as subprotocol "bearer.<token>",
-// or in the connect command. Bad ones do not refuse the handshake, since a
+// or in the connect command; instead of one, a ticket as query "ticket=". Bad ones do not refuse the handshake, since a
 // mini-program cannot read a 401: the connection is upgraded, told why, and
 // closed.
 func (h *Hub) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
@@ -60,6 +60,9 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request) bool {
 	c := newClient(h, nil)
 	c.meta = ConnectionInfo{IP: clientIP(r), UserAgent: r.UserAgent(), Transport: "websocket"}
 	c.tokens = handshakeTokens(r, offered)
+	if h.verifyTicket != nil {
+		c.ticket = r.URL.Query().Get("ticket")
+	}
 	switch {
 	case wantsProtobuf(r, offered):
 		c.verdict, c.noPush = DisconnectProtocol, true

@@ -48,6 +48,7 @@ type client struct {
 	noPush bool           // the client would not understand a disconnect push
 
 	tokens  []string    // of the handshake, until connect
+	ticket  string      // of the handshake, until connect
 	verdict *Disconnect // what the handshake's tokens lead to, if not a login
 
 	working atomic.Bool // a message is being handled: pongs may wait behind it
@@ -56,8 +57,11 @@ type client struct {
 	mu            sync.Mutex // guards what follows; taken before outbox.mu
 	state         clientState
 	session       *auth.Session
-	token         string // of session, to verify it again
-	name, version string // of the SDK, as it says
+	token         string // of session, to verify it again; "" after a ticket or JWT
+	jwt           bool   // logged in with a JWT
+	connInfo      protocol.Raw
+	endAt         time.Duration // when a connection that expired is closed; 0: it does not
+	name, version string        // of the SDK, as it says
 	since         time.Time
 	subs          map[string]*subscription
 	stale         time.Duration // when an unconnected socket is closed
@@ -96,8 +100,18 @@ func (c *client) user() string {
 	return c.session.User.OpenID
 }
 
-func (c *client) info(user string) *protocol.ClientInfo {
-	return &protocol.ClientInfo{User: user, Client: c.id}
+// infoIn is what others see of the client in a channel.
+func (c *client) infoIn(channel string) *protocol.ClientInfo {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	info := &protocol.ClientInfo{Client: c.id, ConnInfo: c.connInfo}
+	if c.session != nil {
+		info.User = c.session.User.OpenID
+	}
+	if s := c.subs[channel]; s != nil {
+		info.ChanInfo = s.info
+	}
+	return info
 }
 
 // receive handles one WebSocket message: one or more commands in lines. It
@@ -253,12 +267,11 @@ func (c *client) firstPing(now time.Duration) {
 	}
 }
 
-// check verifies the session again, which also extends it.
+// check verifies the session again, which also extends it, and ends what has
+// expired.
 func (c *client) check(ctx context.Context) {
-	c.mu.Lock()
-	token := c.token
-	c.mu.Unlock()
-	session, err := c.hub.verify(ctx, token)
+	c.endExpired(ctx)
+	session, err := c.verifyAgain(ctx)
 	if err != nil {
 		if fault.Of(err).Kind == fault.Unauthenticated {
 			c.disconnect(DisconnectExpired)
@@ -271,6 +284,7 @@ func (c *client) check(ctx context.Context) {
 	defer c.mu.Unlock()
 	if c.session != nil && c.session.Fingerprint == session.Fingerprint {
 		c.session = session
-		c.checkAt = c.hub.nextCheck(session)
+		c.checkAt = c.nextCheck()
+		c.hub.wheel.set(c, c.hub.now())
 	}
 }

@@ -134,7 +134,7 @@ func (c *client) execute(ctx context.Context, kind command, cmd *protocol.Comman
 	case cmdRefresh:
 		reply.Refresh, err = c.refresh(ctx, cmd.Refresh)
 	case cmdSubRefresh:
-		err = c.subRefresh(cmd.SubRefresh)
+		reply.SubRefresh, err = c.subRefresh(ctx, cmd.SubRefresh)
 	case cmdSend:
 		err = DisconnectNotAvailable
 	default:
@@ -191,7 +191,7 @@ func (c *client) publish(ctx context.Context, req *protocol.PublishRequest) (*pr
 	if !r.mayPublish(channel, user, subscribed) {
 		return nil, ErrPermissionDenied
 	}
-	pub := &protocol.Publication{Data: req.Data, Info: c.info(user)}
+	pub := &protocol.Publication{Data: req.Data, Info: c.infoIn(channel)}
 	if _, err = c.hub.engine.Publish(ctx, channel, pub, r.publishOptions(false)); err != nil {
 		return nil, err
 	}
@@ -259,19 +259,4 @@ func (c *client) history(ctx context.Context, req *protocol.HistoryRequest) (*pr
 		pubs = []*protocol.Publication{} // the one list that is on the wire even when empty
 	}
 	return &protocol.HistoryResult{Publications: pubs, Offset: top.Offset, Epoch: top.Epoch}, nil
-}
-
-// subRefresh answers for subscription tokens, which there are none of: no
-// subscription expires.
-func (c *client) subRefresh(req *protocol.SubRefreshRequest) error {
-	_, _, subscribed, err := c.target(req.Channel)
-	switch {
-	case err != nil:
-		return err
-	case !subscribed:
-		return ErrPermissionDenied
-	case req.Token == "":
-		return ErrBadRequest
-	}
-	return ErrPermissionDenied
 }

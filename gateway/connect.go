@@ -16,18 +16,22 @@ import (
 // reports whether more commands may follow.
 func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 	req := cmd.Connect
-	session, token, err := c.login(ctx, req.Token)
+	who, err := c.login(ctx, req.Token)
 	if err != nil {
 		return c.reject(cmd.Id, err)
 	}
 	c.mu.Lock()
-	c.session, c.token, c.tokens = session, token, nil
+	c.identify(who)
 	c.name, c.version = clip(req.Name, 16), clip(req.Version, 64)
 	c.mu.Unlock()
-	if !c.hub.clients.login(c, session, c.hub.settings.Client.UserConnectionLimit) {
+	if !c.hub.clients.login(c, who.session, c.hub.settings.Client.UserConnectionLimit) {
 		return c.reject(cmd.Id, DisconnectConnectionLimit)
 	}
-	subs, results, err := c.subscribeByServer(ctx, session.User, req.Subs)
+	subs, results, err := c.subscribeByServer(ctx, who, req.Subs)
+	if err != nil {
+		return c.reject(cmd.Id, err)
+	}
+	expires, seconds, err := who.ttl()
 	if err != nil {
 		return c.reject(cmd.Id, err)
 	}
@@ -39,6 +43,8 @@ func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 		Client:  c.id,
 		Version: c.hub.version,
 		Subs:    results,
+		Expires: expires,
+		Ttl:     seconds,
 		Ping:    uint32(s.PingInterval / time.Second),
 		Pong:    s.PingInterval > 0,
 	}}), subs...)
@@ -92,29 +98,43 @@ func (c *client) recheckSession(now time.Duration) {
 
 // login finds out whose connection it is. Everything that carries a token must
 // carry one of the same user.
-func (c *client) login(ctx context.Context, token string) (*auth.Session, string, error) {
+func (c *client) login(ctx context.Context, token string) (who identity, err error) {
 	if c.verdict != nil {
-		return nil, "", ErrTokenExpired // other verdicts have ended the connection already
+		return who, ErrTokenExpired // other verdicts have ended the connection already
+	}
+	if c.hub.takesJWT(token) && len(c.tokens) == 0 && c.ticket == "" {
+		who, err = c.hub.verifyJWT(ctx, strings.Clone(token))
+		return who, loginError(err)
 	}
 	tokens := c.tokens
 	if token != "" {
 		tokens = append(tokens[:len(tokens):len(tokens)], strings.Clone(token))
 	}
-	if len(tokens) == 0 {
-		return nil, "", DisconnectBadRequest
-	}
-	var session *auth.Session
 	for _, t := range tokens {
 		s, err := c.hub.verify(ctx, t)
 		switch {
 		case err != nil:
-			return nil, "", loginError(err)
-		case session != nil && !sameUser(s, session):
-			return nil, "", DisconnectInvalidToken
+			return who, loginError(err)
+		case who.session != nil && !sameUser(s, who.session):
+			return who, DisconnectInvalidToken
 		}
-		session, token = s, t
+		who.session, who.token = s, t
 	}
-	return session, token, nil
+	if c.ticket != "" {
+		s, err := c.hub.verifyTicket(ctx, c.ticket)
+		switch {
+		case err != nil:
+			return who, loginError(err)
+		case who.session == nil:
+			who.session = s
+		case !sameUser(s, who.session):
+			return who, DisconnectInvalidToken
+		}
+	}
+	if who.session == nil {
+		return who, DisconnectBadRequest
+	}
+	return who, nil
 }
 
 func sameUser(a, b *auth.Session) bool {
@@ -124,17 +144,23 @@ func sameUser(a, b *auth.Session) bool {
 // loginError tells a token that cannot be one from one that is none any more,
 // which SDKs replace when they are told 109.
 func loginError(err error) error {
+	if err == nil {
+		return nil
+	}
 	e := fault.Of(err)
+	if e.Code == "ticket_expired" || e.Code == "ticket_used" {
+		return ErrTokenExpired
+	}
 	if e.Kind == fault.Unauthenticated && e.Code != ErrTokenExpired.Code {
 		return DisconnectInvalidToken
 	}
 	return err
 }
 
-// subscribeByServer subscribes a client to its personal channels and to those
-// it asks for and may have.
-func (c *client) subscribeByServer(ctx context.Context, user auth.User, asked map[string]*protocol.SubscribeRequest) ([]*subscription, map[string]*protocol.SubscribeResult, error) {
-	wanted, err := c.serverChannels(user, asked)
+// subscribeByServer subscribes a client to its personal channels, to those its
+// token names, and to those it asks for and may have.
+func (c *client) subscribeByServer(ctx context.Context, who identity, asked map[string]*protocol.SubscribeRequest) ([]*subscription, map[string]*protocol.SubscribeResult, error) {
+	wanted, err := c.serverChannels(who, asked)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -149,7 +175,7 @@ func (c *client) subscribeByServer(ctx context.Context, user auth.User, asked ma
 		if req == nil {
 			req = &protocol.SubscribeRequest{}
 		}
-		s := c.newSubscription(channel, r, req)
+		s := c.newSubscription(channel, r, req, who.options(channel))
 		s.serverSide = true
 		if err := c.reserve(s); errors.Is(err, ErrLimitExceeded) {
 			return nil, nil, DisconnectChannelLimit
@@ -166,11 +192,18 @@ func (c *client) subscribeByServer(ctx context.Context, user auth.User, asked ma
 }
 
 // serverChannels lists the channels a new connection is subscribed to.
-func (c *client) serverChannels(user auth.User, asked map[string]*protocol.SubscribeRequest) ([]string, error) {
-	var list []string
-	own := make(map[string]bool, 2)
+func (c *client) serverChannels(who identity, asked map[string]*protocol.SubscribeRequest) ([]string, error) {
+	user := who.session.User
+	list, err := c.hub.tokenChannels(who)
+	if err != nil {
+		return nil, err
+	}
+	own := make(map[string]bool, len(list)+2)
+	for _, ch := range list {
+		own[ch] = true
+	}
 	for _, ch := range []string{c.hub.rules.personalChannel(user.OpenID), c.hub.rules.unionChannel(user.UnionID)} {
-		if ch != "" {
+		if ch != "" && !own[ch] {
 			own[ch] = true
 			list = append(list, ch)
 		}
@@ -196,6 +229,9 @@ func (c *client) serverChannels(user auth.User, asked map[string]*protocol.Subsc
 func (c *client) refresh(ctx context.Context, req *protocol.RefreshRequest) (*protocol.RefreshResult, error) {
 	if req.Token == "" {
 		return nil, DisconnectBadRequest
+	}
+	if c.jwt { // set by connect, on this goroutine
+		return c.refreshJWT(ctx, req.Token)
 	}
 	token := strings.Clone(req.Token)
 	session, err := c.hub.verify(ctx, token)

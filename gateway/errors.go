@@ -17,6 +17,7 @@ var (
 	ErrBadRequest        = fault.New(fault.Invalid, "bad_request", "The request does not make sense.")
 	ErrNotAvailable      = fault.New(fault.Invalid, "not_available", "This is switched off here.")
 	ErrTokenExpired      = fault.New(fault.Unauthenticated, "token_expired", "The login has expired.")
+	ErrExpired           = fault.New(fault.Unauthenticated, "expired", "This has expired.")
 	ErrTooManyRequests   = fault.New(fault.Limited, "too_many_requests", "Too many requests, try again later.")
 	ErrUnrecoverable     = fault.New(fault.Gone, "unrecoverable_position", "This position is no longer part of the stream.")
 )
@@ -42,6 +43,7 @@ var codes = map[string]Code{
 	ErrBadRequest.Code:        {107, "bad request", false},
 	ErrNotAvailable.Code:      {108, "not available", false},
 	ErrTokenExpired.Code:      {109, "token expired", false},
+	ErrExpired.Code:           {110, "expired", false},
 	ErrTooManyRequests.Code:   {111, "too many requests", true},
 	ErrUnrecoverable.Code:     {112, "unrecoverable position", false},
 }
@@ -89,23 +91,24 @@ func (d *Disconnect) Error() string { return "disconnect: " + d.Reason }
 
 // Why connections end.
 var (
-	DisconnectClosed            = &Disconnect{3000, "connection closed"}
-	DisconnectShutdown          = &Disconnect{3001, "shutdown"}
-	DisconnectExpired           = &Disconnect{3005, "connection expired"}
-	DisconnectSlow              = &Disconnect{3008, "slow"}
-	DisconnectWriteError        = &Disconnect{3009, "write error"}
-	DisconnectInsufficientState = &Disconnect{3010, "insufficient state"}
-	DisconnectNoPong            = &Disconnect{3012, "no pong"}
-	DisconnectTooManyRequests   = &Disconnect{3013, "too many requests"}
-	DisconnectInvalidToken      = &Disconnect{3500, "invalid token"}
-	DisconnectTokenExpired      = &Disconnect{3500, "token expired"}
-	DisconnectBadRequest        = &Disconnect{3501, "bad request"}
-	DisconnectStale             = &Disconnect{3502, "stale"}
-	DisconnectForced            = &Disconnect{3503, "force disconnect"}
-	DisconnectConnectionLimit   = &Disconnect{3504, "connection limit"}
-	DisconnectChannelLimit      = &Disconnect{3505, "channel limit"}
-	DisconnectProtocol          = &Disconnect{3506, "inappropriate protocol"}
-	DisconnectNotAvailable      = &Disconnect{3508, "not available"}
+	DisconnectClosed              = &Disconnect{3000, "connection closed"}
+	DisconnectShutdown            = &Disconnect{3001, "shutdown"}
+	DisconnectExpired             = &Disconnect{3005, "connection expired"}
+	DisconnectSubscriptionExpired = &Disconnect{3006, "subscription expired"}
+	DisconnectSlow                = &Disconnect{3008, "slow"}
+	DisconnectWriteError          = &Disconnect{3009, "write error"}
+	DisconnectInsufficientState   = &Disconnect{3010, "insufficient state"}
+	DisconnectNoPong              = &Disconnect{3012, "no pong"}
+	DisconnectTooManyRequests     = &Disconnect{3013, "too many requests"}
+	DisconnectInvalidToken        = &Disconnect{3500, "invalid token"}
+	DisconnectTokenExpired        = &Disconnect{3500, "token expired"}
+	DisconnectBadRequest          = &Disconnect{3501, "bad request"}
+	DisconnectStale               = &Disconnect{3502, "stale"}
+	DisconnectForced              = &Disconnect{3503, "force disconnect"}
+	DisconnectConnectionLimit     = &Disconnect{3504, "connection limit"}
+	DisconnectChannelLimit        = &Disconnect{3505, "channel limit"}
+	DisconnectProtocol            = &Disconnect{3506, "inappropriate protocol"}
+	DisconnectNotAvailable        = &Disconnect{3508, "not available"}
 )
 
 // Why subscriptions end without the client's doing. From 2500 on the client
@@ -113,4 +116,5 @@ var (
 const (
 	unsubscribedByServer     = 2000
 	unsubscribedInsufficient = 2500
+	unsubscribedExpired      = 2501
 )

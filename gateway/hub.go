@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/minigate/minigate/auth"
+	"github.com/minigate/minigate/auth/connjwt"
 	"github.com/minigate/minigate/gateway/engine"
 )
 
@@ -22,6 +23,13 @@ type Options struct {
 	Verify   func(ctx context.Context, token string) (*auth.Session, error) // as auth.Service.Verify
 	Metrics  *Metrics
 	Node     engine.Node // UID, Name and Version of this node
+
+	// VerifyTicket verifies the ?ticket= of a handshake, and Alive its session
+	// again later; both nil where there are no tickets.
+	VerifyTicket func(ctx context.Context, ticket string) (*auth.Session, error)
+	Alive        func(ctx context.Context, fp auth.Fingerprint) (*auth.Session, error)
+	// JWTs as an alternative to logins, and for subscriptions; nil is off.
+	ConnectTokens, SubscribeTokens *connjwt.Verifier
 }
 
 // Hub is the live side of one node: it holds the connections, knows who is
@@ -32,10 +40,15 @@ type Hub struct {
 	engine   engine.Engine
 	verify   func(ctx context.Context, token string) (*auth.Session, error)
 	metrics  *Metrics
-	rate     *rate.Limiter // of handshakes, nil: no limit
-	node     engine.Node
-	version  string
-	start    time.Time
+
+	verifyTicket                   func(ctx context.Context, ticket string) (*auth.Session, error)
+	alive                          func(ctx context.Context, fp auth.Fingerprint) (*auth.Session, error)
+	connectTokens, subscribeTokens *connjwt.Verifier
+
+	rate    *rate.Limiter // of handshakes, nil: no limit
+	node    engine.Node
+	version string
+	start   time.Time
 
 	clients  *registry
 	channels channels
@@ -55,6 +68,12 @@ func New(o Options) *Hub {
 		engine:   o.Engine,
 		verify:   o.Verify,
 		metrics:  o.Metrics,
+
+		verifyTicket:    o.VerifyTicket,
+		alive:           o.Alive,
+		connectTokens:   o.ConnectTokens,
+		subscribeTokens: o.SubscribeTokens,
+
 		node:     o.Node,
 		version:  o.Node.Version,
 		start:    time.Now(),

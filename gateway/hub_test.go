@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/minigate/minigate/auth"
+	"github.com/minigate/minigate/auth/connjwt"
 	"github.com/minigate/minigate/gateway/engine"
 	"github.com/minigate/minigate/internal/fault"
 	"github.com/minigate/minigate/internal/settings"
@@ -69,8 +70,13 @@ func startHub(t testing.TB, change func(*Settings)) *testHub {
 	}
 	s.Check(func(path, problem string) { t.Errorf("settings: %s %s", path, problem) })
 	th := &testHub{t: t, engine: &flakyEngine{Memory: engine.NewMemory()}, sessions: map[string]error{}, registry: prometheus.NewRegistry()}
+	tokens, err := connjwt.New(s.Client.Token, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	th.Hub = New(Options{
-		Settings: s, Engine: th.engine, Verify: th.verifyToken,
+		Settings: s, Engine: th.engine, Verify: th.verifyToken, VerifyTicket: th.verifyTicket, Alive: th.alive,
+		ConnectTokens: tokens, SubscribeTokens: tokens,
 		Metrics: NewMetrics(th.registry), Node: engine.Node{UID: "n1", Name: "node", Version: "test"},
 	})
 	th.listener = newMemoryListener()

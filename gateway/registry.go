@@ -76,11 +76,11 @@ func (r *registry) remove(c *client) {
 }
 
 // login enters a client under its user, unless that one has limit clients
-// already. limit 0 is no limit.
+// already. limit 0 is no limit; anonymous users have none.
 func (r *registry) login(c *client, s *auth.Session, limit int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if limit > 0 && len(r.users[s.User.OpenID]) >= limit {
+	if user := s.User.OpenID; limit > 0 && user != "" && len(r.users[user]) >= limit {
 		return false
 	}
 	put(r.users, s.User.OpenID, c)

@@ -139,30 +139,36 @@ func outsider(channel, user string) bool {
 	return i >= 0 && (user == "" || !slices.Contains(strings.Split(channel[i+1:], ","), user))
 }
 
+// closed tells whether only subscribers may look into a channel, or publish to
+// it, whatever the namespace allows: it is private, or limited to others.
+func closed(channel, user string) bool { return isPrivate(channel) || outsider(channel, user) }
+
 func isUserLimited(channel string) bool { return strings.Contains(channel, "#") }
 
 // maySubscribe tells whether a client may subscribe without anybody's leave.
 func (r *rules) maySubscribe(channel, user string) bool {
 	switch {
-	case isPrivate(channel) || outsider(channel, user):
+	case closed(channel, user):
 		return false
 	case isUserLimited(channel) && r.AllowUserLimitedChannels:
 		return true
 	}
-	return r.AllowSubscribeForClient
+	return r.AllowSubscribeForClient && (user != "" || r.AllowSubscribeForAnonymous)
 }
 
-// mayPublish: subscribers are no outsiders.
 func (r *rules) mayPublish(channel, user string, subscribed bool) bool {
-	return subscribed && r.AllowPublishForSubscriber || r.AllowPublishForClient && !outsider(channel, user)
+	return (subscribed && r.AllowPublishForSubscriber || r.AllowPublishForClient && (subscribed || !closed(channel, user))) &&
+		(user != "" || r.AllowPublishForAnonymous)
 }
 
 func (r *rules) mayReadPresence(channel, user string, subscribed bool) bool {
-	return subscribed && r.AllowPresenceForSubscriber || r.AllowPresenceForClient && !outsider(channel, user)
+	return (subscribed && r.AllowPresenceForSubscriber || r.AllowPresenceForClient && (subscribed || !closed(channel, user))) &&
+		(user != "" || r.AllowPresenceForAnonymous)
 }
 
 func (r *rules) mayReadHistory(channel, user string, subscribed bool) bool {
-	return subscribed && r.AllowHistoryForSubscriber || r.AllowHistoryForClient && !outsider(channel, user)
+	return (subscribed && r.AllowHistoryForSubscriber || r.AllowHistoryForClient && (subscribed || !closed(channel, user))) &&
+		(user != "" || r.AllowHistoryForAnonymous)
 }
 
 // publishOptions are what the engine is told with a publication.

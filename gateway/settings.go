@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/minigate/minigate/auth/connjwt"
 	"github.com/minigate/minigate/internal/settings"
 )
 
@@ -38,6 +39,9 @@ type ClientSettings struct {
 	IdempotentResultTTL   time.Duration `yaml:"idempotent_result_ttl" default:"5m" doc:"How long a publication with an idempotency key is remembered."`
 	ChannelBacklog        int           `yaml:"channel_backlog" default:"512" doc:"How many messages of one channel a connection may be behind before it is repaired from history or closed as slow."`
 	ChannelBacklogMaxSize settings.Size `yaml:"channel_backlog_max_size" default:"1MiB" doc:"How many bytes of one channel's messages are kept for connections that are behind."`
+
+	Token             connjwt.Settings             `yaml:"token" doc:"JSON Web Tokens of your backend with which its own users connect, instead of a login; off without a key."`
+	SubscriptionToken connjwt.SubscriptionSettings `yaml:"subscription_token" doc:"JSON Web Tokens of your backend that admit to one channel."`
 }
 
 // Personal says where the personal channel of a user lives.
@@ -75,12 +79,16 @@ type Access struct {
 	JoinLeave                  bool   `yaml:"join_leave" doc:"Publish when clients come and go; subscribers who may read presence can ask to be told."`
 	ForcePushJoinLeave         bool   `yaml:"force_push_join_leave" doc:"Tell every subscriber who comes and goes, asked or not."`
 	AllowSubscribeForClient    bool   `yaml:"allow_subscribe_for_client" doc:"Clients may subscribe without a token."`
+	AllowSubscribeForAnonymous bool   `yaml:"allow_subscribe_for_anonymous" doc:"What allow_subscribe_for_client says is also for connections without a user, which come with a JWT only."`
 	AllowPublishForClient      bool   `yaml:"allow_publish_for_client" doc:"Clients may publish."`
 	AllowPublishForSubscriber  bool   `yaml:"allow_publish_for_subscriber" doc:"Clients may publish while they are subscribed."`
+	AllowPublishForAnonymous   bool   `yaml:"allow_publish_for_anonymous" doc:"What lets clients publish is also for connections without a user."`
 	AllowPresenceForClient     bool   `yaml:"allow_presence_for_client" doc:"Clients may read presence."`
 	AllowPresenceForSubscriber bool   `yaml:"allow_presence_for_subscriber" doc:"Clients may read presence while they are subscribed."`
+	AllowPresenceForAnonymous  bool   `yaml:"allow_presence_for_anonymous" doc:"What lets clients read presence is also for connections without a user."`
 	AllowHistoryForClient      bool   `yaml:"allow_history_for_client" doc:"Clients may read history."`
 	AllowHistoryForSubscriber  bool   `yaml:"allow_history_for_subscriber" doc:"Clients may read history while they are subscribed."`
+	AllowHistoryForAnonymous   bool   `yaml:"allow_history_for_anonymous" doc:"What lets clients read history is also for connections without a user."`
 	AllowUserLimitedChannels   bool   `yaml:"allow_user_limited_channels" doc:"Users named after the # of a channel name may subscribe to it."`
 	ChannelRegex               string `yaml:"channel_regex" doc:"Go regular expression that the part of the name after the namespace must match; without it names are ASCII."`
 }

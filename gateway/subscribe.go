@@ -7,6 +7,7 @@ import (
 
 	"github.com/centrifugal/protocol"
 
+	"github.com/minigate/minigate/auth/connjwt"
 	"github.com/minigate/minigate/gateway/engine"
 )
 
@@ -15,7 +16,7 @@ import (
 const flagRejectUnrecovered = 1 << 1
 
 func (c *client) subscribe(ctx context.Context, id uint32, req *protocol.SubscribeRequest) error {
-	s, err := c.admit(req)
+	s, t, err := c.admit(ctx, req)
 	if err != nil {
 		return err
 	}
@@ -23,46 +24,63 @@ func (c *client) subscribe(ctx context.Context, id uint32, req *protocol.Subscri
 	if err != nil {
 		return err
 	}
+	if res.Expires, res.Ttl, err = ttl(t.Expires); err != nil {
+		c.leave(ctx, s, nil)
+		return err
+	}
 	if res.WasRecovering && !res.Recovered && req.Flag&flagRejectUnrecovered != 0 {
 		c.leave(ctx, s, nil)
 		return ErrUnrecoverable
 	}
 	c.reply(encodeReply(&protocol.Reply{Id: id, Subscribe: res}), s)
+	if res.Expires {
+		c.lookSoon()
+	}
 	c.hub.announceJoin(s)
 	return nil
 }
 
-// admit decides whether a client may subscribe, and reserves the channel.
-func (c *client) admit(req *protocol.SubscribeRequest) (*subscription, error) {
+// admit decides whether a client may subscribe, and reserves the channel. The
+// token it returns is empty where the rules of the channel decided.
+func (c *client) admit(ctx context.Context, req *protocol.SubscribeRequest) (*subscription, *connjwt.SubscribeToken, error) {
 	if req.Channel == "" || req.Delta != "" && req.Delta != "fossil" {
-		return nil, DisconnectBadRequest
+		return nil, nil, DisconnectBadRequest
 	}
 	channel, r, _, err := c.target(req.Channel)
-	user := c.user()
 	switch {
 	case err != nil:
-		return nil, err
-	case req.Type != 0 || isPrivate(channel):
-		return nil, ErrPermissionDenied // no other kinds of subscriptions, and no tokens for them yet
+		return nil, nil, err
+	case req.Type != 0:
+		return nil, nil, ErrPermissionDenied // no other kinds of subscriptions
 	case req.Tf != nil:
-		return nil, ErrBadRequest
+		return nil, nil, ErrBadRequest
 	}
-	s := c.newSubscription(channel, r, req)
+	t, err := c.grant(ctx, channel, req.Token)
+	if err != nil {
+		return nil, nil, err
+	}
+	granted := t != nil
+	if !granted {
+		t = &connjwt.SubscribeToken{}
+	}
+	s := c.newSubscription(channel, r, req, t.SubscribeOptions)
+	s.endAt = c.hub.deadline(t.Expires)
 	if err := c.reserve(s); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if !r.maySubscribe(channel, user) {
+	if !granted && !r.maySubscribe(channel, c.user()) {
 		c.release(s)
-		return nil, ErrPermissionDenied
+		return nil, nil, ErrPermissionDenied
 	}
-	return s, nil
+	return s, t, nil
 }
 
 // newSubscription settles what the subscriber gets of what it asked for.
-func (c *client) newSubscription(channel string, r *rules, req *protocol.SubscribeRequest) *subscription {
+func (c *client) newSubscription(channel string, r *rules, req *protocol.SubscribeRequest, o connjwt.SubscribeOptions) *subscription {
 	user := c.user()
+	r = r.adjust(o.Override)
 	mayHistory := r.keepsHistory() && r.mayReadHistory(channel, user, true)
-	s := &subscription{client: c, name: channel, rules: r}
+	s := &subscription{client: c, name: channel, rules: r, info: protocol.Raw(o.Info), data: protocol.Raw(o.Data)}
 	s.recoverable = r.ForceRecovery || req.Recoverable && (r.AllowRecovery || mayHistory)
 	s.positioned = s.recoverable || r.ForcePositioning || req.Positioned && (r.AllowPositioning || mayHistory)
 	s.joinLeave = r.JoinLeave && (r.ForcePushJoinLeave || req.JoinLeave && r.mayReadPresence(channel, user, true))
@@ -103,13 +121,13 @@ func (c *client) attach(ctx context.Context, s *subscription, req *protocol.Subs
 		c.release(s)
 		return nil, err
 	}
-	res := &protocol.SubscribeResult{Recoverable: s.recoverable, Positioned: s.positioned}
+	res := &protocol.SubscribeResult{Recoverable: s.recoverable, Positioned: s.positioned, Data: s.data}
 	if err := c.position(ctx, s, req, res); err != nil {
 		c.leave(ctx, s, nil)
 		return nil, err
 	}
 	if s.rules.Presence {
-		if err := c.hub.engine.AddPresence(ctx, s.name, c.id, c.info(c.user())); err != nil {
+		if err := c.hub.engine.AddPresence(ctx, s.name, c.id, c.infoIn(s.name)); err != nil {
 			c.leave(ctx, s, nil)
 			return nil, err
 		}
@@ -174,14 +192,14 @@ func (c *client) leave(ctx context.Context, s *subscription, notice []byte) bool
 			slog.Debug("engine did not unsubscribe", "channel", s.name, "error", err)
 		}
 	}
-	user := c.user()
+	info := c.infoIn(s.name)
 	if s.rules.Presence {
 		if err := h.engine.RemovePresence(ctx, s.name, c.id); err != nil {
 			slog.Debug("presence not removed", "channel", s.name, "error", err) // its lease ends with the node's
 		}
 	}
 	if joined {
-		if err := h.engine.PublishLeave(ctx, s.name, c.info(user)); err != nil {
+		if err := h.engine.PublishLeave(ctx, s.name, info); err != nil {
 			slog.Debug("leave not published", "channel", s.name, "error", err)
 		}
 	}
@@ -207,7 +225,7 @@ func (h *Hub) announceJoin(s *subscription) {
 	}
 	ctx, cancel := h.timeout() // the command may have used up its own, waiting for room
 	defer cancel()
-	if err := h.engine.PublishJoin(ctx, s.name, c.info(c.user())); err != nil {
+	if err := h.engine.PublishJoin(ctx, s.name, c.infoIn(s.name)); err != nil {
 		slog.Debug("join not published", "channel", s.name, "error", err)
 	}
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/centrifugal/protocol"
 
@@ -30,6 +31,9 @@ type subscription struct {
 	live  bool // guarded by outbox.mu: the client knows of it, pushes may follow
 	dirty bool // guarded by outbox.mu: in outbox.dirty
 
+	info   protocol.Raw  // what others see of the subscription; read only
+	data   protocol.Raw  // for the subscribe reply; read only
+	endAt  time.Duration // guarded by client.mu: when it is ended unless refreshed; 0: never
 	left   chan struct{} // guarded by client.mu: made when the end begins, closed when nothing is left
 	joined bool          // guarded by client.mu: the others were told
 }

@@ -35,12 +35,23 @@ func (w *wheel) set(c *client, at time.Duration) {
 	w.put(c, at)
 }
 
+// put places a client that is nowhere; mu is held.
 func (w *wheel) put(c *client, at time.Duration) {
 	tick := max(int64((at+wheelTick-1)/wheelTick), w.done+1)
 	tick = min(tick, w.done+wheelSlots-1)
 	slot := int(tick % wheelSlots)
 	c.place = place{slot, len(w.slots[slot])}
 	w.slots[slot] = append(w.slots[slot], c)
+}
+
+// again is set for a client that was looked at just now. Where somebody asked
+// for another look meanwhile, that one stays: it is sooner.
+func (w *wheel) again(c *client, at time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c.place.slot == nowhere {
+		w.put(c, at)
+	}
 }
 
 func (w *wheel) remove(c *client) {
@@ -78,15 +89,6 @@ func (w *wheel) advance(now time.Duration, due []*client) []*client {
 		*slot = (*slot)[:0]
 	}
 	return due
-}
-
-// again is set, unless somebody has set c meanwhile, who knows better.
-func (w *wheel) again(c *client, at time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if c.place.slot == nowhere {
-		w.put(c, at)
-	}
 }
 
 // turn serves the clients that are due. due is the caller's, to be used again.

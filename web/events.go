@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/gateway"
 	"github.com/minigate/minigate/gateway/engine"
 	"github.com/minigate/minigate/internal/health"
@@ -24,6 +25,7 @@ type lists struct {
 	Health      health.Snapshot          `json:"health"`
 	Nodes       []engine.Node            `json:"nodes"`
 	Connections []gateway.ConnectionInfo `json:"connections"` // of this node, at most listedSockets
+	Alerts      []auth.Alert             `json:"alerts"`      // of this node
 }
 
 // serveEvents streams `samples` events, the first of which carries the last
@@ -81,5 +83,5 @@ func (c *Console) lists(ctx context.Context) lists {
 	if err != nil {
 		nodes = nil // Redis is away, which the health report says better
 	}
-	return lists{Version: c.o.Version, Health: c.o.Health(), Nodes: nodes, Connections: c.o.Connections(listedSockets)}
+	return lists{c.o.Version, c.o.Health(), nodes, c.o.Connections(listedSockets), c.o.Alerts()}
 }

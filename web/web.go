@@ -1,5 +1,5 @@
 // Package web serves the console: the page where operators watch connections,
-// messages and transfers live.
+// messages and transfers live, and where they look after users.
 //
 // The browser gets everything over one stream of server-sent events. What it
 // shows is read from the same registry as /metrics, so the two cannot
@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/gateway"
 	"github.com/minigate/minigate/gateway/engine"
 	"github.com/minigate/minigate/internal/apikey"
@@ -28,10 +29,23 @@ type Options struct {
 	Nodes       func(ctx context.Context) ([]engine.Node, error)
 	Connections func(limit int) []gateway.ConnectionInfo
 	// Kick closes one connection of a user for good, on whichever node it is.
-	Kick    func(ctx context.Context, user, client string) error
+	Kick  func(ctx context.Context, user, client string) error
+	Users UserHandlers
+	// Alerts are what only an operator can mend, as this node met it.
+	Alerts  func() []auth.Alert
 	Keys    *apikey.Keys
 	Open    bool // ask nobody to sign in: for dev on loopback
 	Version string
+}
+
+// UserHandlers are what an operator of scope admin can do about users. Each
+// takes a POST as the methods of [auth.Service] with these names describe it,
+// and need not ask who sends it.
+type UserHandlers struct {
+	Info    rest.Handler // ServeUser
+	Revoke  rest.Handler // ServeRevokeSessions
+	Block   rest.Handler // ServeBlock
+	Unblock rest.Handler // ServeUnblock
 }
 
 // Console is the http.Handler for everything below / of the ops listener that
@@ -53,6 +67,11 @@ func New(o Options) *Console {
 	mux.Handle("DELETE /console/session", rest.Handler(c.serveSignOut))
 	mux.Handle("GET /console/events", c.require(apikey.Read, http.HandlerFunc(c.serveEvents)))
 	mux.Handle("POST /console/kick", c.require(apikey.Admin, rest.Handler(c.serveKick)))
+	// POST also to look: no openid in URLs, which are logged.
+	mux.Handle("POST /console/user", c.require(apikey.Admin, o.Users.Info))
+	mux.Handle("POST /console/user/revoke", c.require(apikey.Admin, o.Users.Revoke))
+	mux.Handle("POST /console/user/block", c.require(apikey.Admin, o.Users.Block))
+	mux.Handle("POST /console/user/unblock", c.require(apikey.Admin, o.Users.Unblock))
 	// In dev nobody signs in, so no cookie keeps other sites out.
 	c.handler = http.NewCrossOriginProtection().Handler(mux)
 	return c

@@ -8,16 +8,19 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/gateway"
 	"github.com/minigate/minigate/gateway/engine"
 	"github.com/minigate/minigate/internal/apikey"
 	"github.com/minigate/minigate/internal/health"
+	"github.com/minigate/minigate/internal/rest"
 	"github.com/minigate/minigate/internal/settings"
 )
 
@@ -28,6 +31,7 @@ type fixture struct {
 	url    string
 	client *http.Client // keeps cookies, as a browser does
 	kicked []string
+	users  []string // what was done to users, as "verb body"
 }
 
 func newFixture(t *testing.T, open bool) *fixture {
@@ -57,6 +61,10 @@ func newFixture(t *testing.T, open bool) *fixture {
 			f.kicked = append(f.kicked, user+"/"+client)
 			return nil
 		},
+		Users: UserHandlers{
+			Info: f.userHandler("info"), Revoke: f.userHandler("revoke"), Block: f.userHandler("block"), Unblock: f.userHandler("unblock"),
+		},
+		Alerts:  func() []auth.Alert { return []auth.Alert{{AppID: "wx1", Code: 40164, IP: "192.0.2.7"}} },
 		Keys:    keys,
 		Open:    open,
 		Version: "v1",
@@ -70,6 +78,14 @@ func newFixture(t *testing.T, open bool) *fixture {
 	}
 	f.url, f.client = srv.URL, &http.Client{Jar: jar}
 	return f
+}
+
+func (f *fixture) userHandler(verb string) rest.Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		body, err := io.ReadAll(r.Body)
+		f.users = append(f.users, verb+" "+string(body))
+		return err
+	}
 }
 
 func (f *fixture) call(t *testing.T, method, path, body string, header ...string) (int, string) {
@@ -141,6 +157,9 @@ func TestEventsCarryThePastThenTheNews(t *testing.T) {
 	if err := json.Unmarshal([]byte(data), &l); err != nil || name != "lists" {
 		t.Fatalf("second event is %s %s", name, data)
 	}
+	if len(l.Alerts) != 1 || l.Alerts[0].IP != "192.0.2.7" {
+		t.Errorf("alerts are %+v", l.Alerts)
+	}
 	if l.Version != "v1" || len(l.Connections) != 1 || l.Connections[0].User != "alice" || len(l.Nodes) != 1 {
 		t.Errorf("lists are %+v", l)
 	}
@@ -194,6 +213,34 @@ func TestSignIn(t *testing.T) {
 	expect("another site acting for the admin", 403, "POST", "/console/kick", kick, "Sec-Fetch-Site", "cross-site")
 	if len(f.kicked) != 1 || f.kicked[0] != "alice/c1" {
 		t.Errorf("kicked %v", f.kicked)
+	}
+}
+
+func TestUsersAreForAdmins(t *testing.T) {
+	f := newFixture(t, false)
+	paths := map[string]string{
+		"/console/user": "info", "/console/user/revoke": "revoke", "/console/user/block": "block", "/console/user/unblock": "unblock",
+	}
+	const body = `{"user":"alice"}`
+	for path, verb := range paths {
+		for _, tc := range []struct {
+			who    string
+			status int
+			header []string
+		}{
+			{"nobody", 401, nil},
+			{"a reader", 403, []string{"X-API-Key", readKey}},
+			{"an admin by way of another site", 403, []string{"X-API-Key", adminKey, "Sec-Fetch-Site", "cross-site"}},
+			{"an admin", 200, []string{"X-API-Key", adminKey}},
+		} {
+			f.users = nil
+			if status, raw := f.call(t, "POST", path, body, tc.header...); status != tc.status {
+				t.Errorf("%s at %s: status %d, want %d: %s", tc.who, path, status, tc.status, raw)
+			}
+			if done := slices.Equal(f.users, []string{verb + " " + body}); done != (tc.status == 200) || !done && f.users != nil {
+				t.Errorf("%s at %s: did %q", tc.who, path, f.users)
+			}
+		}
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 // TestBadInput sends every endpoint what it cannot use and wants the
 // documented error, and the program alive afterwards.
 func TestBadInput(t *testing.T) {
-	sim, wechatURL := wechat(t)
+	sim, wechatURL := simulator(t)
 	p := startServe(t, baseConfig(t, wechatURL)+"proxy: {routes: [{prefix: /api/, upstream: "+backend(t).URL+"}]}\n")
 	me := login(t, p.Public, sim.NewCode(testAppID, "alice"))
 	token := "Bearer " + me.Token
@@ -104,7 +104,7 @@ func TestBadInput(t *testing.T) {
 // TestOpsListenerIsGuarded asks for what needs a key, and under a name that
 // is not ours.
 func TestOpsListenerIsGuarded(t *testing.T) {
-	_, wechatURL := wechat(t)
+	_, wechatURL := simulator(t)
 	p := startServe(t, strings.Replace(baseConfig(t, wechatURL), "ops:\n", "ops:\n  hosts: [Console.Example.com]\n", 1))
 	for path, want := range map[string]int{
 		"/": 200, "/healthz": 200, "/readyz": 200, "/metrics": 200,

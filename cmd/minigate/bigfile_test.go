@@ -32,7 +32,7 @@ func TestOneGigabyte(t *testing.T) {
 			s3.Endpoint, s3.AccessKey, s3.SecretKey),
 	} {
 		t.Run(name, func(t *testing.T) {
-			sim, wechatURL := wechat(t)
+			sim, wechatURL := simulator(t)
 			p := startServe(t, baseConfig(t, wechatURL)+files)
 			me := login(t, p.Public, sim.NewCode(testAppID, "alice"))
 

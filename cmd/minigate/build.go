@@ -1,10 +1,10 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -55,19 +55,36 @@ func build(cfg *Config, m mode) (_ *server, err error) {
 
 func (s *server) buildParts(m mode) (err error) {
 	cfg := s.cfg
-	key, err := sealingKey(cfg)
+	keys, err := sealingKeys(cfg)
 	if err != nil {
+		return err
+	}
+	tickets, err := ticketKeys(cfg)
+	if err != nil {
+		return err
+	}
+	signer, err := signer(cfg)
+	if err != nil {
+		return err
+	}
+	if err := s.buildHooks(); err != nil {
 		return err
 	}
 	s.auth, err = auth.New(auth.Options{
 		Settings: auth.Settings{WeChat: cfg.WeChat, Session: cfg.Session},
-		Store:    s.stores.sessions, SealKey: key, AllowSim: m.dev, Metrics: auth.NewMetrics(s.registry),
+		Store:    s.stores.sessions, SealKeys: keys, TicketKeys: tickets, Signer: signer, AllowSim: m.dev,
+		ForwardPush: s.forwardPush, ForwardData: s.forwardData, Webhooks: s.hooks.client, Metrics: auth.NewMetrics(s.registry),
 	})
+	if err != nil {
+		return err
+	}
+	connectTokens, subscribeTokens, err := clientTokens(cfg, s.registry)
 	if err != nil {
 		return err
 	}
 	s.hub = gateway.New(gateway.Options{
 		Settings: cfg.gateway(), Engine: s.stores.engine(s.registry), Verify: s.auth.Verify,
+		VerifyTicket: s.verifySocketTicket, Alive: s.auth.Alive, ConnectTokens: connectTokens, SubscribeTokens: subscribeTokens,
 		Metrics: gateway.NewMetrics(s.registry), Node: thisNode(cfg),
 	})
 	s.auth.OnEnd(func(end auth.SessionEnd) {
@@ -99,6 +116,8 @@ func goodbye(why auth.EndReason) string {
 		return "logged out"
 	case auth.EndReplaced:
 		return "replaced by a newer login"
+	case auth.EndBlocked:
+		return "blocked"
 	}
 	return "session " + string(why)
 }
@@ -110,6 +129,11 @@ func (s *server) verify(r *http.Request) (*auth.Session, error) {
 		return nil, err
 	}
 	return s.auth.Verify(r.Context(), token)
+}
+
+// verifySocketTicket finds out whose socket it is.
+func (s *server) verifySocketTicket(ctx context.Context, ticket string) (*auth.Session, error) {
+	return s.auth.VerifyTicket(ctx, ticket, auth.ScopeSocket)
 }
 
 // watch names what this node depends on.
@@ -131,7 +155,7 @@ func (s *server) buildListeners(m mode) (err error) {
 	s.api = serverapi.New(s.hub, s.keys, cfg.API, serverapi.NewMetrics(s.registry))
 	s.console = web.New(web.Options{
 		Gatherer: s.registry, Health: s.health.Snapshot, Nodes: s.hub.Info, Connections: s.hub.Connections,
-		Kick: s.kick, Keys: s.keys, Open: m.dev, Version: versionText(),
+		Kick: s.kick, Users: s.userHandlers(), Alerts: s.auth.Alerts, Keys: s.keys, Open: m.dev, Version: versionText(),
 	})
 	public, err := s.publicRoutes()
 	if err != nil {
@@ -145,7 +169,10 @@ func (s *server) buildListeners(m mode) (err error) {
 		}
 		s.public.TLSConfig = s.certs.Config()
 	}
-	s.ops = newHTTPServer(rest.Edge{}.Wrap(knownHost(cfg.Ops.Hosts, s.opsRoutes())))
+	// A key may come in the query, and dev's is known to everybody: no page of
+	// another site may use it through an operator's browser.
+	ops := http.NewCrossOriginProtection().Handler(s.opsRoutes())
+	s.ops = newHTTPServer(rest.Edge{}.Wrap(knownHost(cfg.Ops.Hosts, ops)))
 	return nil
 }
 
@@ -235,42 +262,28 @@ func (st *stores) close() {
 	}
 }
 
+// sealingKeys are the one to seal with and those that open only.
+func sealingKeys(cfg *Config) ([][32]byte, error) {
+	current, err := sealingKey(cfg)
+	if err != nil {
+		return nil, err
+	}
+	keys := [][32]byte{current}
+	for _, old := range cfg.Keys.SealingOld {
+		key, err := sealing(old)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
 // sealingKey is the configured one, or one that is made once and kept beside
 // the data it protects.
 func sealingKey(cfg *Config) ([32]byte, error) {
 	if cfg.Keys.Sealing.Value() != "" {
-		return cfg.Keys.sealing()
+		return sealing(cfg.Keys.Sealing)
 	}
-	file := filepath.Join(cfg.Data, "seal.key")
-	raw, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		raw, err = makeSealingKey(file)
-	}
-	if err == nil && len(raw) != 32 {
-		err = fmt.Errorf("%s has %d bytes instead of 32", file, len(raw))
-	}
-	if err != nil {
-		return [32]byte{}, fmt.Errorf("data: %w", err)
-	}
-	return [32]byte(raw), nil
-}
-
-// makeSealingKey writes a new key to file, whole or not at all: half a key
-// would keep every later start from succeeding.
-func makeSealingKey(file string) (raw []byte, err error) {
-	raw = make([]byte, 32)
-	_, _ = rand.Read(raw) // never fails
-	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*")
-	if err != nil {
-		return nil, err
-	}
-	_, err = f.Write(raw)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return nil, err
-	}
-	return raw, nil
+	return dataKey(cfg.Data, "seal.key")
 }

@@ -30,6 +30,8 @@ func commands() []command {
 		{"serve", "--config FILE", "run for real", cmdServe},
 		{"check", "--config FILE", "print the effective configuration, or every mistake in it", cmdCheck},
 		{"docs", "", "print the reference of all settings as Markdown", cmdDocs},
+		{"sessions", "list|revoke --user OPENID [--session ID|--all]", "a user's logins", cmdSessions},
+		{"users", "block|unblock --user OPENID [--reason TEXT] [--for 24h]", "who may not log in", cmdUsers},
 		{"healthcheck", "[--ops ADDR]", "exit 0 if a minigate on this machine is ready, for containers", cmdHealthcheck},
 		{"version", "", "print the version", cmdVersion},
 	}

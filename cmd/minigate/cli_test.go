@@ -81,26 +81,34 @@ func TestCheckMasksSecrets(t *testing.T) {
 // TestCheckNamesEveryMistake gives one broken file per mistake.
 func TestCheckNamesEveryMistake(t *testing.T) {
 	for name, c := range map[string]struct{ config, want string }{
-		"unknown key":          {goodConfig + "lisen: :8080\n", `minigate.yaml:9`},
-		"nearest key":          {goodConfig + "lisen: :8080\n", `listen`},
-		"bad duration":         {goodConfig + "client:\n  ping_interval: soon\n", "client.ping_interval"},
-		"no app":               {"log: {level: info}\n", "wechat.apps"},
-		"http to WeChat":       {strings.Replace(goodConfig, "wechat:\n", "wechat:\n  base_url: http://api.weixin.qq.com\n", 1), "wechat.base_url"},
-		"short key":            {strings.Replace(goodConfig, "a-key-of-enough-length", "short", 1), "api.keys[0].key"},
-		"open ops":             {"wechat:\n  apps: [{appid: wx0123456789abcdef, secret: s}]\nops: {listen: 0.0.0.0:9000}\n", "ops.listen"},
-		"bad address":          {goodConfig + "listen: 8080\n", "listen"},
-		"redis without a key":  {goodConfig + "redis: {addresses: ['127.0.0.1:6379']}\n", "keys.sealing"},
-		"bad sealing key":      {goodConfig + "keys: {sealing: aGVsbG8=}\n", "keys.sealing"},
-		"half of TLS":          {goodConfig + "tls: {cert_file: a.pem}\n", "belong together"},
-		"no certificate":       {goodConfig + "tls: {cert_file: /nowhere/a.pem, key_file: /nowhere/a.key}\n", "minigate.yaml:9: tls: "},
-		"no verification file": {goodConfig + "verification_files: [/nowhere/MP_verify_a.txt]\n", "verification_files[0]"},
-		"a taken prefix":       {goodConfig + "proxy: {routes: [{prefix: /auth/, upstream: 'http://127.0.0.1:1'}]}\n", "proxy.routes[0].prefix"},
-		"half of a history":    {goodConfig + "channel: {namespaces: [{name: room, history_size: 5}]}\n", "history_ttl"},
-		"a bad proxy":          {goodConfig + "trusted_proxies: [everyone]\n", "trusted_proxies"},
-		"log level":            {goodConfig + "log: {level: loud}\n", "log.level"},
-		"s3 without a bucket":  {goodConfig + "files: {store: s3}\n", "files.s3"},
-		"not YAML":             {"wechat: [\n", "minigate.yaml"},
-		"a text for a number":  {goodConfig + "redis: {db: 0123456789abcdef0123456789abcdef}\n", "redis.db"},
+		"unknown key":           {goodConfig + "lisen: :8080\n", `minigate.yaml:9`},
+		"nearest key":           {goodConfig + "lisen: :8080\n", `listen`},
+		"bad duration":          {goodConfig + "client:\n  ping_interval: soon\n", "client.ping_interval"},
+		"no app":                {"log: {level: info}\n", "wechat.apps"},
+		"http to WeChat":        {strings.Replace(goodConfig, "wechat:\n", "wechat:\n  base_url: http://api.weixin.qq.com\n", 1), "wechat.base_url"},
+		"short key":             {strings.Replace(goodConfig, "a-key-of-enough-length", "short", 1), "api.keys[0].key"},
+		"open ops":              {"wechat:\n  apps: [{appid: wx0123456789abcdef, secret: s}]\nops: {listen: 0.0.0.0:9000}\n", "ops.listen"},
+		"bad address":           {goodConfig + "listen: 8080\n", "listen"},
+		"redis without a key":   {goodConfig + "redis: {addresses: ['127.0.0.1:6379']}\n", "keys.sealing"},
+		"redis, no ticket key":  {goodConfig + "redis: {addresses: ['127.0.0.1:6379']}\nkeys: {sealing: MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=}\n", "keys.tickets"},
+		"redis, no signing key": {goodConfig + "redis: {addresses: ['127.0.0.1:6379']}\nkeys: {sealing: MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=}\n", "keys.signing"},
+		"bad signing key":       {goodConfig + "keys: {signing: [aGVsbG8=]}\n", "keys.signing[0]"},
+		"short push key":        {strings.Replace(goodConfig, "      secret:", "      push: {token: AAAAA, encoding_aes_key: short}\n      secret:", 1), "wechat.apps[0].push.encoding_aes_key"},
+		"bad ticket key":        {goodConfig + "keys: {tickets: [{id: a, secret: aGVsbG8=}]}\n", "keys.tickets[0].secret"},
+		"short JWT secret":      {goodConfig + "client: {token: {hmac_secret_key: short}}\n", "client.token.hmac_secret_key"},
+		"JWT keys over http":    {goodConfig + "client: {subscription_token: {enabled: true, jwks_public_endpoint: 'http://id.example.com/'}}\n", "client.subscription_token.jwks_public_endpoint"},
+		"bad sealing key":       {goodConfig + "keys: {sealing: aGVsbG8=}\n", "keys.sealing"},
+		"half of TLS":           {goodConfig + "tls: {cert_file: a.pem}\n", "belong together"},
+		"a taken prefix":        {goodConfig + "proxy: {routes: [{prefix: /auth/, upstream: 'http://127.0.0.1:1'}]}\n", "proxy.routes[0].prefix"},
+		"half of a history":     {goodConfig + "channel: {namespaces: [{name: room, history_size: 5}]}\n", "history_ttl"},
+		"a bad proxy":           {goodConfig + "trusted_proxies: [everyone]\n", "trusted_proxies"},
+		"log level":             {goodConfig + "log: {level: loud}\n", "log.level"},
+		"s3 without a bucket":   {goodConfig + "files: {store: s3}\n", "files.s3"},
+		"an unsigned webhook":   {goodConfig + "webhooks: {wechat_push: {endpoint: 'https://b.example.com/'}}\n", "webhooks.wechat_push.endpoint"},
+		"not YAML":              {"wechat: [\n", "minigate.yaml"},
+		"no certificate":        {goodConfig + "tls: {cert_file: /nowhere/a.pem, key_file: /nowhere/a.key}\n", "minigate.yaml:9: tls: "},
+		"no verification file":  {goodConfig + "verification_files: [/nowhere/MP_verify_a.txt]\n", "verification_files[0]"},
+		"a text for a number":   {goodConfig + "redis: {db: 0123456789abcdef0123456789abcdef}\n", "redis.db"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status, _, stderr := cli("check", "--config", writeConfig(t, c.config))
@@ -134,7 +142,7 @@ func TestEnvironmentWins(t *testing.T) {
 // TestServeRefusesSimCodes makes sure that the simulator's codes work in dev
 // alone, even where a simulator is what serve talks to.
 func TestServeRefusesSimCodes(t *testing.T) {
-	_, wechatURL := wechat(t)
+	_, wechatURL := simulator(t)
 	p := startServe(t, baseConfig(t, wechatURL))
 	status, raw := callRaw(t, "POST", p.Public+"/auth/login", nil, `{"code":"sim:alice"}`)
 	if status != 401 || !strings.Contains(string(raw), "code_invalid") {

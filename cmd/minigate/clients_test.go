@@ -6,19 +6,18 @@ import (
 	"testing"
 
 	"github.com/minigate/minigate/internal/testdeps"
+	"github.com/minigate/minigate/internal/wxsim"
 )
 
-// TestConsole opens the console in Chromium while sockets come and go. Set
-// SCREENSHOT to a path to look at it.
+// TestConsole opens the console in Chromium while sockets come and go, WeChat
+// refuses the first login, and a user is blocked. Set SCREENSHOT to a path
+// that ends in .png to look at it.
 func TestConsole(t *testing.T) {
-	sim, wechatURL := wechat(t)
+	sim, wechatURL := simulator(t)
+	sim.Script("/sns/jscode2session", wxsim.Trouble{Code: 40164, Msg: "invalid ip 192.0.2.7 ipv6 ::ffff:192.0.2.7, not in whitelist"})
 	p := startServe(t, baseConfig(t, wechatURL))
-	codes := make([]string, 5)
-	for i := range codes {
-		codes[i] = sim.NewCode(testAppID, string(rune('a'+i)))
-	}
-	runNode(t, "console.mjs", "OPS_URL="+p.Ops, "BASE_URL="+p.Public, "API_KEY="+testAPIKey,
-		"CODES="+strings.Join(codes, ","), "CHROMIUM="+testdeps.Chromium(t), "SCREENSHOT="+os.Getenv("SCREENSHOT"))
+	t.Log(runNode(t, "console.mjs", append(clientEnv(t, p, wechatURL, p.Public),
+		"CHROMIUM="+testdeps.Chromium(t), "SCREENSHOT="+os.Getenv("SCREENSHOT"))...))
 }
 
 // clientEnv is what the scripts of web/e2e want to know.
@@ -31,7 +30,7 @@ func clientEnv(t *testing.T, p *program, wechatURL, base string) []string {
 
 // clientNode is a node as dev configures it, for clients that want its rooms.
 func clientNode(t *testing.T) (p *program, wechatURL string) {
-	_, wechatURL = wechat(t)
+	_, wechatURL = simulator(t)
 	return startServe(t, baseConfig(t, wechatURL)+devChannels+
 		"proxy:\n  routes:\n    - {prefix: /api/, upstream: "+backend(t).URL+"}\ntrusted_proxies: [127.0.0.1]\n"), wechatURL
 }

@@ -57,6 +57,8 @@ func clusterConfig(t testing.TB, wechatURL, redis string, s3 testdeps.S3, upstre
 	return baseConfig(t, wechatURL) + fmt.Sprintf(`
 keys:
   sealing: MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=
+  signing: [MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDM=]
+  tickets: [{id: t1, secret: MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDI=}]
 redis:
   addresses: [%s]
 files:
@@ -88,7 +90,7 @@ proxy:
 // TestTwoNodes walks through the whole house on two real processes over a
 // real Redis and a real S3 server.
 func TestTwoNodes(t *testing.T) {
-	sim, wechatURL := wechat(t)
+	sim, wechatURL := simulator(t)
 	redis, s3, back := testdeps.Redis(t), testdeps.MinIO(t), backend(t)
 	a := startServe(t, clusterConfig(t, wechatURL, redis, s3, back.URL))
 	b := startServe(t, clusterConfig(t, wechatURL, redis, s3, back.URL))

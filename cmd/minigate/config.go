@@ -44,6 +44,7 @@ type Config struct {
 	Proxy    proxy.Settings            `yaml:"proxy" doc:"wx.request: what goes to which backend."`
 	Files    transfer.Settings         `yaml:"files" doc:"wx.uploadFile and wx.downloadFile."`
 	Redis    redisclient.Settings      `yaml:"redis" doc:"Shared sessions, file records and fan-out between nodes. Without addresses a node stands alone."`
+	Webhooks Webhooks                  `yaml:"webhooks" doc:"Calls to your backend: how they are signed and delivered."`
 	Shutdown Shutdown                  `yaml:"shutdown" doc:"The graceful end after SIGTERM."`
 	Log      Log                       `yaml:"log" doc:"The log, on standard error."`
 }
@@ -76,20 +77,32 @@ type Ops struct {
 // Keys protect what is stored.
 type Keys struct {
 	Sealing settings.Secret `yaml:"sealing" doc:"Base64 of 32 bytes that seal session_key at rest; required with Redis, otherwise made once in the data directory. Make one with: openssl rand -base64 32"`
+
+	SealingOld []settings.Secret `yaml:"sealing_old" doc:"Sealing keys of before, which still open what they sealed. To change keys on several nodes, first add the new one here on all of them, then swap; an old one can go after 72 hours."`
+
+	Signing []settings.Secret `yaml:"signing" doc:"Keys that sign what phones carry to the backend (jws), each base64 of 32 bytes: the first one signs, all of them are published at /.well-known/jwks.json on the ops listener. Required with Redis, otherwise made once in the data directory. Make one with: openssl rand -base64 32"`
+
+	Tickets []auth.TicketKey `yaml:"tickets" doc:"Keys that sign tickets, which stand for a login in URLs: the first one signs, all of them verify. Required with Redis, otherwise made once in the data directory. To change keys on several nodes, first add the new one at the end on all of them, then move it to the front; an old one can go ten minutes later."`
 }
 
-// Check decodes the key.
+// Check decodes the keys.
 func (k *Keys) Check(report func(path, problem string)) {
-	if k.Sealing.Value() == "" {
-		return
+	if k.Sealing.Value() != "" {
+		if _, err := sealing(k.Sealing); err != nil {
+			report("sealing", err.Error())
+		}
 	}
-	if _, err := k.sealing(); err != nil {
-		report("sealing", err.Error())
+	checkSigning(k.Signing, report)
+	auth.CheckTicketKeys(k.Tickets, func(path, problem string) { report("tickets"+path, problem) })
+	for i, old := range k.SealingOld {
+		if _, err := sealing(old); err != nil {
+			report(fmt.Sprintf("sealing_old[%d]", i), err.Error())
+		}
 	}
 }
 
-func (k *Keys) sealing() (key [32]byte, err error) {
-	raw, err := base64.StdEncoding.DecodeString(k.Sealing.Value())
+func sealing(secret settings.Secret) (key [32]byte, err error) {
+	raw, err := base64.StdEncoding.DecodeString(secret.Value())
 	if err != nil || len(raw) != len(key) {
 		return key, errors.New("must be base64 of exactly 32 bytes")
 	}
@@ -140,8 +153,15 @@ func (c *Config) Check(report func(path, problem string)) {
 	live.Check(report)
 	c.Proxy.CheckReserved(reservedPaths, func(path, problem string) { report("proxy."+path, problem) })
 	apikey.CheckLength(c.API.Keys, func(path, problem string) { report("api."+path, problem) })
+	c.checkWebhooks(report)
 	if c.Redis.On() && c.Keys.Sealing.Value() == "" {
 		report("keys.sealing", "is required with Redis, so that every node opens what another one sealed")
+	}
+	if c.Redis.On() && len(c.Keys.Signing) == 0 {
+		report("keys.signing", "is required with Redis, so that the backend finds the key of every node at any of them")
+	}
+	if c.Redis.On() && len(c.Keys.Tickets) == 0 {
+		report("keys.tickets", "is required with Redis, so that every node takes what another one signed")
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 // TestKilledDuringUpload kills the process in the middle of an upload and
 // starts it again on the same data directory.
 func TestKilledDuringUpload(t *testing.T) {
-	sim, wechatURL := wechat(t)
+	sim, wechatURL := simulator(t)
 	config := baseConfig(t, wechatURL) + "files:\n  sweep_interval: 1s\n"
 	data := regexp.MustCompile(`(?m)^data: (.*)$`).FindStringSubmatch(config)[1]
 	p := startServe(t, config)

@@ -44,7 +44,7 @@ func (p *program) up(t testing.TB, name string) bool {
 // TestDependenciesComeAndGo starts a node while everything it needs is away,
 // lets it all appear, vanish and come back, and asks for each step.
 func TestDependenciesComeAndGo(t *testing.T) {
-	sim, wechatURL := wechat(t)
+	sim, wechatURL := simulator(t)
 	redis := testdeps.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always")
 	s3 := testdeps.StartMinIO(t)
 	backAddr := fmt.Sprintf("127.0.0.1:%d", testdeps.FreePort(t))

@@ -176,8 +176,8 @@ func (p *program) peakRSS(t testing.TB) int64 {
 	return 0
 }
 
-// wechat starts a simulated WeChat on loopback.
-func wechat(t testing.TB) (*wxsim.Server, string) {
+// simulator starts a simulated WeChat on loopback.
+func simulator(t testing.TB) (*wxsim.Server, string) {
 	t.Helper()
 	sim := wxsim.New(wxsim.Options{Apps: []wxsim.App{{AppID: testAppID, Secret: testSecret}}})
 	srv := httptest.NewServer(sim)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/gateway"
 	"github.com/minigate/minigate/internal/fault"
 	"github.com/minigate/minigate/internal/rest"
@@ -28,12 +29,19 @@ func (s *server) publicRoutes() (*http.ServeMux, error) {
 	mux.Handle("POST /auth/login", rest.Handler(s.auth.ServeLogin))
 	mux.Handle("GET /auth/session", login(s.auth.ServeSession))
 	mux.Handle("POST /auth/logout", login(s.auth.ServeLogout))
+	mux.Handle("POST /auth/ticket", rest.Handler(s.auth.ServeTicket))
+	mux.Handle("POST /auth/opendata", login(s.auth.ServeOpenData))
+	mux.Handle("POST /auth/phone", login(s.auth.ServePhone))
+	mux.Handle("GET /wechat/push/{appid}", rest.Handler(s.auth.ServePush))
+	mux.Handle("POST /wechat/push/{appid}", rest.Handler(s.auth.ServePush))
 
 	mux.HandleFunc("GET /connection/websocket", s.hub.ServeWebSocket)
 
-	mux.Handle("POST /files", login(s.files.ServeUpload))
-	mux.Handle("GET /files/{id}", login(s.files.ServeDownload)) // and HEAD
-	mux.Handle("GET /files/{id}/{name}", login(s.files.ServeDownload))
+	toUpload := func(*http.Request) auth.Scope { return auth.ScopeUpload }
+	toRead := func(r *http.Request) auth.Scope { return auth.FileScope(r.PathValue("id")) }
+	mux.Handle("POST /files", s.auth.RequireTicketOr(toUpload, s.files.ServeUpload))
+	mux.Handle("GET /files/{id}", s.auth.RequireTicketOr(toRead, s.files.ServeDownload)) // and HEAD
+	mux.Handle("GET /files/{id}/{name}", s.auth.RequireTicketOr(toRead, s.files.ServeDownload))
 	mux.Handle("DELETE /files/{id}", login(s.files.ServeDelete))
 
 	for _, prefix := range s.proxy.Prefixes() {
@@ -85,10 +93,9 @@ func (f *refusal) WriteHeader(status int)      { f.status = status }
 // opsRoutes is every URL of operators and of the business backend.
 func (s *server) opsRoutes() *http.ServeMux {
 	mux := http.NewServeMux()
-	// A key may come in the query, and dev's is known to everybody: no page of
-	// another site may use it through an operator's browser.
-	api := http.NewCrossOriginProtection().Handler(s.api)
-	mux.Handle("/api/", api)
+	mux.Handle("/api/", s.api)
+	s.userRoutes(mux)
+	s.wechatRoutes(mux)
 
 	mux.Handle("GET /healthz", rest.Handler(s.health.ServeHealthz))
 	mux.Handle("GET /readyz", rest.Handler(s.health.ServeReadyz))

@@ -36,6 +36,7 @@ type server struct {
 	registry *prometheus.Registry
 	health   *health.Registry
 	stores   *stores
+	hooks    backendHooks
 
 	auth    *auth.Service
 	hub     *gateway.Hub
@@ -120,6 +121,7 @@ func (s *server) parts() map[string]func(context.Context) error {
 	parts := map[string]func(context.Context) error{
 		"health":  func(ctx context.Context) error { s.health.Run(ctx); return nil },
 		"auth":    s.auth.Run,
+		"hooks":   s.hooks.run,
 		"hub":     s.hub.Run,
 		"files":   s.files.Run,
 		"console": s.console.Run,

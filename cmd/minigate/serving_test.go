@@ -59,7 +59,7 @@ func certificate(t *testing.T) (certFile, keyFile string, pool *x509.CertPool) {
 
 // TestTLS lets minigate end TLS itself: HTTP/2 for calls, and sockets.
 func TestTLS(t *testing.T) {
-	sim, wechatURL := wechat(t)
+	sim, wechatURL := simulator(t)
 	certFile, keyFile, pool := certificate(t)
 	p := startServe(t, baseConfig(t, wechatURL)+"tls: {cert_file: "+certFile+", key_file: "+keyFile+"}\n")
 	secure := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}}
@@ -89,7 +89,7 @@ func TestVerificationFilesAndCORS(t *testing.T) {
 	if err := os.WriteFile(file, []byte("proof"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, wechatURL := wechat(t)
+	_, wechatURL := simulator(t)
 	p := startServe(t, baseConfig(t, wechatURL)+"verification_files: ["+file+"]\ncors: {allowed_origins: ['https://h5.example.com']}\n")
 	if status, raw := callRaw(t, "GET", p.Public+"/MP_verify_abc.txt", nil, nil); status != 200 || string(raw) != "proof" {
 		t.Errorf("verification file: status %d %q", status, raw)
@@ -115,7 +115,7 @@ func TestVerificationFilesAndCORS(t *testing.T) {
 // TestMetricsAreClean runs Prometheus' own linter over what the program says
 // after it has done a little of everything.
 func TestMetricsAreClean(t *testing.T) {
-	sim, wechatURL := wechat(t)
+	sim, wechatURL := simulator(t)
 	p := startServe(t, baseConfig(t, wechatURL)+"proxy: {routes: [{prefix: /api/, upstream: "+backend(t).URL+"}]}\n")
 	me := login(t, p.Public, sim.NewCode(testAppID, "alice"))
 	s := connect(t, p.Public, me.Token)
@@ -153,7 +153,7 @@ func TestMetricsAreClean(t *testing.T) {
 // TestSecondSignalEndsAtOnce asks a node that is still telling its sockets
 // goodbye to end now.
 func TestSecondSignalEndsAtOnce(t *testing.T) {
-	sim, wechatURL := wechat(t)
+	sim, wechatURL := simulator(t)
 	p := startServe(t, strings.Replace(baseConfig(t, wechatURL), "shutdown_spread: 200ms", "shutdown_spread: 60s", 1))
 	me := login(t, p.Public, sim.NewCode(testAppID, "alice"))
 	for range 20 {
@@ -179,7 +179,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 
 // TestOneDataDirectoryOneProcess refuses the second process.
 func TestOneDataDirectoryOneProcess(t *testing.T) {
-	_, wechatURL := wechat(t)
+	_, wechatURL := simulator(t)
 	config := baseConfig(t, wechatURL)
 	startServe(t, config)
 	status, _, stderr := cli("serve", "--config", writeConfig(t, config))

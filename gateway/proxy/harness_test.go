@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
@@ -30,7 +31,7 @@ var (
 func verify(r *http.Request) (*auth.Session, error) {
 	switch r.Header.Get("Authorization") {
 	case "Bearer ann":
-		return &auth.Session{User: ann}, nil
+		return &auth.Session{User: ann, Claims: json.RawMessage(annClaims)}, nil
 	case "Bearer bob":
 		return &auth.Session{User: bob}, nil
 	case "Bearer away":
@@ -38,6 +39,8 @@ func verify(r *http.Request) (*auth.Session, error) {
 	}
 	return nil, fault.New(fault.Unauthenticated, "token_invalid", "Log in first.")
 }
+
+const annClaims = `{"vip":1,"name":"\u5b89"}`
 
 // testRoute has the defaults of the settings.
 func testRoute(prefix, upstream string) Route {

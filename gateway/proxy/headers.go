@@ -13,6 +13,10 @@ const (
 	headerOpenID  = "X-Wx-Openid"
 	headerUnionID = "X-Wx-Unionid"
 	headerAppID   = "X-Wx-Appid"
+
+	// headerClaims is ours: what the business backend said at login, a JSON
+	// object in ASCII of at most 4 KiB.
+	headerClaims = "X-Wx-Claims"
 )
 
 // ours are the headers that only the gateway may say. Longer names under a
@@ -94,6 +98,9 @@ func setIdentity(h http.Header, s *auth.Session) {
 	h.Set(headerAppID, s.User.AppID)
 	if s.User.UnionID != "" {
 		h.Set(headerUnionID, s.User.UnionID)
+	}
+	if len(s.Claims) > 0 {
+		h.Set(headerClaims, string(s.Claims))
 	}
 }
 

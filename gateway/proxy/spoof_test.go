@@ -32,7 +32,7 @@ func cgiEnv(headers ...http.Header) map[string]string {
 // anything about the caller but who he is.
 func wantOnlyAnn(t *testing.T, r *http.Request) {
 	t.Helper()
-	want := map[string]string{"X_WX_OPENID": "o-ann", "X_WX_UNIONID": "u-ann", "X_WX_APPID": "wx1"}
+	want := map[string]string{"X_WX_OPENID": "o-ann", "X_WX_UNIONID": "u-ann", "X_WX_APPID": "wx1", "X_WX_CLAIMS": annClaims}
 	env := cgiEnv(r.Header, r.Trailer)
 	for key, value := range env {
 		if strings.HasPrefix(key, "X_WX_") && value != want[key] {
@@ -57,6 +57,7 @@ var spoofs = []struct{ name, lines string }{
 	{"mixed separators", "X-WX_OPENID: evil\r\nX_WX-UNIONID: evil\r\n"},
 	{"dots", "X.WX.OPENID: evil\r\n"},
 	{"other token characters", "X~WX!OPENID: evil\r\nx'wx*openid: evil\r\nX|WX^APPID: evil\r\n"},
+	{"claims", "X-WX-CLAIMS: evil\r\nx_wx_claims: evil\r\nConnection: x-wx-claims\r\n"},
 	{"duplicates", "X-WX-OPENID: evil\r\nX-WX-OPENID: evil2\r\nx_wx_openid: evil3\r\n"},
 	{"other names of 云托管", "X-WX-SOURCE: evil\r\nX-WX-FROM-OPENID: evil\r\nx_wx_env: evil\r\n"},
 	{"empty name after the prefix", "X-WX-: evil\r\n"},

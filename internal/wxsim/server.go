@@ -45,6 +45,7 @@ const (
 type App struct {
 	AppID  string
 	Secret string
+	Push   PushTarget // where its events go; zero: nowhere
 }
 
 // Options configure a Server.
@@ -59,7 +60,8 @@ type Options struct {
 
 // Server is the simulated api.weixin.qq.com. It is safe for concurrent use.
 type Server struct {
-	secrets map[string]string // by appid
+	secrets map[string]string     // by appid
+	targets map[string]PushTarget // by appid
 	now     func() time.Time
 	fault   func(w http.ResponseWriter, r *http.Request) bool
 	mux     http.ServeMux
@@ -70,6 +72,12 @@ type Server struct {
 	keys       table[string] // session_key by userKey
 	tokens     table[string] // appid by access token
 	credential map[string]*credential
+	grants     table[int] // consents left, by userKey and template
+	windows    table[int] // customer messages left, by userKey
+	sent       []Message
+	queued     []queuedPush
+	scripts    map[string][]Trouble // by path
+	calls      map[string]int       // by path
 }
 
 // code is a login or phone code that was handed out.
@@ -89,12 +97,18 @@ func New(o Options) *Server {
 		keys:       newTable[string](maxKeys),
 		tokens:     newTable[string](maxToken),
 		credential: make(map[string]*credential),
+		targets:    make(map[string]PushTarget),
+		grants:     newTable[int](maxGrants),
+		windows:    newTable[int](maxGrants),
+		scripts:    make(map[string][]Trouble),
+		calls:      make(map[string]int),
 	}
 	if s.now == nil {
 		s.now = time.Now
 	}
 	for _, app := range o.Apps {
 		s.secrets[app.AppID] = app.Secret
+		s.targets[app.AppID] = app.Push
 		s.credential[app.AppID] = new(credential)
 	}
 	s.mux.Handle("/sns/jscode2session", s.api(http.MethodGet, s.code2Session))
@@ -103,9 +117,18 @@ func New(o Options) *Server {
 	s.mux.Handle("/wxa/checksession", s.api(http.MethodGet, s.checkSession))
 	s.mux.Handle("/wxa/resetusersessionkey", s.api(http.MethodGet, s.resetSessionKey))
 	s.mux.Handle("/wxa/business/getuserphonenumber", s.api(http.MethodPost, s.phoneNumber))
+	s.mux.Handle("/wxa/msg_sec_check", s.api(http.MethodPost, s.msgSecCheck))
+	s.mux.Handle("/wxa/media_check_async", s.api(http.MethodPost, s.mediaCheck))
+	s.mux.Handle("/cgi-bin/message/subscribe/send", s.api(http.MethodPost, s.subscribeSend))
+	s.mux.Handle("/cgi-bin/message/custom/send", s.api(http.MethodPost, s.customerSend))
 	s.mux.Handle("POST /sim/login", rest.Handler(s.serveLogin))
 	s.mux.Handle("POST /sim/phone", rest.Handler(s.servePhone))
 	s.mux.Handle("POST /sim/opendata", rest.Handler(s.serveOpenData))
+	s.mux.Handle("POST /sim/grant", rest.Handler(s.serveGrant))
+	s.mux.Handle("POST /sim/write", rest.Handler(s.serveWrite))
+	s.mux.Handle("GET /sim/messages", rest.Handler(s.serveMessages))
+	s.mux.Handle("POST /sim/push", rest.Handler(s.servePush))
+	s.mux.Handle("POST /sim/deliver", rest.Handler(s.serveDeliver))
 	return s
 }
 
@@ -116,7 +139,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.Serve
 // labelled text/plain, as the real one sends it.
 func (s *Server) api(method string, answer func(r *http.Request) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s.fault != nil && s.fault(w, r) {
+		if s.scripted(w, r) || s.fault != nil && s.fault(w, r) {
 			return
 		}
 		v, err := any(nil), error(nil)

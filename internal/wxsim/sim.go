@@ -17,6 +17,8 @@ type simRequest struct {
 	AppID string          `json:"appid"`
 	User  string          `json:"user"`
 	Data  json.RawMessage `json:"data"`
+
+	Template string `json:"template"` // of /sim/grant
 }
 
 type codeAnswer struct {

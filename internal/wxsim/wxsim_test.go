@@ -25,7 +25,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	b := &bench{t: t, clock: time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)}
-	b.Server = New(Options{Apps: []App{{appA, secretA}, {appB, secretB}}, Now: func() time.Time { return b.clock }})
+	b.Server = New(Options{Apps: []App{{AppID: appA, Secret: secretA}, {AppID: appB, Secret: secretB}}, Now: func() time.Time { return b.clock }})
 	return b
 }
 
@@ -274,7 +274,7 @@ func TestPhoneNumber(t *testing.T) {
 }
 
 func TestFaultHook(t *testing.T) {
-	s := New(Options{Apps: []App{{appA, secretA}}, Fault: func(w http.ResponseWriter, _ *http.Request) bool {
+	s := New(Options{Apps: []App{{AppID: appA, Secret: secretA}}, Fault: func(w http.ResponseWriter, _ *http.Request) bool {
 		w.WriteHeader(http.StatusBadGateway)
 		return true
 	}})

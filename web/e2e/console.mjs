@@ -1,11 +1,31 @@
 // Opens the console in headless Chromium while sockets come and go, and looks
-// whether its numbers move. OPS_URL, BASE_URL, CODES (one login code per
-// socket, comma separated), API_KEY (to sign in), SCREENSHOT (optional path).
+// whether its numbers move; then looks after a user. What it needs to know is
+// in lib/env.mjs; SCREENSHOT is a path that ends in .png, and optional. WeChat
+// has to refuse the first login with errcode 40164 for 192.0.2.7.
 import assert from 'node:assert/strict';
 import { chromium } from 'playwright-core';
 import WebSocket from 'ws';
+import { baseUrl, loginCode, opsUrl, wsUrl } from './lib/env.mjs';
 
-const { OPS_URL, BASE_URL, CODES, API_KEY, SCREENSHOT } = process.env;
+const { API_KEY, SCREENSHOT } = process.env;
+const users = ['ann', 'bob', 'eve', 'joe', 'kim'];
+
+const login = async (user, device) => {
+  const res = await fetch(`${baseUrl}/auth/login`, { method: 'POST', body: JSON.stringify({ code: await loginCode(user), device }) });
+  return { status: res.status, ...(await res.json()) };
+};
+
+const connect = async (user) => {
+  const { token } = await login(user, `${user}'s phone`);
+  const ws = new WebSocket(wsUrl, ['centrifuge-json', 'bearer.' + token]);
+  ws.ended = new Promise((resolve) => ws.on('close', (code, reason) => resolve({ code, reason: String(reason) })));
+  await new Promise((resolve, reject) => {
+    ws.onmessage = resolve;
+    ws.onerror = reject;
+    ws.onopen = () => ws.send('{"id":1,"connect":{"name":"console-test"}}');
+  });
+  return ws;
+};
 
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
@@ -13,52 +33,101 @@ const browser = await chromium.launch({
 });
 try {
   const page = await browser.newPage({ viewport: { width: 1280, height: 1000 }, locale: 'en-US' });
+  page.setDefaultTimeout(15_000);
+  page.on('dialog', (d) => d.accept());
   const problems = [];
   page.on('pageerror', (e) => problems.push(String(e)));
-  await page.goto(OPS_URL + '/');
-  if (API_KEY) {
-    await page.fill('input[name=key]', 'not the key at all');
-    await page.click('button.primary');
-    await page.waitForSelector('[role=alert]');
-    await page.fill('input[name=key]', API_KEY);
-    await page.click('button.primary');
-  }
-  const shows = (id, value) => page.waitForFunction(([i, v]) => document.getElementById(i)?.textContent === v, [id, value], { timeout: 15000 });
+  await page.goto(opsUrl + '/');
+  await signIn(page);
   await page.waitForFunction(() => document.getElementById('live')?.classList.contains('good'));
-  await shows('stat-connections', '0');
+  await shows(page, '#stat-connections', '0');
   console.log('ok - the page is live, nobody is connected');
 
-  const codes = CODES.split(',');
-  const sockets = await Promise.all(codes.map(async (code) => {
-    const res = await fetch(BASE_URL + '/auth/login', { method: 'POST', body: JSON.stringify({ code }) });
-    const { token } = await res.json();
-    const ws = new WebSocket(BASE_URL.replace('http', 'ws') + '/connection/websocket', ['centrifuge-json', 'bearer.' + token]);
-    await new Promise((resolve, reject) => {
-      ws.onmessage = resolve;
-      ws.onerror = reject;
-      ws.onopen = () => ws.send('{"id":1,"connect":{"name":"console-test"}}');
-    });
-    return ws;
-  }));
-  await shows('stat-connections', String(sockets.length));
-  await page.waitForFunction((n) => document.querySelectorAll('#connections tbody tr').length === n, sockets.length);
-  console.log('ok - sockets came');
+  assert.equal((await login('ann')).status, 500);
+  await page.waitForSelector('#alerts:has-text("192.0.2.7")');
+  await picture(page, 'alerts', '下行消息');
+  console.log('ok - what WeChat objects to is said, with the address to let in');
 
-  await page.click('#language');
-  await page.waitForFunction(() => document.body.textContent.includes('下行消息'));
-  if (SCREENSHOT) await page.screenshot({ path: SCREENSHOT.replace('.png', '-zh.png'), fullPage: true });
-  await page.click('#language');
-  if (SCREENSHOT) await page.screenshot({ path: SCREENSHOT, fullPage: true });
+  const sockets = await Promise.all(users.map(connect));
+  await shows(page, '#stat-connections', String(users.length));
+  await page.waitForFunction((n) => document.querySelectorAll('#connections tbody tr').length === n, users.length);
+  await page.waitForSelector('#alerts', { state: 'detached' });
+  await picture(page, 'overview', '下行消息');
+  console.log('ok - sockets came, and the alert went');
 
-  page.on('dialog', (d) => d.accept());
   await page.click('#connections button');
-  await shows('stat-connections', String(sockets.length - 1));
+  await shows(page, '#stat-connections', String(users.length - 1));
   console.log('ok - one was disconnected by the button');
 
+  const blocked = sockets.findIndex((ws) => ws.readyState === WebSocket.OPEN);
+  await lookAfter(page, users[blocked], sockets[blocked]);
+  await page.click('.views a'); // back to the overview
+  await shows(page, '#stat-connections', String(users.length - 2));
+  console.log('ok - the socket of the blocked user went');
+
   for (const ws of sockets) ws.close();
-  await shows('stat-connections', '0');
+  await shows(page, '#stat-connections', '0');
   console.log('ok - sockets went');
   assert.deepEqual(problems, []);
 } finally {
   await browser.close();
+}
+
+async function signIn(page) {
+  await page.fill('input[name=key]', 'not the key at all');
+  await page.click('button.primary');
+  await page.waitForSelector('[role=alert]');
+  await page.fill('input[name=key]', API_KEY);
+  await page.click('button.primary');
+}
+
+/** Looks a user up, ends one of two sessions, blocks and unblocks. */
+async function lookAfter(page, user, socket) {
+  const { user: { openid } } = await login(user, '旧手机');
+  await page.click('#to-users');
+  await page.fill('input[name=openid]', openid);
+  await page.click('button.primary');
+  const row = (device) => page.locator('#sessions tbody tr', { hasText: device });
+  await row('旧手机').waitFor();
+  await row(`${user}'s phone`).waitFor();
+  await picture(page, 'user', '最近活跃');
+  await row('旧手机').locator('button').click();
+  await row('旧手机').waitFor({ state: 'detached' });
+  assert.equal(await row('phone').count(), 1);
+  assert.equal(socket.readyState, WebSocket.OPEN);
+  console.log('ok - a user was looked up, one of two sessions ended');
+
+  await page.fill('input[name=reason]', 'spam');
+  await page.selectOption('select[name=length]', '3600');
+  await page.click('button.danger');
+  await shows(page, '#block', 'blocked');
+  await page.waitForSelector('#sessions', { state: 'detached' });
+  const { code, reason } = await socket.ended;
+  assert.ok(code >= 3500, `closed with ${code} ${reason}: an SDK would come back`);
+  const refused = await login(user);
+  assert.deepEqual([refused.status, refused.error?.code], [403, 'user_blocked']);
+  assert.match(refused.error.message, /spam/);
+  await page.reload(); // the view is part of the address
+  await shows(page, '#block', 'blocked');
+  await picture(page, 'blocked', '已封禁');
+  console.log(`ok - the user was blocked: ${code} ${reason}; ${refused.error.message}`);
+
+  await page.click('#unblock');
+  await shows(page, '#block', 'may log in');
+  assert.equal((await login(user)).status, 200);
+  console.log('ok - the user was unblocked, and logged in');
+}
+
+function shows(page, selector, text) {
+  return page.waitForFunction(([s, v]) => document.querySelector(s)?.textContent === v, [selector, text]);
+}
+
+/** Changes the language to and fro: in Chinese the page says `chinese`. */
+async function picture(page, name, chinese) {
+  const shoot = (language) => SCREENSHOT && page.screenshot({ path: SCREENSHOT.replace(/\.png$/, `-${name}-${language}.png`), fullPage: true });
+  await shoot('en');
+  await page.click('#language');
+  await page.waitForFunction((words) => document.body.textContent.includes(words), chinese);
+  await shoot('zh');
+  await page.click('#language');
 }

@@ -16,6 +16,13 @@ export function count(n: number): string {
   return n < 10 && n % 1 !== 0 ? n.toFixed(1) : String(Math.round(n));
 }
 
+// moment is a time of day as the operator's clock shows it: 2026-01-31 09:05.
+export function moment(time: string): string {
+  const d = new Date(time);
+  const two = (n: number) => String(n).padStart(2, '0');
+  return `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())} ${two(d.getHours())}:${two(d.getMinutes())}`;
+}
+
 export function ago(time: string, now: number): string {
   const s = Math.max(0, Math.round((now - Date.parse(time)) / 1000));
   if (s < 60) return `${s} s`;

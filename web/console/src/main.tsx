@@ -2,12 +2,16 @@ import 'uplot/dist/uPlot.min.css';
 import './style.css';
 import { render } from 'preact';
 import { useEffect, useMemo, useState } from 'preact/hooks';
+import { Alerts } from './alerts.tsx';
+import { post } from './api.ts';
 import { Chart } from './chart.tsx';
 import { bytes, count } from './format.ts';
 import { choose, current, t, type Word } from './i18n.ts';
+import { linkedUser } from './link.ts';
 import { SignIn } from './signin.tsx';
 import { keep, type Connection, type Lists, listen, rate, type Sample, type Session } from './stream.ts';
 import { Connections, Dependencies, Nodes } from './tables.tsx';
+import { Users } from './users.tsx';
 
 const green = '#07c160';
 const blue = '#3b82f6';
@@ -71,15 +75,34 @@ function Charts({ samples }: { samples: Sample[] }) {
 
 async function kick(c: Connection) {
   if (!confirm(`${t('confirmKick')}\n${c.user}`)) return;
-  const res = await fetch('/console/kick', {
-    method: 'POST',
-    headers: { 'Content-Type': 'application/json' },
-    body: JSON.stringify({ user: c.user, client: c.client }),
-  });
-  if (!res.ok) alert(t('failed') + ((await res.json()).error?.message ?? res.status));
+  await post('/console/kick', { user: c.user, client: c.client }).catch((e) => alert(e.message));
 }
 
 const states: Record<string, Word> = { ready: 'ready', degraded: 'degraded', starting: 'starting', stopping: 'stopping' };
+
+function useHash(): string {
+  const [hash, setHash] = useState(location.hash);
+  useEffect(() => {
+    const changed = () => setHash(location.hash);
+    addEventListener('hashchange', changed);
+    return () => removeEventListener('hashchange', changed);
+  }, []);
+  return hash;
+}
+
+function Overview({ samples, lists, now, admin }: { samples: Sample[]; lists?: Lists; now: number; admin: boolean }) {
+  return (
+    <>
+      <Tiles samples={samples} />
+      <Charts samples={samples} />
+      <div class="grid">
+        <Dependencies list={lists?.health.dependencies ?? []} now={now} />
+        <Nodes list={lists?.nodes ?? []} now={now} />
+      </div>
+      <Connections list={lists?.connections ?? []} now={now} kick={admin ? kick : undefined} />
+    </>
+  );
+}
 
 function Dashboard({ session, refused }: { session: Session; refused: () => void }) {
   const [samples, setSamples] = useState<Sample[]>([]);
@@ -87,22 +110,26 @@ function Dashboard({ session, refused }: { session: Session; refused: () => void
   const [live, setLive] = useState(false);
   useEffect(() => listen({ samples: (news) => setSamples((old) => keep(old, news)), lists: setLists, live: setLive, refused }), []);
 
+  const hash = useHash();
+  const admin = session.scope === 'admin';
+  const users = admin && hash.startsWith('#user');
   const now = samples.at(-1)?.time ?? Date.now();
   const status = lists?.health.status ?? 'starting';
   return (
     <>
-      <p class="status">
+      <div class="status">
         <span class={`pill ${status === 'ready' ? 'good' : status === 'degraded' ? 'warn' : 'bad'}`}>{t(states[status] ?? 'unready')}</span>
         <span class={live ? 'pill good' : 'pill bad'} id="live">{live ? t('live') : t('offline')}</span>
         <span class="dim">{lists?.version}</span>
-      </p>
-      <Tiles samples={samples} />
-      <Charts samples={samples} />
-      <div class="grid">
-        <Dependencies list={lists?.health.dependencies ?? []} now={now} />
-        <Nodes list={lists?.nodes ?? []} now={now} />
+        {admin && (
+          <nav class="views">
+            <a href="#" aria-current={users ? undefined : 'page'}>{t('overview')}</a>
+            <a href="#user=" id="to-users" aria-current={users ? 'page' : undefined}>{t('users')}</a>
+          </nav>
+        )}
       </div>
-      <Connections list={lists?.connections ?? []} now={now} kick={session.scope === 'admin' ? kick : undefined} />
+      <Alerts list={lists?.alerts ?? []} />
+      {users ? <Users openid={linkedUser(hash)} now={now} /> : <Overview samples={samples} lists={lists} now={now} admin={admin} />}
     </>
   );
 }

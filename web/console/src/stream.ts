@@ -48,6 +48,19 @@ export interface Node {
   subscribers: number;
 }
 
+// Alert is a mistake in how a mini-program is set up at WeChat.
+export interface Alert {
+  appid: string;
+  api: string;
+  code: number; // WeChat's errcode
+  cause: string;
+  ip?: string; // the address WeChat does not let in
+  rid: string;
+  since: string;
+  last: string;
+  count: number;
+}
+
 export interface Session {
   signed_in: boolean;
   open: boolean; // nobody has to sign in
@@ -60,6 +73,7 @@ export interface Lists {
   health: { status: string; dependencies: Dependency[] | null };
   nodes: Node[] | null;
   connections: Connection[] | null;
+  alerts: Alert[] | null;
 }
 
 const kept = 300;

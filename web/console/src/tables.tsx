@@ -1,5 +1,6 @@
 import { ago, count } from './format.ts';
 import { t } from './i18n.ts';
+import { userLink } from './link.ts';
 import type { Connection, Dependency, Node } from './stream.ts';
 
 export function Dependencies({ list, now }: { list: Dependency[]; now: number }) {
@@ -63,6 +64,8 @@ interface ConnectionsProps {
   kick?: (c: Connection) => void; // absent: the operator may only look
 }
 
+const name = (c: Connection, linked: boolean) => (linked ? <a href={userLink(c.user)}>{c.user}</a> : c.user);
+
 export function Connections({ list, now, kick }: ConnectionsProps) {
   return (
     <section class="card">
@@ -85,7 +88,7 @@ export function Connections({ list, now, kick }: ConnectionsProps) {
           <tbody>
             {list.map((c) => (
               <tr key={c.client}>
-                <td title={c.appid}>{c.user}</td>
+                <td title={c.appid}>{name(c, kick !== undefined)}</td>
                 <td>{c.ip}</td>
                 <td class="dim">{c.name}</td>
                 <td class="channels">{(c.channels ?? []).join(' ')}</td>

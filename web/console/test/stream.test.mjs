@@ -8,7 +8,9 @@ const bundle = async (file) => {
   return import('data:text/javascript;base64,' + Buffer.from(outputFiles[0].text).toString('base64'));
 };
 const { keep, listen, rate } = await bundle(new URL('../src/stream.ts', import.meta.url).pathname);
-const { bytes, count, ago } = await bundle(new URL('../src/format.ts', import.meta.url).pathname);
+const { plain } = await bundle(new URL('../src/advice.ts', import.meta.url).pathname);
+const { linkedUser, userLink } = await bundle(new URL('../src/link.ts', import.meta.url).pathname);
+const { bytes, count, ago, moment } = await bundle(new URL('../src/format.ts', import.meta.url).pathname);
 
 const at = (time, delivered_total, cpu_seconds_total = time) => ({ time, delivered_total, cpu_seconds_total });
 
@@ -34,7 +36,23 @@ test('a restarted node begins anew', () => {
 test('numbers are readable', () => {
   assert.deepEqual([0, 999, 1500, 23e6, 4e9].map(bytes), ['0 B', '999 B', '1.5 KB', '23 MB', '4.0 GB']);
   assert.deepEqual([0, 0.5, 42, 12345, 3400000].map(count), ['0', '0.5', '42', '12.3k', '3.4M']);
+  assert.equal(moment('2026-01-31T09:05:59'), '2026-01-31 09:05');
   assert.equal(ago('2026-01-01T00:00:00Z', Date.parse('2026-01-01T01:30:00Z')), '1 h');
+});
+
+test('alerts say what to do, in both languages', () => {
+  const refused = { code: 40164, cause: 'by the server', ip: '192.0.2.7' };
+  for (const language of ['en', 'zh']) {
+    assert.match(plain(refused, language), /192\.0\.2\.7/);
+    assert.doesNotMatch(plain({ code: 40164, cause: '' }, language), /[{}]|undefined/);
+    assert.notEqual(plain({ code: 40125, cause: 'by the server' }, language), 'by the server');
+    assert.equal(plain({ code: 1, cause: 'by the server' }, language), 'by the server');
+  }
+});
+
+test('a user can be linked to', () => {
+  for (const openid of ['oAbc-_09', 'a b%/#?', '']) assert.equal(linkedUser(userLink(openid)), openid);
+  for (const hash of ['', '#', '#user', '#user=%', '#users=x']) assert.equal(linkedUser(hash), '');
 });
 
 test('a stream that is refused is asked for again, until it is ended', (t) => {

@@ -3,13 +3,15 @@
 //   OPS_URL    the ops listener, where the server API is    (default: minigate dev)
 //   API_KEY    of the server API                            (default: dev)
 //   CODE_URL   a WeChat simulator to ask for login codes, with APPID; or
-//   LOGIN_CODES  codes to use in order, comma separated; else sim:NAME is used
+//   LOGIN_CODES  codes to use in order, comma separated; else sim:NAME is used.
+//   console.mjs and sdk.mjs need CODE_URL, which minigate dev prints as WeChat;
+//   its APPID is wx0000000000000dev.
 import { randomUUID } from 'node:crypto';
 
 const env = process.env;
 export const baseUrl = (env.BASE_URL || 'http://127.0.0.1:8080').replace(/\/+$/, '');
 export const wsUrl = `${baseUrl.replace(/^http/, 'ws')}/connection/websocket`;
-const opsUrl = (env.OPS_URL || 'http://127.0.0.1:9000').replace(/\/+$/, '');
+export const opsUrl = (env.OPS_URL || 'http://127.0.0.1:9000').replace(/\/+$/, '');
 const apiKey = env.API_KEY || 'dev';
 const codes = (env.LOGIN_CODES || '').split(',').filter(Boolean);
 
@@ -27,12 +29,18 @@ export async function loginCode(user) {
   return codes.shift();
 }
 
+/** What the simulator's phone of `user` would do: 'opendata' (wx.getWeRunData and its kin) or 'phone' (the button). */
+export const onPhone = (what, user, data) => post(`${env.CODE_URL}/sim/${what}`, { appid: env.APPID, user, data });
+
 /** Logs a user in without any client: {token, user}. */
 export const login = async (user) => post(`${baseUrl}/auth/login`, { code: await loginCode(user) });
 
+/** One call of the ops listener's own methods. */
+export const ops = (method, params) => post(`${opsUrl}/api/${method}`, params, { 'X-API-Key': apiKey });
+
 /** One call of the server API; its `error` is thrown. */
 export async function api(method, params) {
-  const answer = await post(`${opsUrl}/api/${method}`, params, { 'X-API-Key': apiKey });
+  const answer = await ops(method, params);
   if (answer.error) throw new Error(`/api/${method}: ${JSON.stringify(answer.error)}`);
   return answer.result;
 }

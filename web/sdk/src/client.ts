@@ -1,4 +1,6 @@
 import type { Centrifuge } from 'centrifuge';
+import { Auth } from './auth.js';
+import type { OpenDataOptions, OpenedData, PhoneNumber, PhoneOptions, Scope, Ticket } from './auth.js';
 import { fromWx } from './error.js';
 import { Http } from './http.js';
 import type {
@@ -24,6 +26,11 @@ export interface ClientOptions {
   wx?: WxApi;
   /** The storage key of the session; default one per base URL and appid. */
   storageKey?: string;
+  /**
+   * What this phone is called in the operator's list of sessions, at most 64
+   * characters; default its brand and model. false tells nothing.
+   */
+  device?: string | false;
 }
 
 export interface AuthorizeOptions extends WxCallbacks<{ errMsg: string }> {
@@ -56,6 +63,20 @@ export interface Client {
   /** Asks the user for a scope; a refusal fails with `authorization_refused`. */
   authorize(options: AuthorizeOptions): Promise<{ errMsg: string }>;
   /**
+   * Has open data verified and decrypted. Login first, then fetch: data fetched
+   * before a login can no longer be opened after it. Where the server has no
+   * key that fits (`session_key_stale`), this logs in and, with `fetch`, tries
+   * once more with fresh data; without `fetch` it fails with that code, logged
+   * in, and the app fetches again.
+   */
+  openData<T = any>(options: OpenDataOptions<T>): Promise<OpenedData<T>>;
+  /** The phone number, for the `detail` of the getPhoneNumber button's event. */
+  phone(options: PhoneOptions): Promise<PhoneNumber>;
+  /** A short-lived ticket, sent as `?ticket=` where no header can be. One for `socket` works once. */
+  ticket(scope: Scope, callbacks?: WxCallbacks<Ticket>): Promise<Ticket>;
+  /** The URL of a file for `<image src>`, `<video src>`, …; good for at least half a ticket's life. */
+  fileUrl(file: string | { id: string }, callbacks?: WxCallbacks<string>): Promise<string>;
+  /**
    * For App.onShow: probes the socket, which the system may have cut without a
    * word while the app was in the background, and reconnects a dead one. Called
    * by itself where wx.onAppShow exists; calling it twice does no harm.
@@ -69,8 +90,9 @@ export function createClient(options: ClientOptions): Client {
   if (!api) throw new TypeError('There is no global wx: pass one as options.wx.');
   const baseUrl = normalize(options.baseUrl);
   const storageKey = options.storageKey || `minigate:${options.appid || ''}@${baseUrl}`;
-  const sessions = new Sessions(api, baseUrl, storageKey, options.appid);
+  const sessions = new Sessions(api, baseUrl, storageKey, options);
   const http = new Http(api, baseUrl, sessions);
+  const auth = new Auth(http, sessions);
   const live = new Live(api, `${baseUrl.replace(/^http/, 'ws')}/connection/websocket`, sessions);
 
   return {
@@ -87,6 +109,13 @@ export function createClient(options: ClientOptions): Client {
     download: (o) => http.download(o),
     socket: (o) => live.open(o),
     authorize: (o) => told(authorize(api, o.scope), o),
+    openData: (o) => told(auth.openData(o), o),
+    phone: (o) => told(auth.phone(o), o),
+    ticket: (scope, callbacks = {}) => told(auth.ticket(scope), callbacks),
+    fileUrl: (file, callbacks = {}) => {
+      const id = encodeURIComponent(typeof file === 'string' ? file : file.id);
+      return told(auth.fileQuery(id).then((query) => `${baseUrl}/files/${id}${query}`), callbacks);
+    },
     onShow: () => live.probe(),
   };
 }

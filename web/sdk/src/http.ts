@@ -65,7 +65,8 @@ export interface DownloadResult extends Answer {
   tempFilePath?: string;
 }
 
-const refusals = ['token_expired', 'token_invalid'];
+/** What a login cures. */
+const refusals = ['token_missing', 'token_expired', 'token_invalid'];
 
 /** The three HTTP calls: token, one retry after a login, statuses as errors. */
 export class Http {

@@ -1,3 +1,4 @@
+export type { OpenData, OpenDataOptions, OpenedData, PhoneNumber, PhoneOptions, Scope, Ticket } from './auth.js';
 export { createClient } from './client.js';
 export type { AuthorizeOptions, Client, ClientOptions } from './client.js';
 export { MinigateError } from './error.js';

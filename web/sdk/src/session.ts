@@ -10,6 +10,15 @@ export interface Session {
   user: { openid: string; unionid?: string; appid: string };
 }
 
+/** What a login tells besides the code. */
+export interface LoginExtras {
+  appid?: string;
+  /** What the phone is called in lists of sessions; default brand and model, false for nothing. */
+  device?: string | false;
+}
+
+const maxDevice = 64; // characters
+
 /** Owns the login token: fetches it, keeps it in wx storage, replaces it. */
 export class Sessions {
   private current?: Session;
@@ -19,7 +28,7 @@ export class Sessions {
     private readonly wx: WxApi,
     private readonly baseUrl: string,
     private readonly storageKey: string,
-    private readonly appid?: string,
+    private readonly extras: LoginExtras = {},
   ) {
     this.current = this.load();
   }
@@ -73,7 +82,7 @@ export class Sessions {
     const answer = await new Call(this.wx, 'request').send({
       url: `${this.baseUrl}/auth/login`,
       method: 'POST',
-      data: this.appid ? { code, appid: this.appid } : { code },
+      data: this.loginBody(code),
     });
     const body: any = parse(answer.data);
     if (answer.statusCode >= 400) throw fromAnswer(answer, body);
@@ -84,6 +93,14 @@ export class Sessions {
     const session = { token: body.token, expiresIn: body.expires_in, user: body.user };
     this.save(session);
     return session;
+  }
+
+  private loginBody(code: string): object {
+    const { appid, device = deviceOf(this.wx) } = this.extras;
+    const body: Record<string, string> = { code };
+    if (appid) body.appid = appid;
+    if (device) body.device = Array.from(device).slice(0, maxDevice).join('');
+    return body;
   }
 
   private code(): Promise<string> {
@@ -114,5 +131,15 @@ export class Sessions {
     } catch {
       // full storage: the session lives in memory until the app ends
     }
+  }
+}
+
+/** Brand and model, where wx tells them. */
+function deviceOf(api: WxApi): string | undefined {
+  try {
+    const { brand = '', model = '' } = api.getDeviceInfo ? api.getDeviceInfo() : api.getSystemInfoSync!();
+    return (model.indexOf(brand) === 0 ? model : `${brand} ${model}`).trim() || undefined;
+  } catch {
+    return undefined; // a login needs no label
   }
 }

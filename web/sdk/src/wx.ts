@@ -13,6 +13,8 @@ export interface WxApi {
   setStorageSync(key: string, data: any): void;
   removeStorageSync(key: string): void;
   authorize?(options: any): unknown;
+  getDeviceInfo?(): any;
+  getSystemInfoSync?(): any;
   getFileSystemManager?(): any;
   onAppShow?(listener: (...args: any[]) => void): void;
   onNetworkStatusChange?(listener: (result: any) => void): void;

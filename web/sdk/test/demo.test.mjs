@@ -43,6 +43,7 @@ const settle = async () => {
 test('the demo runs all four capabilities without a browser', async (t) => {
   const gate = fakeGate({
     '/api/whoami': () => ({ statusCode: 200, data: { openid: 'o-demo' } }),
+    '/auth/phone': () => ({ statusCode: 200, data: { phone_number: '13800000000' } }),
     '/files': () => ({ statusCode: 201, data: JSON.stringify({ id: 'f1', type: 'image/png', size: 5 }) }),
     '/files/f1': () => ({ statusCode: 200, data: 'pixel' }),
   });
@@ -64,6 +65,13 @@ test('the demo runs all four capabilities without a browser', async (t) => {
   page.whoami();
   await settle();
   assert.equal(page.data.who, '{"openid":"o-demo"}');
+
+  page.phone({ detail: { errMsg: 'getPhoneNumber:fail user deny' } });
+  await settle();
+  assert.equal(page.data.error, 'authorization_refused: getPhoneNumber:fail user deny');
+  page.phone({ detail: { errMsg: 'getPhoneNumber:ok', code: 'button-code' } });
+  await settle();
+  assert.equal(page.data.number, '13800000000');
 
   await page.upload();
   assert.equal(page.data.error, '');

@@ -2,7 +2,7 @@ const { client } = getApp();
 const kept = 20; // messages shown
 
 Page({
-  data: { who: '', state: 'disconnected', draft: '', messages: [], progress: 0, picture: '', file: '', error: '' },
+  data: { who: '', number: '', state: 'disconnected', draft: '', messages: [], progress: 0, picture: '', file: '', error: '' },
 
   onLoad() {
     const socket = client.socket();
@@ -19,6 +19,14 @@ Page({
     client.request({
       url: '/api/whoami',
       success: ({ data }) => this.setData({ who: JSON.stringify(data), error: '' }),
+      fail: (error) => this.failed(error),
+    });
+  },
+
+  phone({ detail }) {
+    client.phone({
+      ...detail,
+      success: ({ phoneNumber }) => this.setData({ number: phoneNumber, error: '' }),
       fail: (error) => this.failed(error),
     });
   },
@@ -55,7 +63,7 @@ Page({
 
   logout() {
     client.logout({ fail: (error) => this.failed(error) });
-    this.setData({ who: '', picture: '', file: '' });
+    this.setData({ who: '', number: '', picture: '', file: '' });
   },
 
   show(text) {

@@ -35,14 +35,29 @@ async function useAll(): Promise<void> {
   const { tempFilePath } = await client.download({ url: file.url });
   console.log(tempFilePath);
 
+  const { data: run } = await client.openData<{ stepInfoList: object[] }>({ fetch: () => wx.getWeRunData() });
+  console.log(run!.stepInfoList.length);
+  await client.openData(await wx.getUserProfile({ desc: 'for your page' }));
+  const src: string = await client.fileUrl(file);
+  const { ticket, expiresIn } = await client.ticket(`upload:${file.id}`);
+  console.log(src, ticket, expiresIn / 60);
+
   const socket = client.socket({ probeTimeout: 2000, debug: true });
   socket.on('message', (ctx) => console.log(ctx.data));
   socket.newSubscription('room:1').on('publication', (ctx) => console.log(ctx.data, ctx.info)).subscribe();
 
+  // @ts-expect-error: there is no such scope
+  client.ticket('everything');
   // @ts-expect-error: a call needs a url
   client.request({ method: 'GET' });
   // @ts-expect-error: the connection is the client's
   client.socket({ websocket: null });
 }
+
+Page({
+  withPhone({ detail }: WechatMiniprogram.ButtonGetPhoneNumber) {
+    client.phone(detail).then(({ phoneNumber, jws }) => console.log(phoneNumber, jws));
+  },
+});
 
 useAll().catch((error) => console.log(error));

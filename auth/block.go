@@ -1,0 +1,125 @@
+package auth
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/minigate/minigate/auth/wechat"
+	"github.com/minigate/minigate/internal/fault"
+)
+
+const (
+	maxBlockReason = 200 // characters
+	maxDevice      = 64  // characters
+)
+
+// Block keeps a user out.
+type Block struct {
+	Reason string    `json:"reason,omitempty"` // shown to the user
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until,omitzero"` // zero: until Unblock
+}
+
+// fault is what the blocked user is told; its code is `user_blocked`.
+func (b *Block) fault() error {
+	var msg strings.Builder
+	msg.WriteString("This user is blocked")
+	if !b.Until.IsZero() {
+		fmt.Fprintf(&msg, " until %s", b.Until.UTC().Format(time.RFC3339))
+	}
+	if b.Reason != "" {
+		msg.WriteString(": " + b.Reason)
+	}
+	e := fault.New(fault.Forbidden, "user_blocked", msg.String()+".")
+	if !b.Until.IsZero() {
+		e = e.After(time.Until(b.Until))
+	}
+	return e
+}
+
+// decodeBlock reads what a store kept of a block, nil where there is none. One
+// that is damaged still keeps the user out.
+func decodeBlock(data []byte) *Block {
+	if data == nil {
+		return nil
+	}
+	var b Block
+	if err := json.Unmarshal(data, &b); err != nil {
+		slog.Error("the record of a block is damaged", "error", err)
+		return &Block{}
+	}
+	return &b
+}
+
+var errBlockPast = fault.New(fault.Invalid, "until_past", "The time until which to block has passed already.")
+
+// Block ends all sessions of a user on all nodes, as EndBlocked, and refuses
+// their logins with 403 `user_blocked` until the given time; the zero time
+// means until Unblock. It replaces a block that is there already, and returns
+// how many sessions it ended. reason is shown to the user; what is not
+// printable is taken out of it, and it is cut after 200 characters.
+// Faults: Invalid `until_past`, `openid_invalid`; Unavailable `sessions_unavailable`.
+func (s *Service) Block(ctx context.Context, openID, reason string, until time.Time) (int, error) {
+	now := time.Now()
+	if err := checkOpenID(openID); err != nil {
+		return 0, err
+	}
+	if !until.IsZero() && !until.After(now) {
+		return 0, errBlockPast
+	}
+	ends, err := s.store.Block(ctx, openID, Block{Reason: printable(reason, maxBlockReason), Since: now, Until: until})
+	for _, end := range ends {
+		s.ended(end)
+	}
+	return len(ends), err
+}
+
+// Unblock lets a user log in again; one who is not blocked is no mistake.
+// Faults: Invalid `openid_invalid`; Unavailable `sessions_unavailable`.
+func (s *Service) Unblock(ctx context.Context, openID string) error {
+	if err := checkOpenID(openID); err != nil {
+		return err
+	}
+	return s.store.Unblock(ctx, openID)
+}
+
+// Blocked returns a user's block, or nil. Faults: as Unblock.
+func (s *Service) Blocked(ctx context.Context, openID string) (*Block, error) {
+	if err := checkOpenID(openID); err != nil {
+		return nil, err
+	}
+	return s.store.Blocked(ctx, openID)
+}
+
+var errOpenIDInvalid = fault.New(fault.Invalid, "openid_invalid", "An openid has 1 to 64 letters, digits, dashes or underscores.")
+
+func checkOpenID(openID string) error {
+	if !wechat.IsID(openID) {
+		return errOpenIDInvalid
+	}
+	return nil
+}
+
+// printable is text that somebody else chose, fit for a console, a log and a
+// terminal: no control characters, no broken UTF-8, at most limit characters.
+func printable(text string, limit int) string {
+	text = strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, text)
+	text = strings.TrimSpace(text)
+	for i := range text {
+		if limit--; limit < 0 {
+			return strings.TrimSpace(text[:i])
+		}
+	}
+	return text
+}

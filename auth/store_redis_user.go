@@ -1,0 +1,264 @@
+package auth
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// userKeys are a user's keys, all in the slot of the openid.
+type userKeys struct{ logins, expiry, ring, block string }
+
+func (s *RedisStore) userKeys(openID string) userKeys {
+	base := s.prefix + "user:{" + openID + "}:"
+	return userKeys{base + "logins", base + "expiry", base + "keys", base + "block"}
+}
+
+// enlist adds session ARGV[1] of ARGV[2] milliseconds to KEYS[1] (logins) and
+// KEYS[2] (expiry), drops what expired from them, and puts entry ARGV[4] in
+// front of KEYS[3] (keys), of which ARGV[5] stay for ARGV[6] milliseconds. It
+// answers "" and the logins beyond the limit ARGV[3], or only what KEYS[4]
+// (block) holds.
+var enlist = redis.NewScript(`
+local block = redis.call('GET', KEYS[4])
+if block then return {block} end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now)) do
+	redis.call('ZREM', KEYS[1], expired)
+	redis.call('ZREM', KEYS[2], expired)
+end
+local newest = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+redis.call('ZADD', KEYS[1], (tonumber(newest[2]) or 0) + 1, ARGV[1])
+redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
+local last = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
+redis.call('PEXPIREAT', KEYS[1], last[2])
+redis.call('PEXPIREAT', KEYS[2], last[2])
+
+for _, old in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
+	if string.sub(old, 1, 8) == string.sub(ARGV[4], 1, 8) then redis.call('LREM', KEYS[3], 0, old) end
+end
+redis.call('LPUSH', KEYS[3], ARGV[4])
+redis.call('LTRIM', KEYS[3], 0, ARGV[5] - 1)
+redis.call('PEXPIRE', KEYS[3], ARGV[6])
+
+local answer = {''}
+if tonumber(ARGV[3]) > 0 then
+	for _, old in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1 - ARGV[3])) do table.insert(answer, old) end
+end
+return answer`)
+
+// prolong moves the expiry of session ARGV[1] in KEYS[2] to ARGV[2]
+// milliseconds from now, where it is listed.
+var prolong = redis.NewScript(`
+if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then return end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
+local last = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
+redis.call('PEXPIREAT', KEYS[1], last[2])
+redis.call('PEXPIREAT', KEYS[2], last[2])`)
+
+// lockOut stores block ARGV[1] in KEYS[2] for ARGV[2] milliseconds, 0 for
+// good, and answers the logins of KEYS[1].
+var lockOut = redis.NewScript(`
+redis.call('SET', KEYS[2], ARGV[1])
+if tonumber(ARGV[2]) > 0 then redis.call('PEXPIRE', KEYS[2], ARGV[2]) end
+return redis.call('ZRANGE', KEYS[1], 0, -1)`)
+
+// Open implements Store.
+func (s *RedisStore) Open(ctx context.Context, o *Opening) ([]SessionEnd, error) {
+	data, err := encodeSession(&o.Session)
+	if err != nil {
+		return nil, err
+	}
+	ttl := max(time.Until(o.Session.Expires), time.Millisecond)
+	key := s.sessionKey(o.Session.Fingerprint)
+	if err := s.client.Set(ctx, key, data, ttl).Err(); err != nil {
+		return nil, storeError(err)
+	}
+	u := s.userKeys(o.Session.User.OpenID)
+	answer, err := enlist.Run(ctx, s.client, []string{u.logins, u.expiry, u.ring, u.block},
+		o.Session.Fingerprint.String(), ttl.Milliseconds(), o.Limit,
+		encodeKey(o.Key), maxSessionKeys, sessionKeyLife.Milliseconds()).StringSlice()
+	if err == nil && len(answer) == 0 {
+		err = errors.New("redis: the script enlist answered nothing")
+	}
+	if err != nil { // nobody gets the token
+		return nil, storeError(err)
+	}
+	if answer[0] != "" {
+		if err := s.client.Del(ctx, key).Err(); err != nil {
+			return nil, storeError(err)
+		}
+		return nil, decodeBlock([]byte(answer[0])).fault()
+	}
+	return s.deleteListed(ctx, o.Session.User.OpenID, answer[1:], EndReplaced)
+}
+
+// Touch implements Store.
+func (s *RedisStore) Touch(ctx context.Context, ses *Session) error {
+	data, err := encodeSession(ses)
+	if err != nil {
+		return err
+	}
+	ttl := time.Until(ses.Expires)
+	if ttl < time.Millisecond {
+		return nil
+	}
+	// Listed for longer first: the list must not forget a session that lives.
+	u := s.userKeys(ses.User.OpenID)
+	err = prolong.Run(ctx, s.client, []string{u.logins, u.expiry}, ses.Fingerprint.String(), ttl.Milliseconds()).Err()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return storeError(err)
+	}
+	return storeError(s.client.SetXX(ctx, s.sessionKey(ses.Fingerprint), data, ttl).Err())
+}
+
+// ListByUser implements Store.
+func (s *RedisStore) ListByUser(ctx context.Context, openID string) ([]*Session, error) {
+	fps, err := s.client.ZRange(ctx, s.userKeys(openID).logins, 0, -1).Result()
+	if err != nil || len(fps) == 0 {
+		return nil, storeError(err)
+	}
+	list, err := s.load(ctx, fps...)
+	return list, storeError(err)
+}
+
+// DeleteByUser implements Store.
+func (s *RedisStore) DeleteByUser(ctx context.Context, openID string, reason EndReason) ([]SessionEnd, error) {
+	fps, err := s.client.ZRange(ctx, s.userKeys(openID).logins, 0, -1).Result()
+	if err != nil {
+		return nil, storeError(err)
+	}
+	return s.deleteListed(ctx, openID, fps, reason)
+}
+
+// deleteListed ends those of the listed sessions that exist.
+func (s *RedisStore) deleteListed(ctx context.Context, openID string, fps []string, reason EndReason) ([]SessionEnd, error) {
+	if len(fps) == 0 {
+		return nil, nil
+	}
+	list, err := s.load(ctx, fps...)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	ends := make([]SessionEnd, len(list))
+	for i, ses := range list {
+		ends[i] = SessionEnd{ses.Fingerprint, ses.User, reason}
+	}
+	if err := s.delete(ctx, ends); err != nil {
+		return nil, err
+	}
+	u, gone := s.userKeys(openID), make([]any, len(fps))
+	for i, fp := range fps {
+		gone[i] = fp
+	}
+	_, err = s.client.Pipelined(ctx, func(p redis.Pipeliner) error { // also what expired meanwhile
+		p.ZRem(ctx, u.logins, gone...)
+		p.ZRem(ctx, u.expiry, gone...)
+		return nil
+	})
+	return ends, storeError(err)
+}
+
+// Keys implements Store.
+func (s *RedisStore) Keys(ctx context.Context, openID string) ([]SealedKey, error) {
+	entries, err := s.client.LRange(ctx, s.userKeys(openID).ring, 0, -1).Result()
+	if err != nil {
+		return nil, storeError(err)
+	}
+	ring := make([]SealedKey, 0, len(entries))
+	for _, e := range entries {
+		if k, ok := decodeKey(e); ok {
+			ring = append(ring, k)
+		}
+	}
+	return ring, nil
+}
+
+// encodeKey is an entry of the keyring: 8 bytes of tag, 8 of time, the rest.
+func encodeKey(k SealedKey) []byte {
+	data := binary.BigEndian.AppendUint64(k.Tag[:len(k.Tag):len(k.Tag)], uint64(k.Issued.UnixMilli()))
+	return append(data, k.Sealed...)
+}
+
+func decodeKey(text string) (k SealedKey, ok bool) {
+	data := []byte(text)
+	if len(data) <= 16 {
+		return k, false
+	}
+	copy(k.Tag[:], data)
+	k.Issued, k.Sealed = time.UnixMilli(int64(binary.BigEndian.Uint64(data[8:]))), data[16:]
+	return k, true
+}
+
+// Block implements Store.
+func (s *RedisStore) Block(ctx context.Context, openID string, b Block) ([]SessionEnd, error) {
+	data, err := json.Marshal(b)
+	if err != nil {
+		return nil, err
+	}
+	ttl := int64(0)
+	if !b.Until.IsZero() {
+		ttl = max(time.Until(b.Until).Milliseconds(), 1)
+	}
+	u := s.userKeys(openID)
+	fps, err := lockOut.Run(ctx, s.client, []string{u.logins, u.block}, data, ttl).StringSlice()
+	if err != nil {
+		return nil, storeError(err)
+	}
+	return s.deleteListed(ctx, openID, fps, EndBlocked)
+}
+
+// Unblock implements Store.
+func (s *RedisStore) Unblock(ctx context.Context, openID string) error {
+	return storeError(s.client.Del(ctx, s.userKeys(openID).block).Err())
+}
+
+// Blocked implements Store.
+func (s *RedisStore) Blocked(ctx context.Context, openID string) (*Block, error) {
+	data, err := s.client.Get(ctx, s.userKeys(openID).block).Bytes()
+	if errors.Is(err, redis.Nil) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, storeError(err)
+	}
+	return decodeBlock(data), nil
+}
+
+// claim answers what KEYS[1] holds, or sets it to "" for ARGV[1] milliseconds.
+var claim = redis.NewScript(`
+local value = redis.call('GET', KEYS[1])
+if value then return value end
+redis.call('SET', KEYS[1], '', 'PX', ARGV[1])
+return false`)
+
+func (s *RedisStore) claimKey(name string) string { return s.prefix + "claim:" + name }
+
+// Claim implements Store.
+func (s *RedisStore) Claim(ctx context.Context, name string, life time.Duration) (value []byte, claimed bool, err error) {
+	text, err := claim.Run(ctx, s.client, []string{s.claimKey(name)}, max(life.Milliseconds(), 1)).Text()
+	if errors.Is(err, redis.Nil) {
+		return nil, true, nil
+	}
+	if err != nil || text == "" {
+		return nil, false, storeError(err)
+	}
+	return []byte(text), false, nil
+}
+
+// Settle implements Store.
+func (s *RedisStore) Settle(ctx context.Context, name string, value []byte, life time.Duration) error {
+	return storeError(s.client.Set(ctx, s.claimKey(name), value, max(life, time.Millisecond)).Err())
+}
+
+// Release implements Store.
+func (s *RedisStore) Release(ctx context.Context, name string) error {
+	return storeError(s.client.Del(ctx, s.claimKey(name)).Err())
+}

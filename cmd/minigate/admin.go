@@ -1,0 +1,238 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/minigate/minigate/auth"
+	"github.com/minigate/minigate/internal/apikey"
+	"github.com/minigate/minigate/internal/fault"
+	"github.com/minigate/minigate/internal/rest"
+	"github.com/minigate/minigate/web"
+)
+
+// userRoutes are for operators: who is logged in, and who may.
+func (s *server) userRoutes(mux *http.ServeMux) {
+	for path, h := range map[string]rest.Handler{
+		"/api/sessions":        s.auth.ServeListSessions,
+		"/api/sessions/revoke": s.auth.ServeRevokeSessions,
+		"/api/users/info":      s.auth.ServeUser,
+		"/api/users/block":     s.auth.ServeBlock,
+		"/api/users/unblock":   s.auth.ServeUnblock,
+	} {
+		mux.Handle("POST "+path, s.adminKey(h))
+	}
+	mux.Handle("GET /api/alerts", s.adminKey(s.auth.ServeAlerts))
+}
+
+// userHandlers are what the console offers of the same.
+func (s *server) userHandlers() web.UserHandlers {
+	return web.UserHandlers{
+		Info: s.auth.ServeUser, Revoke: s.auth.ServeRevokeSessions, Block: s.auth.ServeBlock, Unblock: s.auth.ServeUnblock,
+	}
+}
+
+// adminKey lets only calls with an API key of scope admin through to next.
+func (s *server) adminKey(next rest.Handler) rest.Handler { return s.withKey(apikey.Admin, next) }
+
+// withKey lets only calls with an API key of the given scope, or of scope
+// admin, through to next.
+func (s *server) withKey(needed string, next rest.Handler) rest.Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		_, scope, ok := s.keys.Authenticate(r)
+		switch {
+		case !ok:
+			return fault.New(fault.Unauthenticated, "api_key_unknown", "A known API key is required: X-API-Key: KEY.")
+		case !apikey.Allows(scope, needed):
+			return fault.New(fault.Forbidden, "scope_too_small", "This needs a key of scope "+needed+".")
+		}
+		return next(w, r)
+	}
+}
+
+// keyVariable is where the commands below find the API key. serve refuses it
+// like any unknown MINIGATE_ variable: the server has its keys in api.keys.
+const keyVariable = "MINIGATE_KEY"
+
+// adminCall is what the commands below share: a call to the ops listener.
+type adminCall struct {
+	ops, key, user *string
+	asJSON         *bool
+}
+
+func adminFlags(flags *flag.FlagSet) adminCall {
+	return adminCall{
+		ops:    flags.String("ops", "127.0.0.1:9000", "the ops `address` of a running minigate"),
+		key:    flags.String("key", "", "an API `key` of scope admin; better given as "+keyVariable+", which other users cannot see"),
+		user:   flags.String("user", "", "the `openid` of the user"),
+		asJSON: flags.Bool("json", false, "print the answer as JSON"),
+	}
+}
+
+func (c adminCall) parse(flags *flag.FlagSet, args []string) error {
+	if err := parse(flags, args); err != nil {
+		return err
+	}
+	if *c.user == "" {
+		say(flags.Output(), "%s: --user OPENID is missing\n", flags.Name())
+		return errUsage
+	}
+	return nil
+}
+
+// post sends body to the ops listener and prints the answer: as it came, or
+// decoded into v by show.
+func (c adminCall) post(ctx context.Context, path string, body map[string]any, stdout io.Writer, v any, show func()) error {
+	body["user"] = *c.user
+	answer, err := c.ask(ctx, path, body)
+	if err != nil {
+		return err
+	}
+	if *c.asJSON {
+		_, err = fmt.Fprintf(stdout, "%s\n", answer)
+		return err
+	}
+	if err := json.Unmarshal(answer, v); err != nil {
+		return fmt.Errorf("%s: not the answer of a minigate", *c.ops)
+	}
+	show()
+	return nil
+}
+
+const maxAdminAnswer = 16 << 20 // bytes
+
+func (c adminCall) ask(ctx context.Context, path string, body map[string]any) ([]byte, error) {
+	if _, _, err := net.SplitHostPort(*c.ops); err != nil {
+		return nil, fmt.Errorf("--ops: %w", err)
+	}
+	data, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+*c.ops+path, bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("X-API-Key", cmp.Or(*c.key, os.Getenv(keyVariable)))
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = res.Body.Close() }() // what matters has been read
+	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAdminAnswer))
+	if err != nil {
+		return nil, err
+	}
+	if res.StatusCode != http.StatusOK {
+		return nil, refused(res.StatusCode, answer)
+	}
+	return answer, nil
+}
+
+func refused(status int, answer []byte) error {
+	var a struct {
+		Error struct{ Code, Message string } `json:"error"`
+	}
+	if json.Unmarshal(answer, &a) != nil || a.Error.Message == "" {
+		return fmt.Errorf("status %d", status)
+	}
+	return errors.New(a.Error.Code + ": " + a.Error.Message)
+}
+
+// word takes the verb of a command with several.
+func word(flags *flag.FlagSet, args []string, verbs ...string) (verb string, rest []string, err error) {
+	if len(args) > 0 {
+		for _, v := range verbs {
+			if args[0] == v {
+				return v, args[1:], nil
+			}
+		}
+	}
+	say(flags.Output(), "%s: say which: %s\n", flags.Name(), strings.Join(verbs, ", "))
+	return "", nil, errUsage
+}
+
+func cmdSessions(ctx context.Context, flags *flag.FlagSet, args []string, stdout, _ io.Writer) error {
+	verb, args, err := word(flags, args, "list", "revoke")
+	if err != nil {
+		return err
+	}
+	c := adminFlags(flags)
+	if verb == "list" {
+		if err := c.parse(flags, args); err != nil {
+			return err
+		}
+		var answer struct{ Sessions []auth.SessionInfo }
+		return c.post(ctx, "/api/sessions", map[string]any{}, stdout, &answer, func() { printSessions(stdout, answer.Sessions) })
+	}
+	session := flags.String("session", "", "end only the session with this `id`, as list shows it")
+	all := flags.Bool("all", false, "end all of the user's sessions")
+	if err := c.parse(flags, args); err != nil {
+		return err
+	}
+	if *all == (*session != "") {
+		say(flags.Output(), "%s: either --session ID or --all\n", flags.Name())
+		return errUsage
+	}
+	return c.postEnding(ctx, "/api/sessions/revoke", map[string]any{"session": *session, "all": *all}, stdout)
+}
+
+func (c adminCall) postEnding(ctx context.Context, path string, body map[string]any, stdout io.Writer) error {
+	var answer struct{ Ended int }
+	return c.post(ctx, path, body, stdout, &answer, func() { say(stdout, "ended %d sessions\n", answer.Ended) })
+}
+
+func printSessions(stdout io.Writer, list []auth.SessionInfo) {
+	if len(list) == 0 {
+		say(stdout, "no sessions\n")
+		return
+	}
+	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
+	say(w, "ID\tAPPID\tLOGIN\tLAST SEEN\tEXPIRES\tIP\tDEVICE\n")
+	for _, s := range list {
+		say(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.ID, s.AppID, stamp(s.Created), stamp(s.LastSeen), stamp(s.Expires), cmp.Or(s.IP, "-"), cmp.Or(s.Device, "-"))
+	}
+	_ = w.Flush() // stdout may be a closed pipe
+}
+
+func stamp(t time.Time) string { return t.Local().Format("2006-01-02 15:04") }
+
+func cmdUsers(ctx context.Context, flags *flag.FlagSet, args []string, stdout, _ io.Writer) error {
+	verb, args, err := word(flags, args, "block", "unblock")
+	if err != nil {
+		return err
+	}
+	c := adminFlags(flags)
+	if verb == "unblock" {
+		if err := c.parse(flags, args); err != nil {
+			return err
+		}
+		return c.post(ctx, "/api/users/unblock", map[string]any{}, stdout, &struct{}{}, func() { say(stdout, "may log in\n") })
+	}
+	reason := flags.String("reason", "", "what the user is told, at most 200 characters")
+	length := flags.Duration("for", 0, "how long, such as 24h; 0 until unblocked")
+	if err := c.parse(flags, args); err != nil {
+		return err
+	}
+	if *length != 0 && *length < time.Second {
+		say(flags.Output(), "%s: --for is at least one second\n", flags.Name())
+		return errUsage
+	}
+	body := map[string]any{"reason": *reason, "expires_in": int64(*length / time.Second)}
+	return c.postEnding(ctx, "/api/users/block", body, stdout)
+}

@@ -1,0 +1,303 @@
+package gateway
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/centrifugal/protocol"
+
+	"github.com/minigate/minigate/auth"
+	"github.com/minigate/minigate/auth/connjwt"
+)
+
+// expiredLeeway is how long a connection or subscription that expired waits for
+// a new token. SDKs fetch one only when the time has come.
+const expiredLeeway = 25 * time.Second
+
+// identity is whose connection it is, and how that can be asked again.
+type identity struct {
+	session *auth.Session
+	token   string                // of session; "" where it came with a ticket or jwt
+	jwt     *connjwt.ConnectToken // instead of a login
+}
+
+// takesJWT tells whether a connect token is for the verifier of JWTs.
+func (h *Hub) takesJWT(token string) bool {
+	return h.connectTokens != nil && token != "" && !auth.IsLoginToken(token)
+}
+
+// verifyJWT makes an identity out of a connection token. Its user has no
+// mini-program, and so never is the same as one who logged in.
+func (h *Hub) verifyJWT(ctx context.Context, token string) (identity, error) {
+	t, err := h.connectTokens.Connect(ctx, token)
+	if err != nil {
+		return identity{}, err
+	}
+	session := &auth.Session{
+		Fingerprint: sha256.Sum256([]byte(token)),
+		User:        auth.User{OpenID: t.User},
+		Created:     time.Now(),
+	}
+	return identity{session: session, jwt: t}, nil
+}
+
+// ttl is what a client is told about when something expires: in how many whole
+// seconds, or never. Zero seconds or less is an error.
+func ttl(at time.Time) (expires bool, seconds uint32, err error) {
+	if at.IsZero() {
+		return false, 0, nil
+	}
+	left := time.Until(at)
+	if left <= 0 {
+		return false, 0, ErrExpired
+	}
+	const longest = 1<<31 - 1 // of a timer in JavaScript, in milliseconds: about 24 days
+	return true, uint32(min(max(left.Round(time.Second), time.Second), longest*time.Millisecond) / time.Second), nil
+}
+
+// deadline is when something that expires at the given time is ended; 0 never.
+func (h *Hub) deadline(at time.Time) time.Duration {
+	if at.IsZero() {
+		return 0
+	}
+	return h.now() + time.Until(at) + expiredLeeway
+}
+
+// refreshJWT is refresh for a connection that began with a JWT.
+func (c *client) refreshJWT(ctx context.Context, token string) (*protocol.RefreshResult, error) {
+	who, err := c.hub.verifyJWT(ctx, strings.Clone(token))
+	if err = refreshError(err); err != nil {
+		return nil, err
+	}
+	expires, seconds, err := ttl(who.jwt.Expires)
+	if err != nil {
+		return nil, DisconnectExpired
+	}
+	c.mu.Lock()
+	old := c.session
+	if !sameUser(who.session, old) {
+		c.mu.Unlock()
+		return nil, DisconnectInvalidToken
+	}
+	c.identify(who)
+	c.mu.Unlock()
+	c.hub.clients.relogin(c, old, who.session)
+	c.lookSoon()
+	return &protocol.RefreshResult{Expires: expires, Ttl: seconds}, nil
+}
+
+// identify notes whose connection it is; mu is held.
+func (c *client) identify(who identity) {
+	c.session, c.token, c.tokens, c.ticket = who.session, who.token, nil, ""
+	c.connInfo = protocol.Raw(who.session.Claims)
+	if who.jwt != nil {
+		c.jwt, c.connInfo = true, protocol.Raw(who.jwt.Info)
+		c.endAt = c.hub.deadline(who.jwt.Expires)
+	}
+}
+
+// lookSoon has deadlines that changed taken into account.
+func (c *client) lookSoon() {
+	c.mu.Lock()
+	c.checkAt = min(c.checkAt, c.nextCheck())
+	c.mu.Unlock()
+	c.hub.wheel.set(c, c.hub.now())
+}
+
+// nextCheck is when check has something to do again; mu is held.
+func (c *client) nextCheck() time.Duration {
+	at := c.hub.nextCheck(c.session)
+	if c.endAt > 0 {
+		at = min(at, c.endAt)
+	}
+	for _, s := range c.subs {
+		if s.endAt > 0 {
+			at = min(at, s.endAt)
+		}
+	}
+	return at
+}
+
+// verifyAgain finds out whether a connected client is still who it was.
+func (c *client) verifyAgain(ctx context.Context) (*auth.Session, error) {
+	c.mu.Lock()
+	session, token, jwt, endAt := c.session, c.token, c.jwt, c.endAt
+	c.mu.Unlock()
+	switch {
+	case endAt > 0 && c.hub.now() >= endAt:
+		return nil, ErrExpired
+	case jwt:
+		return session, nil
+	case token == "":
+		return c.hub.alive(ctx, session.Fingerprint)
+	}
+	return c.hub.verify(ctx, token)
+}
+
+// grant verifies the token of a subscribe request; nil where there is none and
+// the rules of the channel decide.
+func (c *client) grant(ctx context.Context, channel, token string) (*connjwt.SubscribeToken, error) {
+	switch {
+	case token == "" && isPrivate(channel), token != "" && c.hub.subscribeTokens == nil:
+		return nil, ErrPermissionDenied
+	case token == "":
+		return nil, nil
+	}
+	t, err := c.hub.subscribeTokens.Subscribe(ctx, token)
+	if errors.Is(err, connjwt.ErrInvalid) {
+		return nil, ErrPermissionDenied
+	}
+	if err != nil {
+		return nil, err
+	}
+	return t, c.fits(t, channel)
+}
+
+// fits tells whether a subscription token was made for this user, connection
+// and channel.
+func (c *client) fits(t *connjwt.SubscribeToken, channel string) error {
+	if t.Channel != channel || t.User != c.user() || t.Client != "" && t.Client != c.id {
+		return DisconnectInvalidToken
+	}
+	return nil
+}
+
+// subRefresh replaces the token of a subscription, which lets it live longer.
+func (c *client) subRefresh(ctx context.Context, req *protocol.SubRefreshRequest) (*protocol.SubRefreshResult, error) {
+	channel, _, subscribed, err := c.target(req.Channel)
+	switch {
+	case err != nil:
+		return nil, err
+	case !subscribed:
+		return nil, ErrPermissionDenied
+	case req.Token == "":
+		return nil, ErrBadRequest
+	case c.hub.subscribeTokens == nil:
+		return nil, ErrPermissionDenied
+	}
+	t, err := c.hub.subscribeTokens.Subscribe(ctx, req.Token)
+	if err == nil {
+		err = c.fits(t, channel)
+	}
+	if err != nil {
+		return nil, subRefreshError(err)
+	}
+	expires, seconds, err := ttl(t.Expires)
+	if err != nil {
+		return nil, subRefreshError(err)
+	}
+	c.mu.Lock()
+	if s := c.subs[channel]; s != nil {
+		s.endAt = c.hub.deadline(t.Expires)
+	}
+	c.mu.Unlock()
+	c.lookSoon()
+	return &protocol.SubRefreshResult{Expires: expires, Ttl: seconds}, nil
+}
+
+// subRefreshError ends connections whose tokens are no good: here SDKs would
+// take an error for the end of the subscription.
+func subRefreshError(err error) error {
+	switch {
+	case errors.Is(err, connjwt.ErrInvalid):
+		return DisconnectInvalidToken
+	case errors.Is(err, connjwt.ErrExpired), errors.Is(err, ErrExpired):
+		return DisconnectSubscriptionExpired
+	}
+	return err
+}
+
+// endExpired ends subscriptions whose tokens were not replaced. Their clients
+// subscribe again, with a new token if they get one.
+func (c *client) endExpired(ctx context.Context) {
+	now := c.hub.now()
+	var expired []*subscription
+	c.mu.Lock()
+	for _, s := range c.subs {
+		if s.endAt > 0 && now >= s.endAt {
+			expired = append(expired, s)
+		}
+	}
+	c.mu.Unlock()
+	for _, s := range expired {
+		c.leave(ctx, s, encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
+			Code: unsubscribedExpired, Reason: "subscription expired",
+		}}))
+	}
+}
+
+// adjust returns rules with what a token overrides. Without history nothing can
+// be recovered, whatever a token says.
+func (r *rules) adjust(o connjwt.Override) *rules {
+	if o == (connjwt.Override{}) {
+		return r
+	}
+	adjusted := *r
+	for _, v := range []struct {
+		to   *bool
+		from *bool
+		may  bool
+	}{
+		{&adjusted.Presence, o.Presence, true},
+		{&adjusted.JoinLeave, o.JoinLeave, true},
+		{&adjusted.ForcePushJoinLeave, o.ForcePushJoinLeave, true},
+		{&adjusted.ForceRecovery, o.ForceRecovery, r.keepsHistory()},
+		{&adjusted.ForcePositioning, o.ForcePositioning, r.keepsHistory()},
+	} {
+		if v.from != nil && v.may {
+			*v.to = *v.from
+		}
+	}
+	return &adjusted
+}
+
+// ttl is what the client is told about when its connection expires.
+func (who identity) ttl() (expires bool, seconds uint32, err error) {
+	if who.jwt == nil {
+		return false, 0, nil // logins slide
+	}
+	return ttl(who.jwt.Expires)
+}
+
+// options are what a JWT says about a channel of its own.
+func (who identity) options(channel string) connjwt.SubscribeOptions {
+	if who.jwt == nil {
+		return connjwt.SubscribeOptions{}
+	}
+	return who.jwt.Subs[channel]
+}
+
+// tokenChannels lists the channels that a JWT, or the backend at login,
+// subscribes a client to.
+func (h *Hub) tokenChannels(who identity) ([]string, error) {
+	if who.jwt == nil {
+		return h.sessionChannels(who.session), nil
+	}
+	list := slices.Sorted(maps.Keys(who.jwt.Subs))
+	for _, ch := range list {
+		if _, err := h.rules.find(ch); err != nil {
+			return nil, DisconnectBadRequest
+		}
+	}
+	return list, nil
+}
+
+// sessionChannels are those that the backend named at login. One that cannot
+// be is its mistake, which must not keep the user out.
+func (h *Hub) sessionChannels(s *auth.Session) []string {
+	var list []string
+	for _, ch := range s.Channels {
+		if _, err := h.rules.find(ch); err != nil {
+			slog.Warn("the login webhook named a channel that cannot be", "channel", ch, "error", err)
+		} else if !slices.Contains(list, ch) {
+			list = append(list, ch)
+		}
+	}
+	return list
+}

@@ -1,0 +1,62 @@
+package webhook
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	breakAfter = 5 // failures in a row
+	breakFor   = 5 * time.Second
+)
+
+// breaker spares a backend that keeps failing, and its callers the wait: after
+// breakAfter failures in a row nobody is let through for breakFor, then one
+// probe at a time until one succeeds.
+type breaker struct {
+	mu       sync.Mutex
+	failures int
+	until    time.Time
+	probing  bool
+}
+
+type outcome uint8
+
+const (
+	answered outcome = iota // the backend is there, whatever it said
+	failed
+	unknown // the caller left before it could be seen
+)
+
+// enter lets a caller through, or tells how long to wait.
+func (b *breaker) enter(now time.Time) (probe bool, wait time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.failures < breakAfter:
+		return false, 0
+	case now.Before(b.until):
+		return false, b.until.Sub(now)
+	case b.probing:
+		return false, time.Second
+	}
+	b.probing = true
+	return true, 0
+}
+
+// leave is called once by everybody who was let through.
+func (b *breaker) leave(probe bool, o outcome, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if probe {
+		b.probing = false
+	}
+	switch o {
+	case answered:
+		b.failures = 0
+	case failed:
+		if b.failures++; b.failures >= breakAfter {
+			b.until = now.Add(breakFor)
+		}
+	}
+}

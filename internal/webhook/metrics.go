@@ -1,0 +1,43 @@
+package webhook
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Metrics are what this package counts.
+type Metrics struct {
+	requests   *prometheus.CounterVec // by hook and result: "ok" or the fault's code
+	duration   *prometheus.HistogramVec
+	deliveries *prometheus.CounterVec // by hook and result: see below
+	queued     *prometheus.GaugeVec   // by state
+}
+
+// Results of a delivery from the queue.
+const (
+	resultDelivered = "delivered"
+	resultRetried   = "retried"
+	resultDead      = "dead"
+)
+
+// NewMetrics registers the metrics of this package with reg.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "minigate_webhook_requests_total",
+			Help: "Calls to the business backend by hook and result: ok, or the code of the error.",
+		}, []string{"hook", "result"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "minigate_webhook_request_duration_seconds",
+			Help:    "How long calls to the business backend took, waiting for a turn included.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"hook"}),
+		deliveries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "minigate_webhook_deliveries_total",
+			Help: "Attempts to deliver from the queue by hook and result: delivered, retried (to be tried again later), dead (given up).",
+		}, []string{"hook", "result"}),
+		queued: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "minigate_webhook_queue_items",
+			Help: "Deliveries in the queue by state: pending or dead. With Redis all nodes show the same.",
+		}, []string{"state"}),
+	}
+	reg.MustRegister(m.requests, m.duration, m.deliveries, m.queued)
+	return m
+}
