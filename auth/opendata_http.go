@@ -94,7 +94,7 @@ func (s *Service) ServeOpenDataOf(w http.ResponseWriter, r *http.Request) error 
 	return rest.JSON(w, http.StatusOK, opened)
 }
 
-// ServeCheckSession is POST /api/check_session, for operators:
+// ServeCheckSession is POST /api/users/check_session, for operators:
 // {user, appid?} → {current}, which says whether WeChat still takes the
 // user's newest session_key.
 func (s *Service) ServeCheckSession(w http.ResponseWriter, r *http.Request) error {
@@ -109,7 +109,7 @@ func (s *Service) ServeCheckSession(w http.ResponseWriter, r *http.Request) erro
 	return rest.JSON(w, http.StatusOK, map[string]bool{"current": err == nil})
 }
 
-// ServeResetSessionKey is POST /api/reset_session_key, for operators:
+// ServeResetSessionKey is POST /api/users/reset_session_key, for operators:
 // {user, appid?} → 204. It ends the user's newest session_key at WeChat. The
 // phone learns of it as `session_key_stale` and logs in again.
 func (s *Service) ServeResetSessionKey(w http.ResponseWriter, r *http.Request) error {

@@ -20,6 +20,8 @@ const (
 	// pushMemory is how long a push is remembered: the window, for a clock that
 	// is wrong in either direction.
 	pushMemory = 2 * pushWindow
+	// pushClaim is how long a node has to deliver what it took.
+	pushClaim = 5 * time.Second
 	// pushTimeout is less than the five seconds after which WeChat gives up
 	// and sends the same again, so that the two never overlap.
 	pushTimeout = 4 * time.Second
@@ -135,20 +137,39 @@ func (a *pushApp) openPlain(ctx context.Context, q pushQuery, body []byte) (p *w
 func (s *Service) takePush(ctx context.Context, p *wechat.Push, replay string) (duplicate bool, err error) {
 	names := []string{pushName(p.AppID, "sent", replay), pushName(p.AppID, "is", identityOf(p))}
 	for i, name := range names {
-		_, first, err := s.store.Claim(ctx, name, pushMemory)
+		taken, first, err := s.store.Claim(ctx, name, pushClaim)
 		if err == nil && first {
 			continue
 		}
-		if err != nil {
-			s.forgetPush(ctx, names[:i])
+		if err == nil && len(taken) > 0 {
+			return true, nil
 		}
-		return err == nil, err
+		// The store is away, or somebody is about to deliver it and may yet
+		// fail: WeChat sends it again.
+		s.forgetPush(ctx, names[:i])
+		if err == nil {
+			err = errPushFailed
+		}
+		return false, err
 	}
 	if err := s.deliver(ctx, p); err != nil {
 		s.forgetPush(ctx, names)
 		return false, errPushFailed.Because(err)
 	}
+	s.rememberPush(ctx, names)
 	return false, nil
+}
+
+// rememberPush makes what was delivered known to all nodes. Where that fails,
+// the message may be passed on twice, never lost.
+func (s *Service) rememberPush(ctx context.Context, names []string) {
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	for _, name := range names {
+		if err := s.store.Settle(after, name, []byte{1}, pushMemory); err != nil {
+			slog.WarnContext(ctx, "a message from wechat may be passed on twice", "error", err)
+		}
+	}
 }
 
 func (s *Service) deliver(ctx context.Context, p *wechat.Push) error {

@@ -244,7 +244,7 @@ func (c *client) refresh(ctx context.Context, req *protocol.RefreshRequest) (*pr
 		c.mu.Unlock()
 		return nil, DisconnectInvalidToken
 	}
-	c.session, c.token = session, token
+	c.identify(identity{session: session, token: token})
 	c.mu.Unlock()
 	c.hub.clients.relogin(c, old, session)
 	c.mu.Lock()

@@ -1,6 +1,7 @@
 package wechat
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -115,8 +116,14 @@ func (a *api) errorOf(code int, errmsg string) error {
 	if !ok {
 		meaning, ok = meanings[code]
 	}
+	if !ok && code/1000 == 41 { // a parameter of ours is missing
+		meaning, ok = ErrConfig, true
+	}
 	if !ok {
 		meaning = ErrAnswer
+	}
+	if errors.Is(meaning, ErrConfig) && e.Hint == "" {
+		e.Hint = "WeChat misses or refuses a parameter that comes from the configuration"
 	}
 	switch code {
 	case 40164:

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	maxBody    = 64 << 10 // bytes
+	maxBody    = 512 << 10 // bytes
 	maxKey     = 256      // bytes
 	maxRecord  = maxBody + 4<<10
 	maxFailure = 256 // bytes of Item.Failure

@@ -27,7 +27,7 @@ type Key struct {
 
 // QueueSettings bound what waits for delivery.
 type QueueSettings struct {
-	MaxPending  int           `yaml:"max_pending" default:"10000" doc:"Deliveries that may wait; more are refused. 1 to 10000000; each takes up to 64KiB."`
+	MaxPending  int           `yaml:"max_pending" default:"10000" doc:"Deliveries that may wait; more are refused. 1 to 10000000; each takes up to 512KiB, most far less."`
 	MaxDead     int           `yaml:"max_dead" default:"1000" doc:"Undeliverable ones kept to be looked at or replayed; the oldest go first. 0 to 1000000."`
 	GiveUpAfter time.Duration `yaml:"give_up_after" default:"24h" doc:"How long a delivery is tried again before it counts as undeliverable; between 1m and 720h."`
 	Workers     int           `yaml:"workers" default:"8" doc:"Deliveries at a time on each node; 1 to 1000."`
