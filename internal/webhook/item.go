@@ -14,7 +14,7 @@ import (
 
 const (
 	maxBody    = 512 << 10 // bytes
-	maxKey     = 256      // bytes
+	maxKey     = 256       // bytes
 	maxRecord  = maxBody + 4<<10
 	maxFailure = 256 // bytes of Item.Failure
 )
