@@ -31,6 +31,8 @@ func TestCommands(t *testing.T) {
 		"name not ASCII":                {[]string{`{"id":2,"subscribe":{"channel":"live:房"}}`}, []string{fail("2", "107", "bad request")}},
 		"name not as the regex":         {[]string{`{"id":2,"subscribe":{"channel":"named:A"}}`}, []string{fail("2", "107", "bad request")}},
 		"not allowed":                   {[]string{`{"id":2,"subscribe":{"channel":"plain"}}`}, []string{fail("2", "103", "permission denied")}},
+		"history of a private channel":  {[]string{`{"id":2,"history":{"channel":"$asked:a"}}`}, []string{fail("2", "103", "permission denied")}},
+		"publish to a private channel":  {[]string{`{"id":2,"publish":{"channel":"$room:a","data":1}}`}, []string{fail("2", "103", "permission denied")}},
 		"private":                       {[]string{`{"id":2,"subscribe":{"channel":"$live:a"}}`}, []string{fail("2", "103", "permission denied")}},
 		"other kind":                    {[]string{`{"id":2,"subscribe":{"channel":"live:a","type":1}}`}, []string{fail("2", "103", "permission denied")}},
 		"filter":                        {[]string{`{"id":2,"subscribe":{"channel":"live:a","tf":{"key":"k","cmp":"ex"}}}`}, []string{fail("2", "107", "bad request")}},

@@ -210,6 +210,15 @@ func TestRefresh(t *testing.T) {
 			}
 		})
 	}
+	t.Run("shows the claims of the new session", func(t *testing.T) {
+		h := startHub(t, nil)
+		w, _ := h.login("alice/1")
+		w.send(`{"id":2,"refresh":{"token":"alice/vip"}}`)
+		w.want(`{"id":2,"refresh":{}}`)
+		if info := h.clients.list()[0].infoIn("room:a"); string(info.ConnInfo) != `{"vip":true}` {
+			t.Errorf("others see %s", info.ConnInfo)
+		}
+	})
 	t.Run("moves to the new session", func(t *testing.T) {
 		h := startHub(t, nil)
 		w, _ := h.login("alice/1")

@@ -130,7 +130,11 @@ func (th *testHub) verifyToken(ctx context.Context, token string) (*auth.Session
 	if err := th.sessions[token]; err != nil {
 		return nil, err
 	}
-	user, _, _ := strings.Cut(token, "/")
+	user, which, _ := strings.Cut(token, "/")
+	var claims json.RawMessage
+	if which == "vip" {
+		claims = json.RawMessage(`{"vip":true}`)
+	}
 	switch user {
 	case "malformed":
 		return nil, fault.New(fault.Unauthenticated, "token_invalid", "This is no token.")
@@ -143,6 +147,7 @@ func (th *testHub) verifyToken(ctx context.Context, token string) (*auth.Session
 		Fingerprint: sha256.Sum256([]byte(token)),
 		User:        auth.User{AppID: "wx1", OpenID: user, UnionID: "union-" + user},
 		Expires:     time.Now().Add(time.Hour),
+		Claims:      claims,
 	}, nil
 }
 

@@ -145,6 +145,8 @@ func TestOwnErrcodes(t *testing.T) {
 		{apiCustomerSend, 45047, ErrMessageLimit},
 		{apiCustomerSend, 45002, ErrTooLong},
 		{apiStableToken, 40001, ErrConfig},
+		{apiStableToken, 41001, ErrConfig},
+		{apiPhoneNumber, 41006, ErrConfig},
 	} {
 		err := tc.api.errorOf(tc.code, "text, rid: 65f00000-11112222-33334444")
 		e, ok := errors.AsType[*Error](err)
@@ -188,6 +190,7 @@ func TestErrorsNameTheCause(t *testing.T) {
 		{40164, "invalid ip <script>, not in whitelist", "our IP address is not on", ""},
 		{40164, "invalid ip 999.1.1.1 x", "our IP address is not on", ""},
 		{40125, "invalid appsecret, rid: 65f00000-11112222-33334444", "40125, the secret does not belong to the appid (rid 65f00000-11112222-33334444)", ""},
+		{41001, "access_token missing", "WeChat misses or refuses a parameter", ""},
 		{47003, "argument invalid! data.thing1.value is empty", "47003", "The field thing1 does"},
 		{47003, "argument invalid!", "47003", "The data does not"},
 		{7, "secret=" + secret, "wechat errcode 7 (rid none)", ""},

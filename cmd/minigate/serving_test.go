@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -89,8 +90,27 @@ func TestVerificationFilesAndCORS(t *testing.T) {
 	if err := os.WriteFile(file, []byte("proof"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	talkative := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Access-Control-Allow-Origin", "*")
+	}))
+	defer talkative.Close()
 	_, wechatURL := simulator(t)
-	p := startServe(t, baseConfig(t, wechatURL)+"verification_files: ["+file+"]\ncors: {allowed_origins: ['https://h5.example.com']}\n")
+	p := startServe(t, baseConfig(t, wechatURL)+"verification_files: ["+file+"]\ncors: {allowed_origins: ['https://h5.example.com']}\n"+
+		"proxy: {routes: [{prefix: /api/, upstream: '"+talkative.URL+"', login: none}]}\n")
+	// Browsers refuse an answer that allows two origins.
+	req, err := http.NewRequest("GET", p.Public+"/api/x", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Origin", "https://h5.example.com")
+	res, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if got := res.Header.Values("Access-Control-Allow-Origin"); len(got) != 1 || got[0] != "https://h5.example.com" {
+		t.Errorf("a proxied answer allows %q", got)
+	}
 	if status, raw := callRaw(t, "GET", p.Public+"/MP_verify_abc.txt", nil, nil); status != 200 || string(raw) != "proof" {
 		t.Errorf("verification file: status %d %q", status, raw)
 	}
