@@ -120,7 +120,7 @@ func (s *Service) ServeUser(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	block, err := s.Blocked(r.Context(), t.User)
+	block, err := s.blockNow(r.Context(), t.User)
 	if err != nil {
 		return err
 	}

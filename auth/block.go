@@ -26,8 +26,9 @@ type Block struct {
 	Until  time.Time `json:"until,omitzero"` // zero: until Unblock
 }
 
-// fault is what the blocked user is told; its code is `user_blocked`.
-func (b *Block) fault() error {
+// Fault is what the user is told whom the block keeps out: Forbidden
+// `user_blocked`, with the reason and until when.
+func (b *Block) Fault() error {
 	var msg strings.Builder
 	msg.WriteString("This user is blocked")
 	if !b.Until.IsZero() {
@@ -77,7 +78,12 @@ func (s *Service) Block(ctx context.Context, openID, reason string, until time.T
 	for _, end := range ends {
 		s.ended(end)
 	}
-	return len(ends), err
+	if err != nil {
+		s.forgetBlock(openID) // it may be in force all the same
+		return len(ends), err
+	}
+	s.blockChanged(BlockChange{OpenID: openID, Blocked: true})
+	return len(ends), nil
 }
 
 // Unblock lets a user log in again; one who is not blocked is no mistake.
@@ -86,11 +92,87 @@ func (s *Service) Unblock(ctx context.Context, openID string) error {
 	if err := checkOpenID(openID); err != nil {
 		return err
 	}
-	return s.store.Unblock(ctx, openID)
+	if err := s.store.Unblock(ctx, openID); err != nil {
+		s.forgetBlock(openID)
+		return err
+	}
+	s.blockChanged(BlockChange{OpenID: openID})
+	return nil
 }
 
-// Blocked returns a user's block, or nil. Faults: as Unblock.
+// BlockChange tells that a user was blocked, or unblocked.
+type BlockChange struct {
+	OpenID  string `json:"openid"`
+	Blocked bool   `json:"blocked"`
+}
+
+// OnBlock registers f, to be called on this node for every user whom Block or
+// Unblock of any node names, also one without any session: connections may
+// stand on something else than a session. After a Block it is called in no
+// certain order with the functions of OnEnd. That a block expires is not told.
+// Register before Run; f must not block.
+func (s *Service) OnBlock(f func(BlockChange)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onBlock = append(s.onBlock, f)
+}
+
+// blockChanged makes this node act on a block or its end.
+func (s *Service) blockChanged(c BlockChange) {
+	s.forgetBlock(c.OpenID)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, f := range s.onBlock {
+		f(c)
+	}
+}
+
+// forgetBlock has the store asked next time, also by who joins a look that has
+// begun.
+func (s *Service) forgetBlock(openID string) {
+	s.blockLooks.Forget(openID)
+	s.blocks.drop(openID)
+}
+
+// Blocked returns the block that keeps a user out, or nil. It is for who lets
+// users in without a login of ours: Open and so Login ask the store
+// themselves. The answer is remembered as that of Verify is, for
+// session.verify_cache, and forgotten when a message comes that changes it; who
+// registers a connection first, asks then and listens to OnBlock misses
+// nothing. A name that no user of WeChat can have, and so cannot be blocked, is
+// nobody's. Fault: Unavailable `sessions_unavailable`.
 func (s *Service) Blocked(ctx context.Context, openID string) (*Block, error) {
+	if checkOpenID(openID) != nil {
+		return nil, nil
+	}
+	if b, ok := s.blocks.get(openID, time.Now()); ok {
+		return b, nil
+	}
+	v, err, _ := s.blockLooks.Do(openID, func() (any, error) {
+		// Shared, so the first caller hanging up must not spoil it.
+		shared, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+		defer cancel()
+		mark := s.blocks.mark()
+		b, err := s.store.Blocked(shared, openID)
+		if err != nil {
+			return nil, err
+		}
+		var end time.Time
+		if b != nil {
+			end = b.Until
+		}
+		s.blocks.put(openID, b, end, mark, time.Now())
+		return b, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.(*Block), nil
+}
+
+// blockNow is Blocked, but asks the store, for operators.
+// Faults: Invalid `openid_invalid`; Unavailable `sessions_unavailable`.
+func (s *Service) blockNow(ctx context.Context, openID string) (*Block, error) {
 	if err := checkOpenID(openID); err != nil {
 		return nil, err
 	}

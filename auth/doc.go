@@ -50,7 +50,9 @@
 // A session that ends before its time (logout, too many devices, revoked, user
 // blocked) is forgotten by this node at once and by the others as soon as the
 // store has told them; whoever registered with [Service.OnEnd] hears of it on
-// every node.
+// every node. Blocks are told in the same way, also of users who have no
+// session ([Service.OnBlock]); [Service.Blocked] is for who lets users in
+// without a login of ours.
 // Such a message can be lost with a connection to Redis. The few seconds of
 // the cache then bound how long a revoked token still works for requests.
 //

@@ -24,8 +24,9 @@ const (
 
 	maxClaims        = 4 << 10 // bytes, in the form in which they travel
 	maxChannels      = 100
-	maxChannelName   = 255 // bytes
-	maxRefusalReason = 200 // characters
+	maxChannelName   = 255     // bytes
+	maxChannelBytes  = 8 << 10 // of all names together: a session is stored and remembered with them
+	maxRefusalReason = 200     // characters
 )
 
 var (
@@ -216,7 +217,7 @@ func checkChannels(names []string) ([]string, error) {
 		return nil, fmt.Errorf("there are more than %d channels", maxChannels)
 	}
 	var channels []string
-	seen := make(map[string]bool, len(names))
+	size, seen := 0, make(map[string]bool, len(names))
 	for _, name := range names {
 		if name == "" || len(name) > maxChannelName || strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
 			return nil, fmt.Errorf("a channel's name is not 1 to %d printable ASCII characters", maxChannelName)
@@ -224,7 +225,11 @@ func checkChannels(names []string) ([]string, error) {
 		if !seen[name] {
 			seen[name] = true
 			channels = append(channels, name)
+			size += len(name)
 		}
+	}
+	if size > maxChannelBytes {
+		return nil, fmt.Errorf("the channels' names have more than %d bytes together", maxChannelBytes)
 	}
 	return channels, nil
 }

@@ -126,6 +126,18 @@ func claimsOf(n int) string {
 	return `{"claims":{"x":"` + strings.Repeat("x", n-len(`{"x":""}`)) + `"}}`
 }
 
+// channelBytes names channels of n bytes together, each once more.
+func channelBytes(n int) string {
+	var names []string
+	for i := 0; n > 0; i++ {
+		name := fmt.Sprintf("%02d", i) + strings.Repeat("x", 198)
+		names = append(names, name[:min(n, len(name))], name[:min(n, len(name))])
+		n -= len(name)
+	}
+	list, _ := json.Marshal(names)
+	return fmt.Sprintf(`{"channels":%s}`, list)
+}
+
 func channelsOf(n int) string {
 	names := make([]string, n)
 	for i := range names {
@@ -158,6 +170,8 @@ var loginAnswers = []struct {
 	{"claims no object", says(200, `{"claims":["x"]}`), unusable},
 	{"claims a string", says(200, `{"claims":"{}"}`), unusable},
 	{"too many channels", says(200, channelsOf(maxChannels+1)), unusable},
+	{"as long channels as may be", says(200, channelBytes(maxChannelBytes)), ""},
+	{"channels too long together", says(200, channelBytes(maxChannelBytes+1)), unusable},
 	{"channel without a name", says(200, `{"channels":[""]}`), unusable},
 	{"channel name too long", says(200, `{"channels":["`+strings.Repeat("x", 256)+`"]}`), unusable},
 	{"channel name not ASCII", says(200, `{"channels":["房间"]}`), unusable},
@@ -206,6 +220,30 @@ func TestLoginWebhookAnswers(t *testing.T) {
 				t.Errorf("an unusable answer left %+v", ses)
 			}
 		})
+	}
+}
+
+// A newer login has claims and channels of its own, and leaves those of the
+// older one as they are.
+func TestNewerLoginHasItsOwnChannels(t *testing.T) {
+	answers := []string{`{"claims":{"n":1},"channels":["a","b"]}`, `{"claims":{"n":2},"channels":["c"]}`, `{}`}
+	asked := 0
+	e := newEnv(t, newRedisStore(t), withLoginWebhook(t, "http://b.example", handlerTransport{http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, answers[asked])
+		asked++
+	})}))
+	var tokens []string
+	for range answers {
+		token, _ := e.mustLogin("ann")
+		tokens = append(tokens, token)
+	}
+	for i, want := range []struct {
+		claims   string
+		channels []string
+	}{{`{"n":1}`, []string{"a", "b"}}, {`{"n":2}`, []string{"c"}}, {"", nil}} {
+		if s := e.wantVerify(tokens[i], ""); string(s.Claims) != want.claims || !slices.Equal(s.Channels, want.channels) {
+			t.Errorf("login %d has %s and %q, want %+v", i, s.Claims, s.Channels, want)
+		}
 	}
 }
 

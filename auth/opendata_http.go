@@ -2,6 +2,7 @@ package auth
 
 import (
 	"cmp"
+	"context"
 	"net/http"
 
 	"github.com/minigate/minigate/auth/wechat"
@@ -110,14 +111,25 @@ func (s *Service) ServeCheckSession(w http.ResponseWriter, r *http.Request) erro
 }
 
 // ServeResetSessionKey is POST /api/users/reset_session_key, for operators:
-// {user, appid?} → 204. It ends the user's newest session_key at WeChat. The
-// phone learns of it as `session_key_stale` and logs in again.
+// {user, appid?} → 204. It ends the user's newest session_key at WeChat, and
+// with it all that are kept here: the one that WeChat answers with takes their
+// place. The phone, which has data under the old one, learns of it as
+// `session_key_stale` and fetches the data again. After 503
+// `sessions_unavailable` the old ones are still kept and dead at WeChat: the
+// user's next login puts that right.
 func (s *Service) ServeResetSessionKey(w http.ResponseWriter, r *http.Request) error {
 	user, key, err := s.newestKey(w, r)
 	if err != nil {
 		return err
 	}
-	if _, err := s.apps[user.AppID].ResetSessionKey(r.Context(), user.OpenID, key); err != nil {
+	fresh, err := s.apps[user.AppID].ResetSessionKey(r.Context(), user.OpenID, key)
+	if err != nil {
+		return err
+	}
+	// WeChat has done it: that the operator hangs up now changes nothing.
+	after, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), storeTimeout)
+	defer cancel()
+	if err := s.store.ReplaceKeys(after, user.OpenID, s.sealSessionKey(user, fresh)); err != nil {
 		return err
 	}
 	w.Header().Set("Cache-Control", "no-store")

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
@@ -322,15 +323,85 @@ func TestOperatorsSessionKeys(t *testing.T) {
 		}
 	}
 	current(true)
-	if w, _ := call(rest.Handler(e.ServeResetSessionKey), http.MethodPost, "", body); w.Code != http.StatusNoContent {
-		t.Errorf("reset: %d %s", w.Code, w.Body)
+	for range 2 { // each from the key that the last one gave
+		if w, _ := call(rest.Handler(e.ServeResetSessionKey), http.MethodPost, "", body); w.Code != http.StatusNoContent {
+			t.Errorf("reset: %d %s", w.Code, w.Body)
+		}
+		current(true)
+	}
+	if err := e.store.ReplaceKeys(t.Context(), s.User.OpenID, e.sealSessionKey(s.User, sampleKey)); err != nil {
+		t.Fatal(err)
 	}
 	current(false)
 	if w, v := call(rest.Handler(e.ServeResetSessionKey), http.MethodPost, "", body); w.Code != http.StatusConflict || errorCode(v) != "session_key_stale" {
-		t.Errorf("reset again: %d %s", w.Code, w.Body)
+		t.Errorf("reset with a key that WeChat does not know: %d %s", w.Code, w.Body)
 	}
 	if w, v := call(rest.Handler(e.ServeCheckSession), http.MethodPost, "", `{"user":"unknown"}`); w.Code != http.StatusConflict || errorCode(v) != "session_key_stale" {
 		t.Errorf("a user without a key: %d %s", w.Code, w.Body)
+	}
+}
+
+// After a reset nothing opens any more under the keys from before, also not
+// under those of earlier logins; what the phone fetches from then on does.
+func TestResetReplacesTheKeyring(t *testing.T) {
+	for name, store := range map[string]Store{"file": first(newFileStore(t)), "redis": newRedisStore(t)} {
+		t.Run(name, func(t *testing.T) {
+			e := newEnv(t, store, func(o *Options) { o.Settings.WeChat.OpenData.Rate = 0 })
+			want := func(token string, d OpenDataRequest, status int, code string) {
+				t.Helper()
+				for _, part := range []OpenDataRequest{d, {RawData: d.RawData, Signature: d.Signature}, {EncryptedData: d.EncryptedData, IV: d.IV}} {
+					w, v := call(e.Require(e.ServeOpenData), http.MethodPost, token, bodyOf(t, part))
+					if w.Code != status || errorCode(v) != code {
+						t.Errorf("%d %s, want %d %q", w.Code, w.Body, status, code)
+					}
+				}
+			}
+			token, s := e.mustLogin("ann")
+			long := e.fetchData("ann", "") // under the key of the first login
+			token2, _ := e.mustLogin("ann")
+			before := e.fetchData("ann", "")
+			want(token, long, http.StatusOK, "")
+			want(token, before, http.StatusOK, "")
+			if ring, err := store.Keys(t.Context(), s.User.OpenID); err != nil || len(ring) != 2 {
+				t.Fatal(ring, err)
+			}
+			if w, _ := call(rest.Handler(e.ServeResetSessionKey), http.MethodPost, "", bodyOf(t, map[string]string{"user": s.User.OpenID})); w.Code != http.StatusNoContent {
+				t.Fatalf("reset: %d %s", w.Code, w.Body)
+			}
+			after := e.fetchData("ann", "")
+			for _, tok := range []string{token, token2} { // sessions stay
+				want(tok, long, http.StatusConflict, "session_key_stale")
+				want(tok, before, http.StatusConflict, "session_key_stale")
+				want(tok, after, http.StatusOK, "")
+			}
+			if ring, err := store.Keys(t.Context(), s.User.OpenID); err != nil || len(ring) != 1 {
+				t.Errorf("%d keys are kept, %v", len(ring), err)
+			}
+		})
+	}
+}
+
+// The operator hangs up while WeChat resets the key: it is stored all the same.
+func TestResetOutlivesItsCaller(t *testing.T) {
+	ctx, hangUp := context.WithCancel(t.Context())
+	e := newEnv(t, first(newFileStore(t)), func(o *Options) {
+		next := o.Transport
+		o.Transport = transportFunc(func(r *http.Request) (*http.Response, error) {
+			if strings.HasSuffix(r.URL.Path, "resetusersessionkey") {
+				r = r.WithContext(context.WithoutCancel(r.Context())) // the answer is on its way
+				defer hangUp()
+			}
+			return next.RoundTrip(r)
+		})
+	})
+	_, s := e.mustLogin("ann")
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/", strings.NewReader(bodyOf(t, map[string]string{"user": s.User.OpenID})))
+	rest.Handler(e.ServeResetSessionKey).ServeHTTP(httptest.NewRecorder(), r)
+	if ctx.Err() == nil {
+		t.Fatal("the key was not reset")
+	}
+	if _, err := e.OpenData(t.Context(), s.User, e.fetchData("ann", "")); err != nil {
+		t.Errorf("the new key is not known: %v", err)
 	}
 }
 

@@ -15,7 +15,10 @@ import (
 )
 
 const (
-	maxPush    = 1 << 20 // bytes of a request body
+	// maxPush is for a request body, in bytes. What WeChat pushes has one or two
+	// KiB; JSON may take six bytes for one of them, and so much still fits into
+	// a webhook's body of 512 KiB.
+	maxPush    = 64 << 10
 	pushWindow = 5 * time.Minute
 	// pushMemory is how long a push is remembered: the window, for a clock that
 	// is wrong in either direction.
@@ -199,7 +202,9 @@ func (s *Service) forgetPush(ctx context.Context, names []string) {
 }
 
 // identityOf is what WeChat's documents say makes a message the same: its id,
-// or for events the trace id, or user, time and event.
+// or for events the trace id, or user, time and event. Of the latter there can
+// be several in one second, for one user, that say different things; what
+// WeChat sends again says the same, so the text itself belongs to it.
 func identityOf(p *wechat.Push) string {
 	switch {
 	case p.ID != "":
@@ -207,7 +212,7 @@ func identityOf(p *wechat.Push) string {
 	case p.TraceID != "":
 		return "trace\x00" + p.TraceID + "\x00" + p.Event
 	}
-	return fmt.Sprintf("event\x00%s\x00%d\x00%s", p.From, p.Created.Unix(), p.Event)
+	return fmt.Sprintf("event\x00%s\x00%d\x00%s\x00%x", p.From, p.Created.Unix(), p.Event, sha256.Sum256(p.Message))
 }
 
 // pushName is short whatever WeChat sends.

@@ -133,7 +133,8 @@ func TestPush(t *testing.T) {
 	}
 }
 
-// The same message is one by its id, its trace id, or user, time and event.
+// The same message is one by its id, its trace id, or user, time, event and
+// what it says.
 func TestPushIdentity(t *testing.T) {
 	p := newPushEnv(t, first(newFileStore(t)))
 	for i, message := range []string{
@@ -145,6 +146,8 @@ func TestPushIdentity(t *testing.T) {
 		`{"MsgType":"event","FromUserName":"o1","CreateTime":2,"Event":"x"}`,
 		`{"MsgType":"event","FromUserName":"o2","CreateTime":1,"Event":"x"}`,
 		`{"MsgType":"event","FromUserName":"o1","CreateTime":1,"Event":"y"}`,
+		`{"MsgType":"event","FromUserName":"o1","CreateTime":1,"Event":"y","List":[{"TemplateId":"a"}]}`,
+		`{"MsgType":"event","FromUserName":"o1","CreateTime":1,"Event":"y","List":[{"TemplateId":"b"}]}`,
 	} {
 		for range 2 {
 			w, _, _ := p.push(p.wx, message)
@@ -280,6 +283,53 @@ func TestPlainPush(t *testing.T) {
 	q.Set("signature", strings.Repeat("0", 40))
 	p.wantRefused("unsigned", p.post(appA, q, []byte(pushXML)))
 }
+
+// What is taken can be passed on: also where JSON needs six bytes for each of
+// one, a webhook's body of 512 KiB holds it.
+func TestPushSize(t *testing.T) {
+	const webhookBody = 512 << 10
+	p := newPushEnv(t, first(newFileStore(t)), func(s *PushSettings) { s.AllowPlain = true })
+	long := strings.Repeat("<", maxPushField)
+	for name, frame := range map[string][2]string{
+		"JSON":   {`{"MsgType":"` + long + `","FromUserName":"` + long + `","MsgId":"` + long + `","Event":"` + long + `","trace_id":"` + long + `","Content":"`, `"}`},
+		"XML":    {`<xml><MsgType>text</MsgType><FromUserName>o1</FromUserName><Content><![CDATA[`, `]]></Content></xml>`},
+		"escape": {`<xml><MsgType>text</MsgType><FromUserName>o2</FromUserName><MsgId>2</MsgId><Content>&#x2028;`, `</Content></xml>`},
+	} {
+		for size, status := range map[int]int{maxPush: http.StatusOK, maxPush + 1: http.StatusRequestEntityTooLarge} {
+			q, _, err := p.wx.SealPush(appA, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			q.Del("msg_signature")
+			body := frame[0] + strings.Repeat("<", size-len(frame[0])-len(frame[1])) + frame[1]
+			if name == "escape" {
+				body = frame[0] + strings.Repeat("\"", size-len(frame[0])-len(frame[1])) + frame[1]
+			}
+			p.heard = nil
+			if w := p.post(appA, q, []byte(body)); w.Code != status || len(p.heard) != map[bool]int{true: 1}[status == http.StatusOK] {
+				t.Fatalf("%s of %d bytes: %d %s, passed on %d times", name, size, w.Code, w.Body, len(p.heard))
+			}
+			if len(p.heard) == 0 {
+				continue
+			}
+			passed := bodyOf(t, map[string]any{"event": "wechat_push", "delivery": strings.Repeat("x", 64), "push": p.heard[0]})
+			if len(passed) > webhookBody {
+				t.Errorf("%s: %d bytes are to be passed on, at most %d can be", name, len(passed), webhookBody)
+			}
+			if m := p.heard[0]; len(m.From) > 128 {
+				t.Errorf("%s: the user has a name of %d bytes", name, len(m.From))
+			}
+		}
+	}
+	q, body, err := p.wx.SealPush(appA, []byte(`{"MsgType":"text","FromUserName":"`+strings.Repeat("o", maxPushField+1)+`"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.heard = nil
+	p.wantRefused("a name too long", p.post(appA, q, body))
+}
+
+const maxPushField = 128 // as in package wechat
 
 func TestPushEcho(t *testing.T) {
 	p := newPushEnv(t, first(newFileStore(t)))

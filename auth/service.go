@@ -84,13 +84,16 @@ type Service struct {
 	limits      *loginLimits
 	appLimits   map[string]*rate.Limiter // by appid
 	alerts      *alerts
-	cache       *cache
+	cache       *cache[Fingerprint, *Session]
 	lookups     singleflight.Group
+	blocks      *cache[string, *Block] // nil values for users who are not blocked
+	blockLooks  singleflight.Group
 	forwardData func(context.Context, Vouched) error // nil: nobody wants to know
 	redemptions singleflight.Group
 
-	mu    sync.RWMutex
-	onEnd []func(SessionEnd)
+	mu      sync.RWMutex
+	onEnd   []func(SessionEnd)
+	onBlock []func(BlockChange)
 }
 
 // New makes a Service out of settings that passed their Check.
@@ -122,7 +125,8 @@ func New(o Options) (*Service, error) {
 		defaultApp:  o.Settings.WeChat.Apps[0].AppID,
 		metrics:     o.Metrics,
 		limits:      newLoginLimits(o.Settings.Session),
-		cache:       newCache(o.Settings.Session.VerifyCache),
+		cache:       newSessionCache(o.Settings.Session.VerifyCache),
+		blocks:      newCache[string, *Block](o.Settings.Session.VerifyCache, maxBlocksCached, 0, nil),
 	}
 	if s.metrics == nil {
 		s.metrics = NewMetrics(prometheus.NewRegistry())
@@ -157,7 +161,7 @@ func newTransport() http.RoundTripper {
 // Run does the background work of the service and its store until ctx ends.
 // Login and Verify work without it, but what other nodes end is not heard of.
 func (s *Service) Run(ctx context.Context) error {
-	err := s.store.Run(ctx, s.forget)
+	err := s.store.Run(ctx, Hear{Ended: s.forget, Blocked: s.blockChanged})
 	for _, app := range s.apps {
 		app.CloseIdleConnections()
 	}
@@ -190,7 +194,7 @@ func (s *Service) Verify(ctx context.Context, token string) (*Session, error) {
 // Alive is [Service.Verify] for who has verified the token before and kept
 // only its fingerprint.
 func (s *Service) Alive(ctx context.Context, fp Fingerprint) (*Session, error) {
-	if ses := s.cache.get(fp, time.Now()); ses != nil {
+	if ses, ok := s.cache.get(fp, time.Now()); ok {
 		s.metrics.fromCache.Inc()
 		return ses, nil
 	}
@@ -220,7 +224,7 @@ func (s *Service) lookUp(ctx context.Context, fp Fingerprint) (*Session, error) 
 		return nil, ErrNoSession
 	}
 	ses = s.slide(ctx, ses)
-	s.cache.put(ses, mark, time.Now())
+	s.cache.put(fp, ses, ses.Expires, mark, time.Now())
 	return ses, nil
 }
 

@@ -193,6 +193,47 @@ func TestEndDuringLookup(t *testing.T) {
 	e.wantVerify(token, "token_expired")
 }
 
+// A look that began before a logout is not joined by who asks after it, and
+// what it finds is not remembered: the logout is final for everybody who comes
+// later, although the look is still under way.
+func TestLookBegunBeforeLogout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &countingStore{Store: first(newFileStore(t))}
+		e := newEnv(t, store, func(o *Options) { o.Settings.Session.VerifyCache = time.Minute })
+		token, s := e.mustLogin("ann")
+		answer := make(chan struct{})
+		store.onGet = func() { // the answer of the first look is on its way for long
+			store.onGet = nil
+			<-answer
+		}
+		early := make(chan error)
+		go func() {
+			_, err := e.Verify(t.Context(), token)
+			early <- err
+		}()
+		synctest.Wait()
+		if err := e.store.Delete(t.Context(), SessionEnd{s.Fingerprint, s.User, EndLogout}); err != nil {
+			t.Fatal(err)
+		}
+		e.forget(SessionEnd{s.Fingerprint, s.User, EndLogout}) // as at a message of another node
+		late := make(chan error, 1)
+		go func() {
+			_, err := e.Verify(t.Context(), token)
+			late <- err
+		}()
+		synctest.Wait()
+		select {
+		case err := <-late:
+			wantFault(t, err, "token_expired")
+		default:
+			t.Error("who asks after the logout waits for an answer from before")
+		}
+		close(answer)
+		wantFault(t, <-early, "") // it was asked before
+		e.wantVerify(token, "token_expired")
+	})
+}
+
 func TestLogout(t *testing.T) {
 	e := newEnv(t, first(newFileStore(t)))
 	var ends []SessionEnd

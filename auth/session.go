@@ -49,8 +49,13 @@ type Session struct {
 	IP          string    // the address it was last seen at, "" where that is not kept
 
 	// What the business backend said at login, see [LoginWebhookSettings].
-	Claims   json.RawMessage // an object in the form of [CompactClaims]; nil for none
-	Channels []string        // that the user belongs to; at most 100
+	Claims json.RawMessage // an object in the form of [CompactClaims]; nil for none
+	// Channels the user belongs to: at most 100, their names at most 8 KiB. A
+	// connection is subscribed to those of its login when it connects. A newer
+	// login has claims and channels of its own; a connection that is refreshed
+	// with its token goes on under that session, with the new claims at once
+	// and its subscriptions as they are: they follow at the next connect.
+	Channels []string
 }
 
 // EndReason says why a session ended before it expired.

@@ -37,7 +37,7 @@ type SessionSettings struct {
 	MaxAge      time.Duration `yaml:"max_age" default:"2160h" doc:"How long a session lasts at most, however often it is used; at least ttl. 0 sets no limit."`
 	StoreIP     bool          `yaml:"store_ip" default:"true" doc:"Keep the address each session was last seen at, for operators. false also removes what was kept, as sessions are used."`
 	MaxPerUser  int           `yaml:"max_per_user" default:"10" doc:"Sessions one user may have at a time; a login beyond that ends the oldest. 0 sets no limit."`
-	VerifyCache time.Duration `yaml:"verify_cache" default:"3s" doc:"How long a node remembers a verified token; also how long a revoked one can still work where Redis lost the message. 0 asks the store each time, at most 1m."`
+	VerifyCache time.Duration `yaml:"verify_cache" default:"3s" doc:"How long a node remembers a verified token, and whether a user is blocked; also how long a revoked one can still work where Redis lost the message. 0 asks the store each time, at most 1m."`
 	TicketTTL   time.Duration `yaml:"ticket_ttl" default:"5m" doc:"How long a ticket of POST /auth/ticket works; between 10s and 10m."`
 	LoginRate   float64       `yaml:"login_rate" default:"20" doc:"Logins per second from one client address in the long run; mobile carriers put thousands of phones behind one. 0 sets no limit."`
 	LoginBurst  int           `yaml:"login_burst" default:"200" doc:"Logins from one client address that may come at once."`

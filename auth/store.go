@@ -25,15 +25,17 @@ var errSessionsUnavailable = fault.New(fault.Unavailable, "sessions_unavailable"
 // Store keeps sessions by fingerprint, and what belongs to their users.
 // [FileStore] and [RedisStore] implement it.
 //
-// What has expired is not found, by any method. Any method may return a fault
-// of kind Unavailable, `sessions_unavailable`, while the store is away. Times
-// are kept in milliseconds. All methods are safe for concurrent use.
+// What has expired is not found, by any method; for a session its own Expires
+// decides, by the clock of the node that asks, in all methods at the same
+// millisecond. Any method may return a fault of kind Unavailable,
+// `sessions_unavailable`, while the store is away. Times are kept in
+// milliseconds. All methods are safe for concurrent use.
 type Store interface {
 	// Run does the store's background work until ctx ends, by itself getting
-	// over everything that goes wrong meanwhile. It calls ended, in no certain
-	// order, for sessions that another node ends; the caller of a method knows
-	// of those it ended itself. A message lost with a connection is not repeated.
-	Run(ctx context.Context, ended func(SessionEnd)) error
+	// over everything that goes wrong meanwhile. It calls hear, in no certain
+	// order, with what other nodes did; the caller of a method knows what it did
+	// itself. A message lost with a connection is not repeated.
+	Run(ctx context.Context, hear Hear) error
 	// Ping tells whether the store works now.
 	Ping(ctx context.Context) error
 
@@ -59,11 +61,15 @@ type Store interface {
 	DeleteByUser(ctx context.Context, openID string, reason EndReason) ([]SessionEnd, error)
 	// Keys returns a user's keyring, newest first.
 	Keys(ctx context.Context, openID string) ([]SealedKey, error)
+	// ReplaceKeys makes k the only key in a user's keyring, in one step.
+	ReplaceKeys(ctx context.Context, openID string, k SealedKey) error
 
 	// Block refuses a user's logins until b.Until, ends the user's sessions as
-	// EndBlocked, tells the other nodes and returns what it ended.
+	// EndBlocked and returns what it ended. It tells the other nodes of the block
+	// itself, also where the user has no session, and of each that it ended.
 	Block(ctx context.Context, openID string, b Block) ([]SessionEnd, error)
-	// Unblock ends a block; that there is none is no mistake.
+	// Unblock ends a block and tells the other nodes; that there is none is no
+	// mistake.
 	Unblock(ctx context.Context, openID string) error
 	// Blocked returns a user's block, or nil.
 	Blocked(ctx context.Context, openID string) (*Block, error)
@@ -80,6 +86,12 @@ type Store interface {
 	// UseTicket marks a ticket as used until it expires and says whether this
 	// was the first time.
 	UseTicket(ctx context.Context, id TicketID, expires time.Time) (first bool, err error)
+}
+
+// Hear is told what other nodes did.
+type Hear struct {
+	Ended   func(SessionEnd)  // a session ended
+	Blocked func(BlockChange) // a user was blocked or unblocked
 }
 
 // storeError is what a store answers when what it stands on failed with err.

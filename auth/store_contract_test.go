@@ -37,7 +37,7 @@ func TestStoreContract(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, breakIt := open(t)
-			run(t, func(ctx context.Context) error { return s.Run(ctx, func(SessionEnd) {}) })
+			run(t, func(ctx context.Context) error { return s.Run(ctx, deaf) })
 			for _, test := range []struct {
 				name string
 				f    func(*testing.T, Store)
@@ -48,6 +48,7 @@ func TestStoreContract(t *testing.T) {
 				{"by user", contractByUser},
 				{"limit", contractLimit},
 				{"limit at once", contractLimitAtOnce},
+				{"limit and expiry", contractLimitExpiry},
 				{"keyring", contractKeys},
 				{"block", contractBlock},
 				{"block race", contractBlockRace},
@@ -62,6 +63,9 @@ func TestStoreContract(t *testing.T) {
 		})
 	}
 }
+
+// deaf does nothing about what other nodes do.
+var deaf = Hear{Ended: func(SessionEnd) {}, Blocked: func(BlockChange) {}}
 
 func newSession(openID string, ttl time.Duration) *Session {
 	_, fp := newToken()
@@ -250,13 +254,14 @@ func callAll(ctx context.Context, s Store, ses *Session) map[string]error {
 	_, list := s.ListByUser(ctx, openID)
 	_, deleteByUser := s.DeleteByUser(ctx, openID, EndRevoked)
 	_, keys := s.Keys(ctx, openID)
+	replace := s.ReplaceKeys(ctx, openID, opening(ses).Key)
 	_, block := s.Block(ctx, openID, Block{})
 	_, blocked := s.Blocked(ctx, openID)
 	_, _, claim := s.Claim(ctx, openID, time.Minute)
 	return map[string]error{
 		"Open": open, "Get": get, "Touch": s.Touch(ctx, ses),
 		"Delete":     s.Delete(ctx, SessionEnd{ses.Fingerprint, ses.User, EndLogout}),
-		"ListByUser": list, "DeleteByUser": deleteByUser, "Keys": keys,
+		"ListByUser": list, "DeleteByUser": deleteByUser, "Keys": keys, "ReplaceKeys": replace,
 		"Block": block, "Blocked": blocked, "Unblock": s.Unblock(ctx, openID),
 		"Claim": claim, "Settle": s.Settle(ctx, openID, []byte{1}, time.Minute), "Release": s.Release(ctx, openID),
 	}

@@ -53,7 +53,7 @@ func NewFileStore(db *bbolt.DB) (*FileStore, error) {
 }
 
 // Run removes what expired once a minute. There are no other nodes.
-func (f *FileStore) Run(ctx context.Context, _ func(SessionEnd)) error {
+func (f *FileStore) Run(ctx context.Context, _ Hear) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
@@ -99,7 +99,7 @@ func (f *FileStore) Open(ctx context.Context, o *Opening) (replaced []SessionEnd
 		return nil
 	})
 	if err == nil && block != nil {
-		err = block.fault()
+		err = block.Fault()
 	}
 	return replaced, err
 }

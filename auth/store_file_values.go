@@ -35,11 +35,20 @@ func loadRing(tx *bbolt.Tx, openID string) (ring []SealedKey) {
 }
 
 func addToRing(tx *bbolt.Tx, openID string, k SealedKey) error {
-	data, err := json.Marshal(addKey(loadRing(tx, openID), k))
+	return putRing(tx, openID, addKey(loadRing(tx, openID), k))
+}
+
+func putRing(tx *bbolt.Tx, openID string, ring []SealedKey) error {
+	data, err := json.Marshal(ring)
 	if err != nil {
 		return err
 	}
-	return putValue(tx, ringName(openID), data, k.Issued.Add(sessionKeyLife))
+	return putValue(tx, ringName(openID), data, ring[0].Issued.Add(sessionKeyLife))
+}
+
+// ReplaceKeys implements Store.
+func (f *FileStore) ReplaceKeys(ctx context.Context, openID string, k SealedKey) error {
+	return f.batch(ctx, func(tx *bbolt.Tx) error { return putRing(tx, openID, []SealedKey{k}) })
 }
 
 // Block implements Store.

@@ -14,23 +14,31 @@ import (
 
 // What a RedisStore keeps, each behind the store's prefix:
 //
-//	session:FINGERPRINT   string, the encoded session; its TTL is the session's
+//	session:FINGERPRINT   string, the encoded session
 //	user:{OPENID}:logins  sorted set of fingerprints by number of the login
-//	user:{OPENID}:expiry  the same fingerprints by expiry; both sets last as long
-//	                      as the latest of them
+//	user:{OPENID}:expiry  the same fingerprints by expiry, Unix milliseconds
 //	user:{OPENID}:keys    list, the keyring, newest first
 //	user:{OPENID}:block   string, the block; its TTL is the block's
 //	claim:NAME            string, see Store.Claim
-//	ended                 pub/sub channel of ended sessions
+//	ended                 pub/sub channel of ended sessions and of blocks
 //
 // All keys of a user lie in one slot of a cluster, and scripts change them in
-// one step. A session is found by its token alone, so it cannot lie there too.
-// The order of steps makes up for it: what the user's keys list may be gone
-// already, but a session that somebody has the token of is always listed, and
-// so ends with its user. It is written before it is listed and, when it ends,
-// deleted before it is taken from the list.
+// one step. A session is found by its token alone, which is opaque and says
+// nothing about a slot, so its record stands elsewhere, by itself. The order of
+// steps makes up for it: a record is written before it is listed (or removed
+// again where listing it fails) and nobody gets the token before; when it ends,
+// it is deleted before it is taken from the list. So a list may name what is
+// gone, but a session that somebody has the token of is always listed, and
+// ends with its user.
+//
+// Whether a session has expired is decided by the expiry it was given, which
+// its record and the list both hold, and the clock of the node that asks. The
+// TTLs of Redis only clean up, expiryGrace after that: its clock may differ.
 
 const (
+	expiryGrace = time.Minute
+	discardTime = time.Second // to remove the record of a login that failed
+
 	quiet          = 10 * time.Second       // see RedisStore.quiet
 	resubscribe    = 500 * time.Millisecond // pause after a lost subscription
 	maxEndedLength = 1 << 10                // bytes of a message about an ended session
@@ -115,10 +123,16 @@ func (s *RedisStore) Delete(ctx context.Context, end SessionEnd) error {
 	return s.delete(ctx, []SessionEnd{end})
 }
 
-// endedMessage is what nodes tell one another.
+// endedMessage and blockMessage are what nodes tell one another; each leaves
+// out what makes the other.
 type endedMessage struct {
 	Node string `json:"node"`
 	SessionEnd
+}
+
+type blockMessage struct {
+	Node  string       `json:"node"`
+	Block *BlockChange `json:"block"`
 }
 
 // delete ends sessions, and only then takes them from their user's lists and
@@ -152,10 +166,10 @@ func (s *RedisStore) delete(ctx context.Context, ends []SessionEnd) error {
 	return storeError(err)
 }
 
-// Run listens for sessions that other nodes end.
-func (s *RedisStore) Run(ctx context.Context, ended func(SessionEnd)) error {
+// Run listens for what other nodes tell.
+func (s *RedisStore) Run(ctx context.Context, hear Hear) error {
 	for away := false; ; away = true {
-		heard, err := s.listen(ctx, ended)
+		heard, err := s.listen(ctx, hear)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -172,7 +186,7 @@ func (s *RedisStore) Run(ctx context.Context, ended func(SessionEnd)) error {
 
 // listen serves one subscription until it breaks or ctx ends, and says whether
 // there was one at all.
-func (s *RedisStore) listen(ctx context.Context, ended func(SessionEnd)) (heard bool, err error) {
+func (s *RedisStore) listen(ctx context.Context, hear Hear) (heard bool, err error) {
 	sub := s.client.Subscribe(ctx, s.endedChannel())
 	defer func() { _ = sub.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = sub.Close() }) // a receive does not watch ctx
@@ -193,21 +207,28 @@ func (s *RedisStore) listen(ctx context.Context, ended func(SessionEnd)) (heard 
 			heard = true
 			slog.InfoContext(ctx, "listening for ended sessions")
 		case *redis.Message:
-			if end, ok := s.decodeEnded(m.Payload); ok {
-				ended(end)
-			}
+			s.tell(m.Payload, hear)
 		}
 	}
 }
 
-// decodeEnded returns what another node says; our own messages come back too.
-func (s *RedisStore) decodeEnded(payload string) (SessionEnd, bool) {
-	var m endedMessage
+// tell passes on what another node says; our own messages come back too.
+func (s *RedisStore) tell(payload string, hear Hear) {
+	var m struct {
+		endedMessage
+		Block *BlockChange `json:"block"`
+	}
 	if len(payload) > maxEndedLength || json.Unmarshal([]byte(payload), &m) != nil {
 		slog.Warn("a message about an ended session makes no sense", "bytes", len(payload))
-		return SessionEnd{}, false
+		return
 	}
-	return m.SessionEnd, m.Node != s.node && m.Fingerprint != Fingerprint{}
+	switch {
+	case m.Node == s.node:
+	case m.Block != nil && m.Block.OpenID != "":
+		hear.Blocked(*m.Block)
+	case m.Fingerprint != Fingerprint{}:
+		hear.Ended(m.SessionEnd)
+	}
 }
 
 func isTimeout(err error) bool {

@@ -2,9 +2,12 @@ package auth
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -18,26 +21,25 @@ func (s *RedisStore) userKeys(openID string) userKeys {
 	return userKeys{base + "logins", base + "expiry", base + "keys", base + "block"}
 }
 
-// enlist adds session ARGV[1] of ARGV[2] milliseconds to KEYS[1] (logins) and
-// KEYS[2] (expiry), drops what expired from them, and puts entry ARGV[4] in
-// front of KEYS[3] (keys), of which ARGV[5] stay for ARGV[6] milliseconds. It
-// answers "" and the logins beyond the limit ARGV[3], or only what KEYS[4]
-// (block) holds.
+// enlist adds session ARGV[1] that expires at ARGV[2] to KEYS[1] (logins) and
+// KEYS[2] (expiry), drops from them what has expired at ARGV[7], now, lets them
+// last ARGV[8] longer than the last of the sessions, and puts entry ARGV[4] in
+// front of KEYS[3] (keys), of which ARGV[5] stay for ARGV[6]. It answers "" and
+// the logins beyond the limit ARGV[3], or only what KEYS[4] (block) holds. All
+// times are in milliseconds.
 var enlist = redis.NewScript(`
 local block = redis.call('GET', KEYS[4])
 if block then return {block} end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now)) do
+for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[7])) do
 	redis.call('ZREM', KEYS[1], expired)
 	redis.call('ZREM', KEYS[2], expired)
 end
 local newest = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 redis.call('ZADD', KEYS[1], (tonumber(newest[2]) or 0) + 1, ARGV[1])
-redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
+redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
 local last = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
-redis.call('PEXPIREAT', KEYS[1], last[2])
-redis.call('PEXPIREAT', KEYS[2], last[2])
+redis.call('PEXPIRE', KEYS[1], last[2] - ARGV[7] + ARGV[8])
+redis.call('PEXPIRE', KEYS[2], last[2] - ARGV[7] + ARGV[8])
 
 for _, old in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
 	if string.sub(old, 1, 8) == string.sub(ARGV[4], 1, 8) then redis.call('LREM', KEYS[3], 0, old) end
@@ -52,23 +54,34 @@ if tonumber(ARGV[3]) > 0 then
 end
 return answer`)
 
-// prolong moves the expiry of session ARGV[1] in KEYS[2] to ARGV[2]
-// milliseconds from now, where it is listed.
+// prolong moves the expiry of session ARGV[1] in KEYS[2] to ARGV[2], where it
+// is listed; ARGV[3] is now and ARGV[4] how much longer the lists last.
 var prolong = redis.NewScript(`
 if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then return end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
+redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
 local last = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
-redis.call('PEXPIREAT', KEYS[1], last[2])
-redis.call('PEXPIREAT', KEYS[2], last[2])`)
+redis.call('PEXPIRE', KEYS[1], last[2] - ARGV[3] + ARGV[4])
+redis.call('PEXPIRE', KEYS[2], last[2] - ARGV[3] + ARGV[4])`)
 
 // lockOut stores block ARGV[1] in KEYS[2] for ARGV[2] milliseconds, 0 for
-// good, and answers the logins of KEYS[1].
+// good, publishes ARGV[4] in channel ARGV[3], and answers the logins of
+// KEYS[1]. In one step, so that no block stays unheard of.
 var lockOut = redis.NewScript(`
 redis.call('SET', KEYS[2], ARGV[1])
 if tonumber(ARGV[2]) > 0 then redis.call('PEXPIRE', KEYS[2], ARGV[2]) end
+redis.call('PUBLISH', ARGV[3], ARGV[4])
 return redis.call('ZRANGE', KEYS[1], 0, -1)`)
+
+// letIn removes block KEYS[1] and publishes ARGV[2] in channel ARGV[1].
+var letIn = redis.NewScript(`
+redis.call('DEL', KEYS[1])
+redis.call('PUBLISH', ARGV[1], ARGV[2])`)
+
+// recordTTL is how long Redis keeps a session's record: a little longer than
+// the session, never less than a moment.
+func recordTTL(expires time.Time) time.Duration {
+	return max(time.Until(expires)+expiryGrace, time.Millisecond)
+}
 
 // Open implements Store.
 func (s *RedisStore) Open(ctx context.Context, o *Opening) ([]SessionEnd, error) {
@@ -76,28 +89,37 @@ func (s *RedisStore) Open(ctx context.Context, o *Opening) ([]SessionEnd, error)
 	if err != nil {
 		return nil, err
 	}
-	ttl := max(time.Until(o.Session.Expires), time.Millisecond)
-	key := s.sessionKey(o.Session.Fingerprint)
-	if err := s.client.Set(ctx, key, data, ttl).Err(); err != nil {
+	key, openID := s.sessionKey(o.Session.Fingerprint), o.Session.User.OpenID
+	if err := s.client.Set(ctx, key, data, recordTTL(o.Session.Expires)).Err(); err != nil {
+		s.discard(ctx, key) // it may be there all the same
 		return nil, storeError(err)
 	}
-	u := s.userKeys(o.Session.User.OpenID)
+	u := s.userKeys(openID)
 	answer, err := enlist.Run(ctx, s.client, []string{u.logins, u.expiry, u.ring, u.block},
-		o.Session.Fingerprint.String(), ttl.Milliseconds(), o.Limit,
-		encodeKey(o.Key), maxSessionKeys, sessionKeyLife.Milliseconds()).StringSlice()
+		o.Session.Fingerprint.String(), o.Session.Expires.UnixMilli(), o.Limit,
+		encodeKey(o.Key), maxSessionKeys, sessionKeyLife.Milliseconds(), time.Now().UnixMilli(), expiryGrace.Milliseconds()).StringSlice()
 	if err == nil && len(answer) == 0 {
 		err = errors.New("redis: the script enlist answered nothing")
 	}
-	if err != nil { // nobody gets the token
+	if err != nil {
+		s.discard(ctx, key)
 		return nil, storeError(err)
 	}
 	if answer[0] != "" {
-		if err := s.client.Del(ctx, key).Err(); err != nil {
-			return nil, storeError(err)
-		}
-		return nil, decodeBlock([]byte(answer[0])).fault()
+		s.discard(ctx, key)
+		return nil, decodeBlock([]byte(answer[0])).Fault()
 	}
-	return s.deleteListed(ctx, o.Session.User.OpenID, answer[1:], EndReplaced)
+	return s.deleteListed(ctx, openID, answer[1:], EndReplaced)
+}
+
+// discard removes the record of a session that is not to be, whose token
+// nobody gets. Where that fails too, the record expires by itself.
+func (s *RedisStore) discard(ctx context.Context, key string) {
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTime)
+	defer cancel()
+	if err := s.client.Del(after, key).Err(); err != nil {
+		slog.DebugContext(ctx, "the record of a login that failed stays until it expires", "error", err)
+	}
 }
 
 // Touch implements Store.
@@ -106,17 +128,18 @@ func (s *RedisStore) Touch(ctx context.Context, ses *Session) error {
 	if err != nil {
 		return err
 	}
-	ttl := time.Until(ses.Expires)
-	if ttl < time.Millisecond {
+	now := time.Now()
+	if !now.Before(ses.Expires) {
 		return nil
 	}
 	// Listed for longer first: the list must not forget a session that lives.
 	u := s.userKeys(ses.User.OpenID)
-	err = prolong.Run(ctx, s.client, []string{u.logins, u.expiry}, ses.Fingerprint.String(), ttl.Milliseconds()).Err()
+	err = prolong.Run(ctx, s.client, []string{u.logins, u.expiry},
+		ses.Fingerprint.String(), ses.Expires.UnixMilli(), now.UnixMilli(), expiryGrace.Milliseconds()).Err()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return storeError(err)
 	}
-	return storeError(s.client.SetXX(ctx, s.sessionKey(ses.Fingerprint), data, ttl).Err())
+	return storeError(s.client.SetXX(ctx, s.sessionKey(ses.Fingerprint), data, recordTTL(ses.Expires)).Err())
 }
 
 // ListByUser implements Store.
@@ -181,6 +204,18 @@ func (s *RedisStore) Keys(ctx context.Context, openID string) ([]SealedKey, erro
 	return ring, nil
 }
 
+// ReplaceKeys implements Store.
+func (s *RedisStore) ReplaceKeys(ctx context.Context, openID string, k SealedKey) error {
+	ring := s.userKeys(openID).ring
+	_, err := s.client.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		p.Del(ctx, ring)
+		p.LPush(ctx, ring, encodeKey(k))
+		p.PExpire(ctx, ring, sessionKeyLife)
+		return nil
+	})
+	return storeError(err)
+}
+
 // encodeKey is an entry of the keyring: 8 bytes of tag, 8 of time, the rest.
 func encodeKey(k SealedKey) []byte {
 	data := binary.BigEndian.AppendUint64(k.Tag[:len(k.Tag):len(k.Tag)], uint64(k.Issued.UnixMilli()))
@@ -207,8 +242,12 @@ func (s *RedisStore) Block(ctx context.Context, openID string, b Block) ([]Sessi
 	if !b.Until.IsZero() {
 		ttl = max(time.Until(b.Until).Milliseconds(), 1)
 	}
+	message, err := json.Marshal(blockMessage{s.node, &BlockChange{OpenID: openID, Blocked: true}})
+	if err != nil {
+		return nil, err
+	}
 	u := s.userKeys(openID)
-	fps, err := lockOut.Run(ctx, s.client, []string{u.logins, u.block}, data, ttl).StringSlice()
+	fps, err := lockOut.Run(ctx, s.client, []string{u.logins, u.block}, data, ttl, s.endedChannel(), message).StringSlice()
 	if err != nil {
 		return nil, storeError(err)
 	}
@@ -217,7 +256,15 @@ func (s *RedisStore) Block(ctx context.Context, openID string, b Block) ([]Sessi
 
 // Unblock implements Store.
 func (s *RedisStore) Unblock(ctx context.Context, openID string) error {
-	return storeError(s.client.Del(ctx, s.userKeys(openID).block).Err())
+	message, err := json.Marshal(blockMessage{s.node, &BlockChange{OpenID: openID}})
+	if err != nil {
+		return err
+	}
+	err = letIn.Run(ctx, s.client, []string{s.userKeys(openID).block}, s.endedChannel(), message).Err()
+	if errors.Is(err, redis.Nil) { // it answers nothing
+		return nil
+	}
+	return storeError(err)
 }
 
 // Blocked implements Store.
@@ -232,29 +279,46 @@ func (s *RedisStore) Blocked(ctx context.Context, openID string) (*Block, error)
 	return decodeBlock(data), nil
 }
 
-// claim answers what KEYS[1] holds, or sets it to "" for ARGV[1] milliseconds.
+// claim answers what KEYS[1] holds, unless that is nothing or ARGV[2], which it
+// then holds for ARGV[1] milliseconds.
 var claim = redis.NewScript(`
 local value = redis.call('GET', KEYS[1])
-if value then return value end
-redis.call('SET', KEYS[1], '', 'PX', ARGV[1])
+if value and value ~= ARGV[2] then return value end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[1])
 return false`)
+
+// What a claim's key holds begins with one of these.
+const (
+	claimTaken   = "c" // and whoever claims it
+	claimSettled = "s" // and the outcome
+)
 
 func (s *RedisStore) claimKey(name string) string { return s.prefix + "claim:" + name }
 
 // Claim implements Store.
 func (s *RedisStore) Claim(ctx context.Context, name string, life time.Duration) (value []byte, claimed bool, err error) {
-	text, err := claim.Run(ctx, s.client, []string{s.claimKey(name)}, max(life.Milliseconds(), 1)).Text()
+	return s.claim(ctx, name, rand.Text(), life)
+}
+
+// claim is Claim for one owner. The client repeats a script whose answer got
+// lost; the second one must not find the claim of the first to be another's.
+func (s *RedisStore) claim(ctx context.Context, name, owner string, life time.Duration) (value []byte, claimed bool, err error) {
+	text, err := claim.Run(ctx, s.client, []string{s.claimKey(name)}, max(life.Milliseconds(), 1), claimTaken+owner).Text()
 	if errors.Is(err, redis.Nil) {
 		return nil, true, nil
 	}
-	if err != nil || text == "" {
+	if err != nil {
 		return nil, false, storeError(err)
 	}
-	return []byte(text), false, nil
+	if outcome, settled := strings.CutPrefix(text, claimSettled); settled {
+		value = []byte(outcome)
+	}
+	return value, false, nil
 }
 
 // Settle implements Store.
 func (s *RedisStore) Settle(ctx context.Context, name string, value []byte, life time.Duration) error {
+	value = append([]byte(claimSettled), value...)
 	return storeError(s.client.Set(ctx, s.claimKey(name), value, max(life, time.Millisecond)).Err())
 }
 

@@ -21,7 +21,10 @@ type ticketAnswer struct {
 
 // ServeTicket is POST /auth/ticket: {scope} → {ticket, expires_in}. It takes a
 // login token and nothing else: a ticket makes no tickets. That a ticket names
-// a file gives nobody access to it, the file's own rules do.
+// a file gives nobody access to it, the file's own rules do. All of its tickets
+// last session.ticket_ttl, also those for upload:ID: how long an upload may
+// take only the upload service knows, which hands out longer ones with
+// [Service.NewTicket] when it makes the upload.
 func (s *Service) ServeTicket(w http.ResponseWriter, r *http.Request) error {
 	ses, err := s.verifyRequest(r)
 	if err != nil {

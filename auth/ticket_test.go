@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/minigate/minigate/internal/fault"
@@ -141,6 +142,42 @@ func TestTicketLifetime(t *testing.T) {
 			t.Errorf("%s: expires %v after it was made, want %v", name, got.expires.Sub(before), tc.want)
 		}
 	}
+}
+
+// A ticket for one upload lasts as long as is asked for, well beyond the ten
+// minutes of all others, and not a moment longer than its session.
+func TestUploadTicketLastsAsItsUpload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEnv(t, first(newFileStore(t)))
+		token, ses := e.mustLogin("alice")
+		_, other := e.mustLogin("alice")
+		life := 24 * time.Hour
+		upload := e.NewTicket(t.Context(), ses, UploadScope("u"), life)
+		killed := e.NewTicket(t.Context(), other, UploadScope("u"), life)
+		rest := map[Scope]string{}
+		for _, scope := range []Scope{ScopeSocket, ScopeUpload, FileScope("u")} {
+			rest[scope] = e.NewTicket(t.Context(), ses, scope, life)
+		}
+		time.Sleep(10*time.Minute - time.Millisecond)
+		e.wantTicket(rest[FileScope("u")], FileScope("u"), "")
+		time.Sleep(time.Millisecond)
+		for scope, ticket := range rest {
+			e.wantTicket(ticket, scope, "ticket_expired")
+		}
+		for range 23 {
+			time.Sleep(time.Hour)
+			e.wantTicket(upload, UploadScope("u"), "")
+		}
+		e.wantTicket(upload, UploadScope("v"), "ticket_invalid")
+		if err := e.RevokeSession(t.Context(), ses.User.OpenID, other.Fingerprint.ID()); err != nil {
+			t.Fatal(err)
+		}
+		e.wantTicket(killed, UploadScope("u"), "ticket_expired")
+		e.wantTicket(upload, UploadScope("u"), "")
+		time.Sleep(time.Hour)
+		e.wantTicket(upload, UploadScope("u"), "ticket_expired")
+		e.wantVerify(token, "")
+	})
 }
 
 func TestTicketKeyRotation(t *testing.T) {

@@ -109,12 +109,25 @@ func FuzzStoredSession(f *testing.F) {
 
 func FuzzEndedMessage(f *testing.F) {
 	s := NewRedisStore(nil, "test")
-	for _, seed := range []string{"", "{}", "null", `{"node":"x","session":"` + Fingerprint{1}.String() + `","user":{"openid":"o"},"reason":"logout"}`} {
+	for _, seed := range []string{"", "{}", "null", `{"node":"x","session":"` + Fingerprint{1}.String() + `","user":{"openid":"o"},"reason":"logout"}`, `{"node":"x","block":{"openid":"o","blocked":true}}`} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, payload string) {
-		if end, ok := s.decodeEnded(payload); ok && end.Fingerprint == (Fingerprint{}) {
-			t.Errorf("%q ended no session", payload)
+		heard := 0
+		s.tell(payload, Hear{
+			Ended: func(end SessionEnd) {
+				if heard++; end.Fingerprint == (Fingerprint{}) {
+					t.Errorf("%q ended no session", payload)
+				}
+			},
+			Blocked: func(c BlockChange) {
+				if heard++; c.OpenID == "" {
+					t.Errorf("%q blocked nobody", payload)
+				}
+			},
+		})
+		if heard > 1 {
+			t.Errorf("%q said %d things", payload, heard)
 		}
 	})
 }

@@ -30,6 +30,9 @@ type sample struct {
 	Active        float64 `json:"transfers_active"`
 	UploadBytes   float64 `json:"upload_bytes_total"`
 	DownloadBytes float64 `json:"download_bytes_total"`
+	NewsPending   float64 `json:"webhook_pending"`
+	NewsDead      float64 `json:"webhook_dead"`
+	NewsOldest    float64 `json:"webhook_oldest_seconds"`
 	Memory        float64 `json:"memory_bytes"`
 	CPU           float64 `json:"cpu_seconds_total"`
 }
@@ -58,8 +61,13 @@ var fields = map[string][]field{
 		{"direction", "upload", func(s *sample) *float64 { return &s.UploadBytes }},
 		{"direction", "download", func(s *sample) *float64 { return &s.DownloadBytes }},
 	},
-	"process_resident_memory_bytes": {{of: func(s *sample) *float64 { return &s.Memory }}},
-	"process_cpu_seconds_total":     {{of: func(s *sample) *float64 { return &s.CPU }}},
+	"minigate_webhook_queue_items": {
+		{"state", "pending", func(s *sample) *float64 { return &s.NewsPending }},
+		{"state", "dead", func(s *sample) *float64 { return &s.NewsDead }},
+	},
+	"minigate_webhook_queue_oldest_seconds": {{of: func(s *sample) *float64 { return &s.NewsOldest }}},
+	"process_resident_memory_bytes":         {{of: func(s *sample) *float64 { return &s.Memory }}},
+	"process_cpu_seconds_total":             {{of: func(s *sample) *float64 { return &s.CPU }}},
 }
 
 // takeSample reads the registry.

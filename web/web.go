@@ -31,6 +31,8 @@ type Options struct {
 	// Kick closes one connection of a user for good, on whichever node it is.
 	Kick  func(ctx context.Context, user, client string) error
 	Users UserHandlers
+
+	Webhooks WebhookHandlers
 	// Alerts are what only an operator can mend, as this node met it.
 	Alerts  func() []auth.Alert
 	Keys    *apikey.Keys
@@ -46,6 +48,15 @@ type UserHandlers struct {
 	Revoke  rest.Handler // ServeRevokeSessions
 	Block   rest.Handler // ServeBlock
 	Unblock rest.Handler // ServeUnblock
+}
+
+// WebhookHandlers are what an operator of scope admin can do about news that
+// could not be delivered, as the methods of webhook.Dispatcher describe it.
+type WebhookHandlers struct {
+	List   rest.Handler // ServeDead
+	Show   rest.Handler // ServeShow
+	Replay rest.Handler // ServeReplay
+	Drop   rest.Handler // ServeDrop
 }
 
 // Console is the http.Handler for everything below / of the ops listener that
@@ -72,6 +83,10 @@ func New(o Options) *Console {
 	mux.Handle("POST /console/user/revoke", c.require(apikey.Admin, o.Users.Revoke))
 	mux.Handle("POST /console/user/block", c.require(apikey.Admin, o.Users.Block))
 	mux.Handle("POST /console/user/unblock", c.require(apikey.Admin, o.Users.Unblock))
+	mux.Handle("POST /console/webhooks", c.require(apikey.Admin, o.Webhooks.List))
+	mux.Handle("POST /console/webhooks/show", c.require(apikey.Admin, o.Webhooks.Show))
+	mux.Handle("POST /console/webhooks/replay", c.require(apikey.Admin, o.Webhooks.Replay))
+	mux.Handle("POST /console/webhooks/drop", c.require(apikey.Admin, o.Webhooks.Drop))
 	// In dev nobody signs in, so no cookie keeps other sites out.
 	c.handler = http.NewCrossOriginProtection().Handler(mux)
 	return c

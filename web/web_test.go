@@ -31,7 +31,7 @@ type fixture struct {
 	url    string
 	client *http.Client // keeps cookies, as a browser does
 	kicked []string
-	users  []string // what was done to users, as "verb body"
+	users  []string // what was done to users and deliveries, as "verb body"
 }
 
 func newFixture(t *testing.T, open bool) *fixture {
@@ -39,7 +39,12 @@ func newFixture(t *testing.T, open bool) *fixture {
 	reg := prometheus.NewRegistry()
 	conns := prometheus.NewGauge(prometheus.GaugeOpts{Name: "minigate_connections", Help: "h"})
 	transferred := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "minigate_transfer_bytes_total", Help: "h"}, []string{"direction"})
-	reg.MustRegister(conns, transferred)
+	news := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "minigate_webhook_queue_items", Help: "h"}, []string{"state"})
+	oldest := prometheus.NewGauge(prometheus.GaugeOpts{Name: "minigate_webhook_queue_oldest_seconds", Help: "h"})
+	reg.MustRegister(conns, transferred, news, oldest)
+	news.WithLabelValues("pending").Set(5)
+	news.WithLabelValues("dead").Set(6)
+	oldest.Set(7)
 	conns.Set(3)
 	transferred.WithLabelValues("upload").Add(10)
 	transferred.WithLabelValues("download").Add(20)
@@ -63,6 +68,9 @@ func newFixture(t *testing.T, open bool) *fixture {
 		},
 		Users: UserHandlers{
 			Info: f.userHandler("info"), Revoke: f.userHandler("revoke"), Block: f.userHandler("block"), Unblock: f.userHandler("unblock"),
+		},
+		Webhooks: WebhookHandlers{
+			List: f.userHandler("list"), Show: f.userHandler("show"), Replay: f.userHandler("replay"), Drop: f.userHandler("drop"),
 		},
 		Alerts:  func() []auth.Alert { return []auth.Alert{{AppID: "wx1", Code: 40164, IP: "192.0.2.7"}} },
 		Keys:    keys,
@@ -112,7 +120,7 @@ func TestSampleReadsTheRegistry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Time != 42 || s.Connections != 3 || s.UploadBytes != 10 || s.DownloadBytes != 20 {
+	if s.Time != 42 || s.Connections != 3 || s.UploadBytes != 10 || s.DownloadBytes != 20 || s.NewsPending != 5 || s.NewsDead != 6 || s.NewsOldest != 7 {
 		t.Errorf("sample is %+v", s)
 	}
 }
@@ -216,10 +224,11 @@ func TestSignIn(t *testing.T) {
 	}
 }
 
-func TestUsersAreForAdmins(t *testing.T) {
+func TestActionsAreForAdmins(t *testing.T) {
 	f := newFixture(t, false)
 	paths := map[string]string{
 		"/console/user": "info", "/console/user/revoke": "revoke", "/console/user/block": "block", "/console/user/unblock": "unblock",
+		"/console/webhooks": "list", "/console/webhooks/show": "show", "/console/webhooks/replay": "replay", "/console/webhooks/drop": "drop",
 	}
 	const body = `{"user":"alice"}`
 	for path, verb := range paths {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -29,7 +30,8 @@ var errKeysUnavailable = fault.New(fault.Unavailable, "token_keys_unavailable", 
 // when somebody needs it, and once more when a token names a key that is not in
 // it, which is how issuers rotate keys.
 type keySet struct {
-	url     string
+	url     string // its query may hold a secret
+	name    string // the same for logs: without the query
 	client  *http.Client
 	metrics *Metrics
 	flight  singleflight.Group
@@ -41,10 +43,10 @@ type keySet struct {
 	failed  error     // of the last fetch
 }
 
-func newKeySet(url string, m *Metrics) *keySet {
+func newKeySet(address string, m *Metrics) *keySet {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DisableKeepAlives = true // there is one fetch an hour
-	return &keySet{url: url, metrics: m, client: &http.Client{
+	return &keySet{url: address, name: nameOf(address), metrics: m, client: &http.Client{
 		Transport: t,
 		Timeout:   fetchTime,
 		// To wherever that leads, nobody has vetted it.
@@ -112,7 +114,7 @@ func (s *keySet) refresh(ctx context.Context) {
 	result := "ok"
 	if err != nil {
 		result = "error"
-		slog.WarnContext(ctx, "the key set for client tokens cannot be fetched", "url", s.url, "error", err)
+		slog.WarnContext(ctx, "the key set for client tokens cannot be fetched", "url", s.name, "error", err)
 	}
 	s.metrics.fetches.WithLabelValues(result).Inc()
 	s.mu.Lock()
@@ -122,15 +124,32 @@ func (s *keySet) refresh(ctx context.Context) {
 	}
 }
 
+// nameOf is a URL as logs may show it: scheme, host and path.
+func nameOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "malformed"
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+}
+
+// withoutURL takes the wrapping off an error that quotes the whole URL.
+func withoutURL(err error) error {
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		return e.Err
+	}
+	return err
+}
+
 func (s *keySet) fetch(ctx context.Context) (map[string]key, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url, nil)
 	if err != nil {
-		return nil, err
+		return nil, withoutURL(err)
 	}
 	req.Header.Set("Accept", "application/json")
 	res, err := s.client.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, withoutURL(err)
 	}
 	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode != http.StatusOK {

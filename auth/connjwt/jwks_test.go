@@ -1,10 +1,13 @@
 package connjwt
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -218,6 +221,68 @@ func TestKeySetOverHTTP(t *testing.T) {
 	if _, err := v.Connect(ctx, sign(t, object{"alg": "RS256", "kid": "one"}, object{"sub": "u"}, k.rsa)); err != nil {
 		t.Error(err)
 	}
+}
+
+type brokenWay struct{ err error }
+
+func (b brokenWay) RoundTrip(*http.Request) (*http.Response, error) { return nil, b.err }
+
+// The query of a key set's URL may hold a secret: however the fetch fails,
+// neither the log nor the error shows it.
+func TestKeySetKeepsItsQuery(t *testing.T) {
+	var logged bytes.Buffer
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	defer slog.SetDefault(before)
+	k := testKeys()
+	token := sign(t, object{"alg": "RS256", "kid": "one"}, object{"sub": "u"}, k.rsa)
+	const name = "https://id.example.com/tenant/jwks"
+	for what, way := range map[string]http.RoundTripper{
+		"no way":     brokenWay{errors.New("no route")},
+		"timeout":    brokenWay{context.DeadlineExceeded},
+		"404":        transport(func(w http.ResponseWriter) { w.WriteHeader(404) }),
+		"no JSON":    transport(func(w http.ResponseWriter) { _, _ = w.Write([]byte("<html>")) }),
+		"redirected": transport(func(w http.ResponseWriter) { w.Header().Set("Location", "?key=hush"); w.WriteHeader(302) }),
+	} {
+		logged.Reset()
+		v := newVerifier(t, Settings{JWKSPublicEndpoint: name + "?key=hush&x=%68ush2"})
+		v.keys.client.Transport = way
+		_, err := v.Connect(t.Context(), token)
+		if fault.Of(err).Code != "token_keys_unavailable" {
+			t.Errorf("%s: %v", what, err)
+		}
+		for at, text := range map[string]string{"the log": logged.String(), "the error": fmt.Sprintf("%v %+v", err, errors.Unwrap(err))} {
+			if strings.Contains(text, "hush") || strings.Contains(text, "68ush") {
+				t.Errorf("%s: %s shows the query: %s", what, at, text)
+			}
+		}
+		if !strings.Contains(logged.String(), name) {
+			t.Errorf("%s: the log does not say which: %s", what, logged.String())
+		}
+	}
+	for address, want := range map[string]string{
+		"https://u:p@h.example:8443/a/b?c#d": "https://h.example:8443/a/b", "http://[::1]/": "http://[::1]/", "ht tp://hush": "malformed", "https://h?hush": "https://h",
+	} {
+		if got := nameOf(address); got != want {
+			t.Errorf("%s is called %s, want %s", address, got, want)
+		}
+	}
+	if _, err := newKeySet("ht\x7ftp://hush/?hush", v0(t).keys.metrics).fetch(t.Context()); err == nil || strings.Contains(err.Error(), "hush") {
+		t.Errorf("a malformed URL: %v", err)
+	}
+}
+
+func v0(t *testing.T) *Verifier {
+	_, v := newIssuer(t)
+	return v
+}
+
+type transport func(w http.ResponseWriter)
+
+func (f transport) RoundTrip(*http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	f(w)
+	return w.Result(), nil
 }
 
 func FuzzKeySet(f *testing.F) {

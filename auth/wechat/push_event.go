@@ -32,6 +32,10 @@ type Push struct {
 	Message json.RawMessage `json:"message"`
 }
 
+// maxPushField is for what is taken out of a message, in bytes: ids and names.
+// Real ones have less than fifty.
+const maxPushField = 128
+
 // maxUnix is the end of the year 9999, beyond which no time can be written.
 const maxUnix = 253402300799
 
@@ -69,6 +73,11 @@ func ParsePush(appID string, message []byte) (*Push, error) {
 	}
 	if json.Unmarshal(message, &m) != nil || m.Type == "" || m.Created < 0 || m.Created > maxUnix {
 		return nil, errPushFormat
+	}
+	for _, field := range []string{string(m.From), m.Type, m.Event, string(m.ID), m.TraceID} {
+		if len(field) > maxPushField {
+			return nil, errPushFormat
+		}
 	}
 	return &Push{
 		AppID: appID, From: string(m.From), Type: m.Type, Event: m.Event,

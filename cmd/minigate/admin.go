@@ -68,24 +68,32 @@ const keyVariable = "MINIGATE_KEY"
 
 // adminCall is what the commands below share: a call to the ops listener.
 type adminCall struct {
-	ops, key, user *string
-	asJSON         *bool
+	ops, key *string
+	user     *string // nil: it is not about a user
+	asJSON   *bool
+	timeout  time.Duration
 }
 
 func adminFlags(flags *flag.FlagSet) adminCall {
 	return adminCall{
-		ops:    flags.String("ops", "127.0.0.1:9000", "the ops `address` of a running minigate"),
-		key:    flags.String("key", "", "an API `key` of scope admin; better given as "+keyVariable+", which other users cannot see"),
-		user:   flags.String("user", "", "the `openid` of the user"),
-		asJSON: flags.Bool("json", false, "print the answer as JSON"),
+		timeout: 30 * time.Second,
+		ops:     flags.String("ops", "127.0.0.1:9000", "the ops `address` of a running minigate"),
+		key:     flags.String("key", "", "an API `key` of scope admin; better given as "+keyVariable+", which other users cannot see"),
+		asJSON:  flags.Bool("json", false, "print the answer as JSON"),
 	}
+}
+
+func userFlags(flags *flag.FlagSet) adminCall {
+	c := adminFlags(flags)
+	c.user = flags.String("user", "", "the `openid` of the user")
+	return c
 }
 
 func (c adminCall) parse(flags *flag.FlagSet, args []string) error {
 	if err := parse(flags, args); err != nil {
 		return err
 	}
-	if *c.user == "" {
+	if c.user != nil && *c.user == "" {
 		say(flags.Output(), "%s: --user OPENID is missing\n", flags.Name())
 		return errUsage
 	}
@@ -95,7 +103,9 @@ func (c adminCall) parse(flags *flag.FlagSet, args []string) error {
 // post sends body to the ops listener and prints the answer: as it came, or
 // decoded into v by show.
 func (c adminCall) post(ctx context.Context, path string, body map[string]any, stdout io.Writer, v any, show func()) error {
-	body["user"] = *c.user
+	if c.user != nil {
+		body["user"] = *c.user
+	}
 	answer, err := c.ask(ctx, path, body)
 	if err != nil {
 		return err
@@ -124,7 +134,7 @@ func (c adminCall) ask(ctx context.Context, path string, body map[string]any) ([
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+*c.ops+path, bytes.NewReader(data))
 	if err != nil {
@@ -175,7 +185,7 @@ func cmdSessions(ctx context.Context, flags *flag.FlagSet, args []string, stdout
 	if err != nil {
 		return err
 	}
-	c := adminFlags(flags)
+	c := userFlags(flags)
 	if verb == "list" {
 		if err := c.parse(flags, args); err != nil {
 			return err
@@ -220,7 +230,7 @@ func cmdUsers(ctx context.Context, flags *flag.FlagSet, args []string, stdout, _
 	if err != nil {
 		return err
 	}
-	c := adminFlags(flags)
+	c := userFlags(flags)
 	if verb == "unblock" {
 		if err := c.parse(flags, args); err != nil {
 			return err

@@ -67,7 +67,7 @@ func (s *server) buildParts(m mode) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := s.buildHooks(); err != nil {
+	if err := s.buildHooks(keys); err != nil {
 		return err
 	}
 	s.auth, err = auth.New(auth.Options{
@@ -155,7 +155,7 @@ func (s *server) buildListeners(m mode) (err error) {
 	s.api = serverapi.New(s.hub, s.keys, cfg.API, serverapi.NewMetrics(s.registry))
 	s.console = web.New(web.Options{
 		Gatherer: s.registry, Health: s.health.Snapshot, Nodes: s.hub.Info, Connections: s.hub.Connections,
-		Kick: s.kick, Users: s.userHandlers(), Alerts: s.auth.Alerts, Keys: s.keys, Open: m.dev, Version: versionText(),
+		Kick: s.kick, Users: s.userHandlers(), Webhooks: s.webhookHandlers(), Alerts: s.auth.Alerts, Keys: s.keys, Open: m.dev, Version: versionText(),
 	})
 	public, err := s.publicRoutes()
 	if err != nil {

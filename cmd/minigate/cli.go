@@ -32,6 +32,7 @@ func commands() []command {
 		{"docs", "", "print the reference of all settings as Markdown", cmdDocs},
 		{"sessions", "list|revoke --user OPENID [--session ID|--all]", "a user's logins", cmdSessions},
 		{"users", "block|unblock --user OPENID [--reason TEXT] [--for 24h]", "who may not log in", cmdUsers},
+		{"webhooks", "list|show|replay|drop [--delivery ID|--all]", "news your backend did not take", cmdWebhooks},
 		{"healthcheck", "[--ops ADDR]", "exit 0 if a minigate on this machine is ready, for containers", cmdHealthcheck},
 		{"version", "", "print the version", cmdVersion},
 	}

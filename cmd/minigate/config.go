@@ -76,9 +76,9 @@ type Ops struct {
 
 // Keys protect what is stored.
 type Keys struct {
-	Sealing settings.Secret `yaml:"sealing" doc:"Base64 of 32 bytes that seal session_key at rest; required with Redis, otherwise made once in the data directory. Make one with: openssl rand -base64 32"`
+	Sealing settings.Secret `yaml:"sealing" doc:"Base64 of 32 bytes that seal what is stored about users: session_key, and what waits for your backend or could not be delivered; required with Redis, otherwise made once in the data directory. Make one with: openssl rand -base64 32"`
 
-	SealingOld []settings.Secret `yaml:"sealing_old" doc:"Sealing keys of before, which still open what they sealed. To change keys on several nodes, first add the new one here on all of them, then swap; an old one can go after 72 hours."`
+	SealingOld []settings.Secret `yaml:"sealing_old" doc:"Sealing keys of before, which still open what they sealed. To change keys on several nodes, first add the new one here on all of them, then swap; an old one can go after 72 hours, or webhooks.queue.give_up_after and max_dead_age together where webhooks are queued: what it sealed until then can never be opened again."`
 
 	Signing []settings.Secret `yaml:"signing" doc:"Keys that sign what phones carry to the backend (jws), each base64 of 32 bytes: the first one signs, all of them are published at /.well-known/jwks.json on the ops listener. Required with Redis, otherwise made once in the data directory. Make one with: openssl rand -base64 32"`
 

@@ -95,6 +95,7 @@ func (s *server) opsRoutes() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle("/api/", s.api)
 	s.userRoutes(mux)
+	s.webhookRoutes(mux)
 	s.wechatRoutes(mux)
 
 	mux.Handle("GET /healthz", rest.Handler(s.health.ServeHealthz))

@@ -8,6 +8,7 @@ import (
 
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/auth/wechat"
+	"github.com/minigate/minigate/internal/seal"
 	"github.com/minigate/minigate/internal/webhook"
 )
 
@@ -58,7 +59,7 @@ func (c *Config) checkWebhooks(report func(path, problem string)) {
 // outlives a restart.
 type backendHooks struct {
 	client *webhook.Client
-	news   *webhook.Dispatcher // nil: there is nothing to deliver
+	news   *webhook.Dispatcher
 }
 
 // The hooks that are delivered from the queue; their names are also those of
@@ -68,7 +69,10 @@ const (
 	dataHook = "open_data"
 )
 
-func (s *server) buildHooks() error {
+// buildHooks makes them; sealing keys protect what waits. There is a queue
+// also where nothing is to be delivered any more: operators may look into it,
+// and the dead age.
+func (s *server) buildHooks(sealing [][32]byte) error {
 	cfg := &s.cfg.Webhooks
 	metrics := webhook.NewMetrics(s.registry)
 	s.hooks.client = webhook.NewClient(webhook.Options{Settings: cfg.Settings, Metrics: metrics})
@@ -83,10 +87,11 @@ func (s *server) buildHooks() error {
 		}
 		endpoints = append(endpoints, endpoint)
 	}
-	if len(endpoints) == 0 {
-		return nil
+	sealer, err := seal.New(sealing)
+	if err != nil {
+		return err
 	}
-	queue, err := s.stores.queue(cfg.Queue)
+	queue, err := s.stores.queue(webhook.QueueOptions{Settings: cfg.Queue, Sealer: sealer, Metrics: metrics})
 	if err != nil {
 		return err
 	}
@@ -94,11 +99,11 @@ func (s *server) buildHooks() error {
 	return nil
 }
 
-func (st *stores) queue(s webhook.QueueSettings) (webhook.Queue, error) {
+func (st *stores) queue(o webhook.QueueOptions) (webhook.Queue, error) {
 	if st.redis != nil {
-		return webhook.NewRedisQueue(st.redis, st.prefix, s), nil
+		return webhook.NewRedisQueue(st.redis, st.prefix, o), nil
 	}
-	q, err := webhook.NewFileQueue(st.db, s)
+	q, err := webhook.NewFileQueue(st.db, o)
 	if err != nil {
 		return nil, fmt.Errorf("data: %w", err)
 	}
@@ -140,10 +145,6 @@ func (s *server) forwardData(ctx context.Context, v auth.Vouched) error {
 // run delivers until ctx ends.
 func (h *backendHooks) run(ctx context.Context) error {
 	defer h.client.Close()
-	if h.news == nil {
-		<-ctx.Done()
-		return nil
-	}
 	if err := h.news.Run(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -221,14 +221,19 @@ func (e *Endpoint) exchange(ctx context.Context, call Call) (status int, body []
 	case err != nil:
 		return 0, nil, networkFault(ctx, err)
 	case res.StatusCode >= http.StatusInternalServerError || res.StatusCode == http.StatusTooManyRequests:
-		return 0, nil, errAway.After(retryAfter(res)).Because(fmt.Errorf("it answered HTTP %d", res.StatusCode))
+		return 0, nil, errAway.After(retryAfter(res)).Because(statusError(res.StatusCode))
 	case res.StatusCode < 200 || res.StatusCode > 299:
-		return 0, nil, errAnswer.Because(fmt.Errorf("it answered HTTP %d", res.StatusCode))
+		return 0, nil, errAnswer.Because(statusError(res.StatusCode))
 	case len(body) > maxAnswer:
 		return 0, nil, errAnswer.Because(errors.New("its answer is too long"))
 	}
 	return res.StatusCode, body, nil
 }
+
+// statusError is an HTTP status that is no success.
+type statusError int
+
+func (s statusError) Error() string { return fmt.Sprintf("it answered HTTP %d", int(s)) }
 
 // networkFault keeps only errors that are known to name hosts and reasons but
 // nothing that was sent: others may quote what a backend echoes.

@@ -68,7 +68,7 @@ func fatalChild(err error) {
 func childFill(path string) {
 	db, err := bbolt.Open(path, 0o600, nil)
 	fatalChild(err)
-	q, err := NewFileQueue(db, contractSettings)
+	q, err := NewFileQueue(db, sealed(contractSettings))
 	fatalChild(err)
 	for i := range contractSettings.MaxPending {
 		id := fmt.Sprintf("a-%03d", i)
@@ -95,11 +95,11 @@ func TestFileQueueSurvivesKill(t *testing.T) {
 	if len(put) < 20 {
 		t.Fatalf("the child put only %q", put)
 	}
-	q, _ := openFileQueue(t, path, contractSettings)
-	pending, _, err := q.Size(t.Context())
+	q, _ := openFileQueue(t, path, sealed(contractSettings))
+	size, err := q.Size(t.Context())
 	must(t, err)
-	if pending < len(put) || pending > contractSettings.MaxPending {
-		t.Errorf("%d items are left of at least %d", pending, len(put))
+	if size.Pending < len(put) || size.Pending > contractSettings.MaxPending {
+		t.Errorf("%d items are left of at least %d", size.Pending, len(put))
 	}
 	for _, id := range put {
 		must(t, q.Done(t.Context(), wantTake(t, q, id)))
@@ -119,7 +119,7 @@ func newNode(client redisclient.Client, backend string) *Dispatcher {
 	s := testSettings()
 	e, err := NewClient(Options{Settings: s}).Endpoint("news", backend, time.Hour)
 	fatalChild(err)
-	d := NewDispatcher(NewRedisQueue(client, "test", s.Queue), s.Queue, nil, e)
+	d := NewDispatcher(NewRedisQueue(client, "test", sealed(s.Queue)), s.Queue, nil, e)
 	d.lease = 500 * time.Millisecond
 	return d
 }
@@ -163,7 +163,7 @@ func TestRedisQueueSurvivesKillOfANode(t *testing.T) {
 // With appendonly, Redis may be killed, too.
 func TestRedisQueueSurvivesKillOfRedis(t *testing.T) {
 	server := testdeps.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always")
-	q := NewRedisQueue(newRedisClient(t, server.Addr), "test", contractSettings)
+	q := NewRedisQueue(newRedisClient(t, server.Addr), "test", sealed(contractSettings))
 	mustEnqueue(t, q, "a-1", "a-2", "b-1")
 	c := awaitTake(t, q, longLease)
 	server.Kill()
@@ -179,6 +179,6 @@ func TestRedisQueueInACluster(t *testing.T) {
 	client := redisclient.Open(redisclient.Settings{Addresses: addrs})
 	defer func() { _ = client.Close() }()
 	for i, test := range []func(*testing.T, Queue){contractRoundTrip, contractOrder, contractLease, contractDead} {
-		test(t, NewRedisQueue(client, fmt.Sprint("test", i), contractSettings))
+		test(t, NewRedisQueue(client, fmt.Sprint("test", i), sealed(contractSettings)))
 	}
 }

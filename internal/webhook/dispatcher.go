@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	pollEvery     = time.Second      // for what other nodes put, and for retries
-	measureEvery  = 10 * time.Second // the size of the queue
+	pollEvery     = time.Second     // for what other nodes put, and for retries
+	measureEvery  = 2 * time.Second // the size of the queue
 	settleTimeout = 5 * time.Second
 	leaseMargin   = 30 * time.Second // beyond the longest timeout of an endpoint
 	firstPause    = time.Second
@@ -31,7 +31,8 @@ type Dispatcher struct {
 	settings  QueueSettings
 	metrics   *Metrics
 	lease     time.Duration
-	wake      chan struct{} // capacity 1
+	wake      chan struct{} // capacity 1; there may be something to take
+	look      chan struct{} // capacity 1; the size has changed by hand
 
 	mu      sync.Mutex
 	failing map[string]bool // by hook; "" is the queue itself
@@ -45,7 +46,7 @@ func NewDispatcher(q Queue, s QueueSettings, m *Metrics, endpoints ...*Endpoint)
 	d := &Dispatcher{
 		queue: q, settings: s, metrics: m, lease: leaseMargin,
 		endpoints: make(map[string]*Endpoint, len(endpoints)), failing: make(map[string]bool),
-		wake: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), look: make(chan struct{}, 1),
 	}
 	for _, e := range endpoints {
 		d.endpoints[e.hook] = e
@@ -73,13 +74,14 @@ func (d *Dispatcher) Enqueue(ctx context.Context, id, hook, event, key string, b
 	return nil
 }
 
-// Queue is what the dispatcher delivers from, for those who look after the
-// dead.
+// Queue is what the dispatcher delivers from.
 func (d *Dispatcher) Queue() Queue { return d.queue }
 
-func (d *Dispatcher) rouse() {
+func (d *Dispatcher) rouse() { nudge(d.wake) }
+
+func nudge(c chan<- struct{}) {
 	select {
-	case d.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default: // somebody has
 	}
 }
@@ -90,6 +92,10 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	var busy sync.WaitGroup
 	defer busy.Wait()
 	busy.Go(func() { d.measure(ctx) })
+	if len(d.endpoints) == 0 { // other nodes may have them; the dead still age
+		<-ctx.Done()
+		return nil
+	}
 	workers := make(chan struct{}, d.settings.Workers)
 	for {
 		select {
@@ -138,6 +144,7 @@ func (d *Dispatcher) deliver(ctx context.Context, c *Claim) {
 		item.failed(err)
 		slog.Warn("a delivery is given up", "hook", item.Hook, "event", item.Event, "delivery", item.ID, "attempts", item.Attempts, "error", err)
 		settled = d.queue.Bury(ctx, c)
+		nudge(d.look)
 	default:
 		result = resultRetried
 		item.failed(err)
@@ -175,19 +182,20 @@ func (d *Dispatcher) observe(hook string, err error) {
 	}
 }
 
-// measure keeps the gauges.
+// measure keeps the gauges, and the dead within their limits.
 func (d *Dispatcher) measure(ctx context.Context) {
 	tick := time.NewTicker(measureEvery)
 	defer tick.Stop()
 	for {
-		if pending, dead, err := d.queue.Size(ctx); err == nil { // Take tells about errors
-			d.metrics.queued.WithLabelValues("pending").Set(float64(pending))
-			d.metrics.queued.WithLabelValues("dead").Set(float64(dead))
+		trimmed := d.queue.Trim(ctx)
+		if size, err := d.queue.Size(ctx); trimmed == nil && err == nil { // Take tells about errors
+			d.metrics.measured(size, time.Now())
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-d.look:
 		}
 	}
 }

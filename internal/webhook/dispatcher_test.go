@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"slices"
 	"sync"
@@ -64,9 +65,10 @@ func newOffice(t *testing.T, change ...func(*QueueSettings)) *office {
 	for _, f := range change {
 		f(&s)
 	}
-	q, _ := newFileQueue(t, s)
 	o := &office{t: t, box: newPostbox(), reg: prometheus.NewRegistry()}
-	o.Dispatcher = NewDispatcher(q, s, NewMetrics(o.reg), newEndpoint(t, "news", "http://b.example", 5*time.Second, o.box.serve))
+	m := NewMetrics(o.reg)
+	q, _ := newFileQueue(t, QueueOptions{s, newSealer(1), m})
+	o.Dispatcher = NewDispatcher(q, s, m, newEndpoint(t, "news", "http://b.example", 5*time.Second, o.box.serve))
 	return o
 }
 
@@ -128,9 +130,9 @@ func TestDispatchKeepsGoing(t *testing.T) {
 		stop := o.run()
 		for n := 1; n > 0; {
 			time.Sleep(10 * time.Millisecond)
-			pending, _, err := o.Queue().Size(t.Context())
+			size, err := o.Queue().Size(t.Context())
 			must(t, err)
-			n = pending
+			n = size.Pending
 		}
 		took := time.Since(start) // of the bubble's clock
 		stop()
@@ -313,13 +315,13 @@ func TestQueueBreaksMeanwhile(t *testing.T) {
 }
 
 func TestDamagedItemIsDropped(t *testing.T) {
-	q, db := newFileQueue(t, contractSettings)
+	q, db := newFileQueue(t, sealed(contractSettings))
 	mustEnqueue(t, q, "a-1", "a-2")
 	damage(t, db, "a-1")
 	must(t, q.Done(t.Context(), wantTake(t, q, "a-2")))
 	wantSize(t, q, 0, 0)
 
-	r := NewRedisQueue(newRedisClient(t, redisAddr(t)), "test", contractSettings)
+	r := NewRedisQueue(newRedisClient(t, redisAddr(t)), "test", sealed(contractSettings))
 	mustEnqueue(t, r, "a-1", "a-2")
 	must(t, r.client.HSet(t.Context(), r.items, "a-1", "{").Err())
 	must(t, r.Done(t.Context(), wantTake(t, r, "a-2")))
@@ -339,4 +341,39 @@ func TestEnqueueRefuses(t *testing.T) {
 	if err := o.Enqueue(t.Context(), "x", "news", "test", "", make(chan int)); !errors.As(err, &wrong) {
 		t.Errorf("a channel: %v", err)
 	}
+}
+
+// A node that delivers nothing still measures and lets the dead age; what
+// operators do shows at once.
+func TestNodeWithoutEndpoints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(t, func(s *QueueSettings) { s.MaxDeadAge = time.Hour })
+		for _, id := range []string{"a-1", "b-1"} {
+			mustEnqueue(t, o.Queue(), id)
+			bury(t, o.Queue(), id)
+		}
+		item := newItem("c-1")
+		item.Queued = time.Now()
+		must(t, o.Queue().Put(t.Context(), item))
+		o.endpoints = nil
+		stop := o.run()
+		gauges := func(pending, dead, oldest float64) {
+			t.Helper()
+			synctest.Wait()
+			p, d := testutil.ToFloat64(o.metrics.queued.WithLabelValues("pending")), testutil.ToFloat64(o.metrics.queued.WithLabelValues("dead"))
+			if age := math.Floor(testutil.ToFloat64(o.metrics.oldest)); p != pending || d != dead || age != oldest || (testutil.ToFloat64(o.metrics.deadBytes) > 0) != (dead > 0) {
+				t.Errorf("%v pending, %v dead, the oldest of %v s; want %v, %v, %v", p, d, age, pending, dead, oldest)
+			}
+		}
+		time.Sleep(10*measureEvery + measureEvery/2)
+		gauges(1, 2, (10 * measureEvery).Seconds())
+		desk{o.Dispatcher, t}.ask(o.ServeDrop, `{"delivery":"a-1"}`, 200, nil)
+		gauges(1, 1, (10*measureEvery + measureEvery/2).Seconds())
+		time.Sleep(time.Hour)
+		stop()
+		wantSize(t, o.Queue(), 1, 0)
+		if n := testutil.ToFloat64(o.metrics.trimmed.WithLabelValues("age")); n != 1 {
+			t.Errorf("%v are counted as too old", n)
+		}
+	})
 }

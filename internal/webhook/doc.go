@@ -28,6 +28,7 @@
 // repeated with growing pauses until it arrives or is too old, and then kept
 // among the dead for somebody to look at, replay or drop. [FileQueue] keeps
 // the items of a node that runs alone, [RedisQueue] those that nodes share.
+// Bodies, and the keys that name their users, are sealed while they are kept.
 //
 // Items of one hook and one key form a lane, which is delivered in order: a
 // lane has a time at which it is due, whoever takes it holds it for a while,

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/minigate/minigate/internal/fault"
+	"github.com/minigate/minigate/internal/seal"
 	"github.com/minigate/minigate/internal/settings"
 )
 
@@ -34,6 +35,22 @@ func testSettings() (s Settings) {
 	s.Keys = []Key{keyA, keyB}
 	return s
 }
+
+// newSealer seals with the first of the keys.
+func newSealer(keys ...byte) *seal.Sealer {
+	var list [][32]byte
+	for _, k := range keys {
+		list = append(list, [32]byte{k})
+	}
+	s, err := seal.New(list)
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+// sealed is how the tests open a queue.
+func sealed(s QueueSettings) QueueOptions { return QueueOptions{Settings: s, Sealer: newSealer(1)} }
 
 // roundTrip is a backend without a network.
 type roundTrip func(r *http.Request) (*http.Response, error)

@@ -1,6 +1,10 @@
 package webhook
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Metrics are what this package counts.
 type Metrics struct {
@@ -8,6 +12,9 @@ type Metrics struct {
 	duration   *prometheus.HistogramVec
 	deliveries *prometheus.CounterVec // by hook and result: see below
 	queued     *prometheus.GaugeVec   // by state
+	oldest     prometheus.Gauge
+	deadBytes  prometheus.Gauge
+	trimmed    *prometheus.CounterVec // by reason
 }
 
 // Results of a delivery from the queue.
@@ -37,7 +44,31 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "minigate_webhook_queue_items",
 			Help: "Deliveries in the queue by state: pending or dead. With Redis all nodes show the same.",
 		}, []string{"state"}),
+		oldest: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "minigate_webhook_queue_oldest_seconds",
+			Help: "How long the pending delivery that waits longest has waited; 0 if none does.",
+		}),
+		deadBytes: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "minigate_webhook_dead_bytes",
+			Help: "What the dead deliveries take in the queue.",
+		}),
+		trimmed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "minigate_webhook_dead_removed_total",
+			Help: "Dead deliveries this node removed for a limit, by which: age, count, bytes.",
+		}, []string{"reason"}),
 	}
-	reg.MustRegister(m.requests, m.duration, m.deliveries, m.queued)
+	reg.MustRegister(m.requests, m.duration, m.deliveries, m.queued, m.oldest, m.deadBytes, m.trimmed)
 	return m
+}
+
+// measured shows the size of the queue.
+func (m *Metrics) measured(s Size, now time.Time) {
+	m.queued.WithLabelValues("pending").Set(float64(s.Pending))
+	m.queued.WithLabelValues("dead").Set(float64(s.Dead))
+	m.deadBytes.Set(float64(s.DeadBytes))
+	waited := time.Duration(0)
+	if !s.Oldest.IsZero() {
+		waited = max(0, now.Sub(s.Oldest))
+	}
+	m.oldest.Set(waited.Seconds())
 }

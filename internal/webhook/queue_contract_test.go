@@ -5,54 +5,26 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"go.etcd.io/bbolt"
-
-	"github.com/minigate/minigate/internal/redisclient"
 	"github.com/minigate/minigate/internal/testdeps"
 )
 
 const longLease = time.Hour
 
-func newFileQueue(t testing.TB, s QueueSettings) (*FileQueue, *bbolt.DB) {
-	t.Helper()
-	return openFileQueue(t, filepath.Join(t.TempDir(), "queue.db"), s)
-}
-
-func openFileQueue(t testing.TB, path string, s QueueSettings) (*FileQueue, *bbolt.DB) {
-	t.Helper()
-	db, err := bbolt.Open(path, 0o600, nil)
-	must(t, err)
-	t.Cleanup(func() { _ = db.Close() })
-	q, err := NewFileQueue(db, s)
-	must(t, err)
-	return q, db
-}
-
-func newRedisClient(t testing.TB, addr string) redisclient.Client {
-	client := redisclient.Open(redisclient.Settings{Addresses: []string{addr}})
-	t.Cleanup(func() { _ = client.Close() })
-	return client
-}
-
 // TestQueueContract runs one suite over both queues.
 func TestQueueContract(t *testing.T) {
 	server := testdeps.StartRedis(t)
 	client, prefixes := newRedisClient(t, server.Addr), 0
-	for name, open := range map[string]func(t *testing.T, s QueueSettings) (q Queue, breakIt func()){
-		"file": func(t *testing.T, s QueueSettings) (Queue, func()) {
-			q, db := newFileQueue(t, s)
-			return q, func() { _ = db.Close() }
-		},
-		"redis": func(_ *testing.T, s QueueSettings) (Queue, func()) {
+	for name, open := range map[string]func(t *testing.T, o QueueOptions) *kept{
+		"file": openKeptFile,
+		"redis": func(t *testing.T, o QueueOptions) *kept {
 			prefixes++
-			return NewRedisQueue(client, fmt.Sprint("test", prefixes), s), server.Kill
+			return openKeptRedis(t, client, server.Kill, fmt.Sprint("test", prefixes), o)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -66,6 +38,8 @@ func TestQueueContract(t *testing.T) {
 				{"retry", contractRetry},
 				{"dead", contractDead},
 				{"too many dead", contractTooManyDead},
+				{"too large dead", contractTooLargeDead},
+				{"oldest", contractOldest},
 				{"full", contractFull},
 				{"known ids", contractKnownIDs},
 				{"refused", contractRefused},
@@ -73,19 +47,31 @@ func TestQueueContract(t *testing.T) {
 				{"cancelled", contractCancelled},
 			} {
 				t.Run(test.name, func(t *testing.T) {
-					q, _ := open(t, contractSettings)
-					test.f(t, q)
+					test.f(t, open(t, sealed(contractSettings)).Queue)
 				})
 			}
-			t.Run("away", func(t *testing.T) {
-				q, breakIt := open(t, contractSettings)
-				contractAway(t, q, breakIt)
-			})
+			for _, test := range []struct {
+				name string
+				f    func(*testing.T, *kept)
+			}{
+				{"sealed", contractSealed},
+				{"key rotation", contractKeyRotation},
+				{"key gone", contractKeyGone},
+				{"tampered", contractTampered},
+				{"too old dead", contractTooOldDead},
+				{"lowered limits", contractLoweredLimits},
+				{"trim is counted", contractTrimIsCounted},
+				{"away", contractAway},
+			} {
+				t.Run(test.name, func(t *testing.T) { test.f(t, open(t, sealed(contractSettings))) })
+			}
 		})
 	}
 }
 
-var contractSettings = QueueSettings{MaxPending: 100, MaxDead: 3, GiveUpAfter: time.Hour, Workers: 8}
+var contractSettings = QueueSettings{
+	MaxPending: 100, MaxDead: 3, MaxDeadAge: time.Hour, MaxDeadBytes: 1 << 20, GiveUpAfter: time.Hour, Workers: 8,
+}
 
 // newItem's key is the text before the dash of its id.
 func newItem(id string) *Item {
@@ -132,10 +118,10 @@ func awaitTake(t testing.TB, q Queue, lease time.Duration) *Claim {
 
 func wantSize(t testing.TB, q Queue, pending, dead int) {
 	t.Helper()
-	p, d, err := q.Size(t.Context())
+	s, err := q.Size(t.Context())
 	must(t, err)
-	if p != pending || d != dead {
-		t.Errorf("%d pending, %d dead; want %d, %d", p, d, pending, dead)
+	if s.Pending != pending || s.Dead != dead || (s.DeadBytes > 0) != (dead > 0) || s.Oldest.IsZero() != (pending == 0) {
+		t.Errorf("the size is %+v; want %d pending, %d dead", s, pending, dead)
 	}
 }
 
@@ -146,6 +132,7 @@ func contractRoundTrip(t *testing.T, q Queue) {
 	must(t, q.Put(t.Context(), item))
 	wantSize(t, q, 1, 0)
 	c := wantTake(t, q, "a-1")
+	c.Item.sealed, item.sealed = nil, nil
 	if got := fmt.Sprintf("%+v", *c.Item); got != fmt.Sprintf("%+v", *item) {
 		t.Errorf("got %s, want %+v", got, *item)
 	}
@@ -250,12 +237,24 @@ func contractDead(t *testing.T, q Queue) {
 	wantDead(t, q, 2, 1)
 	wantDead(t, q, 0, 0)
 	for _, id := range []string{"nobody", "a-2", ""} {
+		if _, err := q.Find(ctx, id); !errors.Is(err, ErrNoDelivery) {
+			t.Errorf("Find of %q: %v", id, err)
+		}
 		if err := q.Replay(ctx, id); !errors.Is(err, ErrNoDelivery) {
 			t.Errorf("Replay of %q: %v", id, err)
 		}
 		if err := q.Drop(ctx, id); !errors.Is(err, ErrNoDelivery) {
 			t.Errorf("Drop of %q: %v", id, err)
 		}
+	}
+	if ids, err := q.DeadIDs(ctx, 10); err != nil || !slices.Equal(ids, []string{"a-1", "b-1"}) {
+		t.Errorf("the ids of the dead are %q, %v", ids, err)
+	}
+	if ids, err := q.DeadIDs(ctx, 1); err != nil || !slices.Equal(ids, []string{"a-1"}) {
+		t.Errorf("the oldest of the dead is %q, %v", ids, err)
+	}
+	if i, err := q.Find(ctx, "a-1"); err != nil || string(i.Body) != `{"id":"a-1"}` || i.Key != "a" || i.Died.IsZero() {
+		t.Errorf("found %+v, %v", i, err)
 	}
 	must(t, q.Replay(ctx, "a-1"))
 	if err := q.Replay(ctx, "a-1"); !errors.Is(err, ErrNoDelivery) {
@@ -280,7 +279,7 @@ func wantDead(t *testing.T, q Queue, skip, limit int, ids ...string) {
 	got := []string{}
 	for _, i := range list {
 		got = append(got, i.ID)
-		if i.Died.IsZero() || i.Attempts != 1 || i.Failure == "" || len(i.Body) == 0 {
+		if i.Died.IsZero() || i.Attempts != 1 || i.Failure == "" || len(i.Body) > 0 || i.Key != "" || i.Hook != "news" || i.Event != "test.event" {
 			t.Errorf("listed as %+v", i)
 		}
 	}
@@ -406,11 +405,13 @@ func contractParallel(t *testing.T, q Queue) {
 
 func callAll(ctx context.Context, q Queue, c *Claim) map[string]error {
 	_, take := q.Take(ctx, longLease)
-	_, _, size := q.Size(ctx)
+	_, size := q.Size(ctx)
+	_, ids := q.DeadIDs(ctx, 1)
+	_, find := q.Find(ctx, "x")
 	_, dead := q.Dead(ctx, 0, 1)
 	return map[string]error{
 		"Put": q.Put(ctx, newItem("x-1")), "Take": take, "Done": q.Done(ctx, c), "Retry": q.Retry(ctx, c, 0), "Bury": q.Bury(ctx, c),
-		"Size": size, "Dead": dead, "Replay": q.Replay(ctx, "x"), "Drop": q.Drop(ctx, "x"),
+		"Size": size, "Dead": dead, "DeadIDs": ids, "Find": find, "Trim": q.Trim(ctx), "Replay": q.Replay(ctx, "x"), "Drop": q.Drop(ctx, "x"),
 	}
 }
 
@@ -427,11 +428,11 @@ func contractCancelled(t *testing.T, q Queue) {
 	must(t, q.Done(t.Context(), c))
 }
 
-func contractAway(t *testing.T, q Queue, breakIt func()) {
+func contractAway(t *testing.T, q *kept) {
 	mustEnqueue(t, q, "a-1")
 	c := wantTake(t, q, "a-1")
-	breakIt()
-	for name, err := range callAll(t.Context(), q, c) {
+	q.breakIt()
+	for name, err := range callAll(t.Context(), q.Queue, c) {
 		if err == nil {
 			t.Errorf("%s works without what it stands on", name)
 			continue

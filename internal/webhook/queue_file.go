@@ -21,17 +21,19 @@ var (
 	bucketLanes = []byte("lanes") // lane → when its head is due
 	bucketDue   = []byte("due")   // when, lane → nothing
 	bucketDead  = []byte("dead")  // when it died, id → nothing
+	bucketAge   = []byte("age")   // number of a pending item → when it was put
 
-	keyPending = []byte("pending") // how many there are, 8 bytes
-	keyDead    = []byte("dead count")
+	keyPending   = []byte("pending") // how many there are, 8 bytes
+	keyDead      = []byte("dead count")
+	keyDeadBytes = []byte("dead bytes")
 )
 
 // FileQueue keeps items in an embedded database file, for a node that runs
 // alone. What Put returned for is on disk. Leases are kept in memory: a
 // process that is killed holds none when it comes back.
 type FileQueue struct {
-	db       *bbolt.DB
-	settings QueueSettings
+	db *bbolt.DB
+	QueueOptions
 
 	mu     sync.Mutex
 	leases map[string]fileLease // by lane
@@ -44,13 +46,13 @@ type fileLease struct {
 
 // NewFileQueue uses the bucket webhook_queue in db, which the caller closes
 // after the queue's last use. There must be one FileQueue for a db.
-func NewFileQueue(db *bbolt.DB, s QueueSettings) (*FileQueue, error) {
+func NewFileQueue(db *bbolt.DB, o QueueOptions) (*FileQueue, error) {
 	err := db.Update(func(tx *bbolt.Tx) error {
 		root, err := tx.CreateBucketIfNotExists(bucketQueue)
 		if err != nil {
 			return err
 		}
-		for _, name := range [][]byte{bucketItems, bucketOrder, bucketLanes, bucketDue, bucketDead} {
+		for _, name := range [][]byte{bucketItems, bucketOrder, bucketLanes, bucketDue, bucketDead, bucketAge} {
 			if _, err := root.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -60,7 +62,7 @@ func NewFileQueue(db *bbolt.DB, s QueueSettings) (*FileQueue, error) {
 	if err != nil {
 		return nil, queueError(err)
 	}
-	return &FileQueue{db: db, settings: s, leases: make(map[string]fileLease)}, nil
+	return &FileQueue{db: db, QueueOptions: o.complete(), leases: make(map[string]fileLease)}, nil
 }
 
 // Put implements Queue.
@@ -79,10 +81,10 @@ func (q *FileQueue) Put(ctx context.Context, item *Item) error {
 // append puts an item at the end of its lane, which is due now if it was
 // empty.
 func (q *FileQueue) append(t *queueTx, item *Item) error {
-	if t.count(keyPending) >= q.settings.MaxPending {
+	if t.count(keyPending) >= q.Settings.MaxPending {
 		return errQueueFull
 	}
-	data, err := item.encode()
+	data, err := item.encode(q.Sealer)
 	if err != nil {
 		return err
 	}
@@ -91,6 +93,7 @@ func (q *FileQueue) append(t *queueTx, item *Item) error {
 	err = errors.Join(err,
 		t.items.Put([]byte(item.ID), data),
 		t.order.Put(binary.BigEndian.AppendUint64([]byte(lane), number), []byte(item.ID)),
+		t.age.Put(binary.BigEndian.AppendUint64(nil, number), timeBytes(item.Queued)),
 		t.add(keyPending, 1))
 	if err == nil && t.lanes.Get([]byte(lane)) == nil {
 		err = t.setDue(lane, time.Now())
@@ -108,7 +111,7 @@ func (q *FileQueue) Take(ctx context.Context, lease time.Duration) (*Claim, erro
 		if err != nil || c == nil {
 			return nil, queueError(err)
 		}
-		if c, err = decodeClaim(ctx, q, c, id, data); err != nil || c != nil {
+		if c, err = decodeClaim(ctx, q, q.QueueOptions, c, id, data); err != nil || c != nil {
 			return c, err
 		}
 	}
@@ -146,7 +149,7 @@ func (q *FileQueue) Done(ctx context.Context, c *Claim) error {
 
 // Retry implements Queue.
 func (q *FileQueue) Retry(ctx context.Context, c *Claim, in time.Duration) error {
-	data, err := c.Item.encode()
+	data, err := c.Item.encode(q.Sealer)
 	if err != nil {
 		return err
 	}
@@ -158,21 +161,49 @@ func (q *FileQueue) Retry(ctx context.Context, c *Claim, in time.Duration) error
 // Bury implements Queue.
 func (q *FileQueue) Bury(ctx context.Context, c *Claim) error {
 	c.Item.Died = time.Now()
-	data, err := c.Item.encode()
+	data, err := c.Item.encode(q.Sealer)
 	if err != nil {
 		return err
 	}
-	return q.settle(ctx, c, time.Time{}, func(t *queueTx) error {
+	var gone trimmed
+	err = q.settle(ctx, c, time.Time{}, func(t *queueTx) error {
 		err := errors.Join(t.remove(c),
 			t.items.Put([]byte(c.Item.ID), data),
 			t.dead.Put(append(timeBytes(c.Item.Died), c.Item.ID...), nil),
-			t.add(keyDead, 1))
-		for err == nil && t.count(keyDead) > q.settings.MaxDead {
-			oldest, _ := t.dead.Cursor().First()
-			err = errors.Join(t.items.Delete(oldest[8:]), t.dead.Delete(oldest), t.add(keyDead, -1))
+			t.add(keyDead, 1), t.add(keyDeadBytes, len(data)))
+		if err == nil {
+			gone, err = t.trim(q.Settings)
 		}
 		return err
 	})
+	if err == nil {
+		q.Metrics.lost(gone)
+	}
+	return err
+}
+
+// Trim implements Queue.
+func (q *FileQueue) Trim(ctx context.Context) error {
+	for {
+		var gone trimmed
+		err := q.view(ctx, func(t *queueTx) error { // most of the time there is nothing to write
+			if t.excess(q.Settings, time.Now()) != nil {
+				gone.count = 1
+			}
+			return nil
+		})
+		if err != nil || gone.count == 0 {
+			return err
+		}
+		err = q.update(ctx, func(t *queueTx) (err error) {
+			gone, err = t.trim(q.Settings)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		q.Metrics.lost(gone)
+	}
 }
 
 // settle makes a change that ends a claim; what is then the head of the lane
@@ -209,12 +240,15 @@ func (q *FileQueue) holds(c *Claim) bool {
 }
 
 // Size implements Queue.
-func (q *FileQueue) Size(ctx context.Context) (pending, dead int, err error) {
+func (q *FileQueue) Size(ctx context.Context) (size Size, err error) {
 	err = q.view(ctx, func(t *queueTx) error {
-		pending, dead = t.count(keyPending), t.count(keyDead)
+		size = Size{Pending: t.count(keyPending), Dead: t.count(keyDead), DeadBytes: int64(t.count(keyDeadBytes))}
+		if _, at := t.age.Cursor().First(); len(at) == 8 {
+			size.Oldest = bytesTime(at)
+		}
 		return nil
 	})
-	return pending, dead, err
+	return size, err
 }
 
 // Dead implements Queue.
@@ -232,11 +266,38 @@ func (q *FileQueue) Dead(ctx context.Context, skip, limit int) (list []*Item, er
 	return list, err
 }
 
+// DeadIDs implements Queue.
+func (q *FileQueue) DeadIDs(ctx context.Context, limit int) (ids []string, err error) {
+	err = q.view(ctx, func(t *queueTx) error {
+		c := t.dead.Cursor()
+		for k, _ := c.First(); k != nil && len(ids) < limit; k, _ = c.Next() {
+			ids = append(ids, string(k[8:]))
+		}
+		return nil
+	})
+	return ids, err
+}
+
+// Find implements Queue.
+func (q *FileQueue) Find(ctx context.Context, id string) (item *Item, err error) {
+	err = q.view(ctx, func(t *queueTx) error {
+		if t.grave(id) == nil {
+			return ErrNoDelivery
+		}
+		item = deadItem(id, t.items.Get([]byte(id)))
+		return item.open(q.Sealer)
+	})
+	return item, err
+}
+
 // Replay implements Queue.
 func (q *FileQueue) Replay(ctx context.Context, id string) error {
-	return q.batch(ctx, func(t *queueTx) error {
+	return q.update(ctx, func(t *queueTx) error {
 		item, err := t.exhume(id)
 		if err != nil {
+			return err
+		}
+		if err := item.open(q.Sealer); err != nil {
 			return err
 		}
 		item.revive(time.Now())
@@ -246,10 +307,19 @@ func (q *FileQueue) Replay(ctx context.Context, id string) error {
 
 // Drop implements Queue.
 func (q *FileQueue) Drop(ctx context.Context, id string) error {
-	return q.batch(ctx, func(t *queueTx) error {
+	return q.update(ctx, func(t *queueTx) error {
 		_, err := t.exhume(id)
 		return errors.Join(err, t.items.Delete([]byte(id)))
 	})
+}
+
+// update is for operators, who wait for one change after the other; batch
+// would wait for others to join each.
+func (q *FileQueue) update(ctx context.Context, change func(*queueTx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return queueError(q.db.Update(func(tx *bbolt.Tx) error { return change(open(tx)) }))
 }
 
 func (q *FileQueue) batch(ctx context.Context, change func(*queueTx) error) error {

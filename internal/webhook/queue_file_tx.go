@@ -11,7 +11,7 @@ import (
 
 // queueTx is a transaction with the buckets of a FileQueue at hand.
 type queueTx struct {
-	root, items, order, lanes, due, dead *bbolt.Bucket
+	root, items, order, lanes, due, dead, age *bbolt.Bucket
 }
 
 func open(tx *bbolt.Tx) *queueTx {
@@ -23,6 +23,7 @@ func open(tx *bbolt.Tx) *queueTx {
 		lanes: root.Bucket(bucketLanes),
 		due:   root.Bucket(bucketDue),
 		dead:  root.Bucket(bucketDead),
+		age:   root.Bucket(bucketAge),
 	}
 }
 
@@ -51,20 +52,86 @@ func (t *queueTx) setDue(lane string, at time.Time) error {
 
 // remove takes the head of a lane out of it.
 func (t *queueTx) remove(c *Claim) error {
-	return errors.Join(t.order.Delete([]byte(c.place)), t.add(keyPending, -1))
+	return errors.Join(t.order.Delete([]byte(c.place)), t.age.Delete([]byte(c.place[len(c.lane):])), t.add(keyPending, -1))
 }
 
 // exhume takes an item out of the dead; its record stays.
 func (t *queueTx) exhume(id string) (*Item, error) {
-	item, err := decodeItem(t.items.Get([]byte(id)))
-	if err != nil || item.Died.IsZero() {
+	entry := t.grave(id)
+	if entry == nil {
 		return nil, ErrNoDelivery
 	}
-	entry := append(timeBytes(item.Died), id...)
-	if k, _ := t.dead.Cursor().Seek(entry); !bytes.Equal(k, entry) {
-		return nil, ErrNoDelivery
+	record := t.items.Get([]byte(id))
+	return deadItem(id, record), t.unbury(entry, len(record))
+}
+
+// unbury removes an entry of the dead whose record has a size.
+func (t *queueTx) unbury(entry []byte, size int) error {
+	err := errors.Join(t.dead.Delete(entry), t.add(keyDead, -1), t.add(keyDeadBytes, -size))
+	if t.count(keyDead) == 0 { // a record that was damaged may have had another size
+		err = errors.Join(err, t.root.Delete(keyDeadBytes))
 	}
-	return item, errors.Join(t.dead.Delete(entry), t.add(keyDead, -1))
+	return err
+}
+
+// grave is the entry of a dead item, nil if there is none.
+func (t *queueTx) grave(id string) []byte {
+	record := t.items.Get([]byte(id))
+	if record == nil {
+		return nil
+	}
+	item, err := decodeHeader(record)
+	if err == nil {
+		entry := append(timeBytes(item.Died), id...)
+		if k, _ := t.dead.Cursor().Seek(entry); bytes.Equal(k, entry) {
+			return entry
+		}
+		return nil
+	}
+	c := t.dead.Cursor() // a damaged record does not say when it died
+	for k, _ := c.First(); k != nil; k, _ = c.Next() {
+		if string(k[8:]) == id {
+			return bytes.Clone(k)
+		}
+	}
+	return nil
+}
+
+// excess points at the counter of why the oldest of the dead has to go, nil
+// if it may stay.
+func (t *queueTx) excess(s QueueSettings, now time.Time) func(*trimmed) *int {
+	oldest, _ := t.dead.Cursor().First()
+	switch {
+	case oldest == nil:
+		return nil
+	case !bytesTime(oldest[:8]).Add(s.MaxDeadAge).After(now):
+		return func(n *trimmed) *int { return &n.age }
+	case t.count(keyDead) > s.MaxDead:
+		return func(n *trimmed) *int { return &n.count }
+	case int64(t.count(keyDeadBytes)) > int64(s.MaxDeadBytes):
+		return func(n *trimmed) *int { return &n.bytes }
+	}
+	return nil
+}
+
+// trim removes the oldest dead items until the limits hold, at most
+// trimAtOnce of them.
+func (t *queueTx) trim(s QueueSettings) (gone trimmed, err error) {
+	now := time.Now()
+	for gone.total() < trimAtOnce {
+		why := t.excess(s, now)
+		if why == nil {
+			break
+		}
+		oldest, _ := t.dead.Cursor().First()
+		id := bytes.Clone(oldest[8:])
+		size := len(t.items.Get(id))
+		if err := errors.Join(t.unbury(oldest, size), t.items.Delete(id)); err != nil {
+			return gone, err
+		}
+		*why(&gone)++
+	}
+	return gone, nil
 }
 
 func (t *queueTx) count(key []byte) int {
@@ -82,3 +149,5 @@ func (t *queueTx) add(key []byte, n int) error {
 func timeBytes(t time.Time) []byte {
 	return binary.BigEndian.AppendUint64(nil, uint64(t.UnixMilli()))
 }
+
+func bytesTime(b []byte) time.Time { return time.UnixMilli(int64(binary.BigEndian.Uint64(b))) }

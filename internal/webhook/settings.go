@@ -27,8 +27,12 @@ type Key struct {
 
 // QueueSettings bound what waits for delivery.
 type QueueSettings struct {
-	MaxPending  int           `yaml:"max_pending" default:"10000" doc:"Deliveries that may wait; more are refused. 1 to 10000000; each takes up to 512KiB, most far less."`
-	MaxDead     int           `yaml:"max_dead" default:"1000" doc:"Undeliverable ones kept to be looked at or replayed; the oldest go first. 0 to 1000000."`
+	MaxPending int           `yaml:"max_pending" default:"10000" doc:"Deliveries that may wait; more are refused. 1 to 10000000; each takes up to 512KiB, most far less."`
+	MaxDead    int           `yaml:"max_dead" default:"1000" doc:"Undeliverable ones kept to be looked at or replayed; the oldest go first. 0 to 1000000."`
+	MaxDeadAge time.Duration `yaml:"max_dead_age" default:"336h" doc:"How long undeliverable ones are kept; between 1m and 8760h. What they say of your users goes with them."`
+
+	MaxDeadBytes settings.Size `yaml:"max_dead_bytes" default:"64MiB" doc:"What undeliverable ones may take together; the oldest go first. 1MiB to 1TiB."`
+
 	GiveUpAfter time.Duration `yaml:"give_up_after" default:"24h" doc:"How long a delivery is tried again before it counts as undeliverable; between 1m and 720h."`
 	Workers     int           `yaml:"workers" default:"8" doc:"Deliveries at a time on each node; 1 to 1000."`
 }
@@ -63,6 +67,12 @@ func (s *QueueSettings) Check(report func(path, problem string)) {
 	}
 	if s.MaxDead < 0 || s.MaxDead > 1_000_000 {
 		report("max_dead", "must be between 0 and 1000000")
+	}
+	if s.MaxDeadAge < time.Minute || s.MaxDeadAge > 8760*time.Hour {
+		report("max_dead_age", "must be between 1m and 8760h")
+	}
+	if s.MaxDeadBytes < 1<<20 || s.MaxDeadBytes > 1<<40 {
+		report("max_dead_bytes", "must be between 1MiB and 1TiB")
 	}
 	if s.GiveUpAfter < time.Minute || s.GiveUpAfter > 720*time.Hour {
 		report("give_up_after", "must be between 1m and 720h")

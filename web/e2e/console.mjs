@@ -3,11 +3,10 @@
 // in lib/env.mjs; SCREENSHOT is a path that ends in .png, and optional. WeChat
 // has to refuse the first login with errcode 40164 for 192.0.2.7.
 import assert from 'node:assert/strict';
-import { chromium } from 'playwright-core';
 import WebSocket from 'ws';
+import { launch, picture, shows, signIn } from './lib/browser.mjs';
 import { baseUrl, loginCode, opsUrl, wsUrl } from './lib/env.mjs';
 
-const { API_KEY, SCREENSHOT } = process.env;
 const users = ['ann', 'bob', 'eve', 'joe', 'kim'];
 
 const login = async (user, device) => {
@@ -27,10 +26,7 @@ const connect = async (user) => {
   return ws;
 };
 
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-});
+const browser = await launch();
 try {
   const page = await browser.newPage({ viewport: { width: 1280, height: 1000 }, locale: 'en-US' });
   page.setDefaultTimeout(15_000);
@@ -38,6 +34,8 @@ try {
   const problems = [];
   page.on('pageerror', (e) => problems.push(String(e)));
   await page.goto(opsUrl + '/');
+  await signIn(page, 'not the key at all');
+  await page.waitForSelector('[role=alert]');
   await signIn(page);
   await page.waitForFunction(() => document.getElementById('live')?.classList.contains('good'));
   await shows(page, '#stat-connections', '0');
@@ -71,14 +69,6 @@ try {
   assert.deepEqual(problems, []);
 } finally {
   await browser.close();
-}
-
-async function signIn(page) {
-  await page.fill('input[name=key]', 'not the key at all');
-  await page.click('button.primary');
-  await page.waitForSelector('[role=alert]');
-  await page.fill('input[name=key]', API_KEY);
-  await page.click('button.primary');
 }
 
 /** Looks a user up, ends one of two sessions, blocks and unblocks. */
@@ -116,18 +106,4 @@ async function lookAfter(page, user, socket) {
   await shows(page, '#block', 'may log in');
   assert.equal((await login(user)).status, 200);
   console.log('ok - the user was unblocked, and logged in');
-}
-
-function shows(page, selector, text) {
-  return page.waitForFunction(([s, v]) => document.querySelector(s)?.textContent === v, [selector, text]);
-}
-
-/** Changes the language to and fro: in Chinese the page says `chinese`. */
-async function picture(page, name, chinese) {
-  const shoot = (language) => SCREENSHOT && page.screenshot({ path: SCREENSHOT.replace(/\.png$/, `-${name}-${language}.png`), fullPage: true });
-  await shoot('en');
-  await page.click('#language');
-  await page.waitForFunction((words) => document.body.textContent.includes(words), chinese);
-  await shoot('zh');
-  await page.click('#language');
 }

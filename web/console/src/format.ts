@@ -23,8 +23,11 @@ export function moment(time: string): string {
   return `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())} ${two(d.getHours())}:${two(d.getMinutes())}`;
 }
 
-export function ago(time: string, now: number): string {
-  const s = Math.max(0, Math.round((now - Date.parse(time)) / 1000));
+export const ago = (time: string, now: number): string => span((now - Date.parse(time)) / 1000);
+
+// span is a length of time in seconds, as people say it.
+export function span(seconds: number): string {
+  const s = Math.max(0, Math.round(seconds));
   if (s < 60) return `${s} s`;
   if (s < 3600) return `${Math.floor(s / 60)} min`;
   if (s < 86400) return `${Math.floor(s / 3600)} h`;

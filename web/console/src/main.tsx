@@ -11,21 +11,13 @@ import { linkedUser } from './link.ts';
 import { SignIn } from './signin.tsx';
 import { keep, type Connection, type Lists, listen, rate, type Sample, type Session } from './stream.ts';
 import { Connections, Dependencies, Nodes } from './tables.tsx';
+import { Tile } from './tile.tsx';
 import { Users } from './users.tsx';
+import { Webhooks } from './webhooks.tsx';
 
 const green = '#07c160';
 const blue = '#3b82f6';
 const orange = '#f59e0b';
-
-function Tile({ id, label, value, unit }: { id: string; label: Word; value: string; unit?: string }) {
-  return (
-    <div class="tile">
-      <span class="dim">{t(label)}</span>
-      <strong id={id}>{value}</strong>
-      <small class="dim">{unit}</small>
-    </div>
-  );
-}
 
 function Tiles({ samples }: { samples: Sample[] }) {
   const last = samples.at(-1);
@@ -112,7 +104,8 @@ function Dashboard({ session, refused }: { session: Session; refused: () => void
 
   const hash = useHash();
   const admin = session.scope === 'admin';
-  const users = admin && hash.startsWith('#user');
+  const view = !admin ? '' : hash.startsWith('#user') ? 'users' : hash === '#webhooks' ? 'webhooks' : '';
+  const dead = samples.at(-1)?.webhook_dead ?? 0;
   const now = samples.at(-1)?.time ?? Date.now();
   const status = lists?.health.status ?? 'starting';
   return (
@@ -123,13 +116,19 @@ function Dashboard({ session, refused }: { session: Session; refused: () => void
         <span class="dim">{lists?.version}</span>
         {admin && (
           <nav class="views">
-            <a href="#" aria-current={users ? undefined : 'page'}>{t('overview')}</a>
-            <a href="#user=" id="to-users" aria-current={users ? 'page' : undefined}>{t('users')}</a>
+            <a href="#" aria-current={view ? undefined : 'page'}>{t('overview')}</a>
+            <a href="#user=" id="to-users" aria-current={view === 'users' ? 'page' : undefined}>{t('users')}</a>
+            <a href="#webhooks" id="to-webhooks" aria-current={view === 'webhooks' ? 'page' : undefined}>
+              {t('webhooks')}
+              {dead > 0 && <span class="pill bad">{count(dead)}</span>}
+            </a>
           </nav>
         )}
       </div>
       <Alerts list={lists?.alerts ?? []} />
-      {users ? <Users openid={linkedUser(hash)} now={now} /> : <Overview samples={samples} lists={lists} now={now} admin={admin} />}
+      {view === 'users' && <Users openid={linkedUser(hash)} now={now} />}
+      {view === 'webhooks' && <Webhooks last={samples.at(-1)} now={now} />}
+      {view === '' && <Overview samples={samples} lists={lists} now={now} admin={admin} />}
     </>
   );
 }

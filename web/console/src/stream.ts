@@ -15,6 +15,9 @@ export interface Sample {
   transfers_active: number;
   upload_bytes_total: number;
   download_bytes_total: number;
+  webhook_pending: number;
+  webhook_dead: number;
+  webhook_oldest_seconds: number;
   memory_bytes: number;
   cpu_seconds_total: number;
 }

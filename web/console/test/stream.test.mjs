@@ -10,7 +10,7 @@ const bundle = async (file) => {
 const { keep, listen, rate } = await bundle(new URL('../src/stream.ts', import.meta.url).pathname);
 const { plain } = await bundle(new URL('../src/advice.ts', import.meta.url).pathname);
 const { linkedUser, userLink } = await bundle(new URL('../src/link.ts', import.meta.url).pathname);
-const { bytes, count, ago, moment } = await bundle(new URL('../src/format.ts', import.meta.url).pathname);
+const { bytes, count, ago, moment, span } = await bundle(new URL('../src/format.ts', import.meta.url).pathname);
 
 const at = (time, delivered_total, cpu_seconds_total = time) => ({ time, delivered_total, cpu_seconds_total });
 
@@ -38,6 +38,7 @@ test('numbers are readable', () => {
   assert.deepEqual([0, 0.5, 42, 12345, 3400000].map(count), ['0', '0.5', '42', '12.3k', '3.4M']);
   assert.equal(moment('2026-01-31T09:05:59'), '2026-01-31 09:05');
   assert.equal(ago('2026-01-01T00:00:00Z', Date.parse('2026-01-01T01:30:00Z')), '1 h');
+  assert.deepEqual([-1, 0, 59.4, 60, 3600, 86400 * 3].map(span), ['0 s', '0 s', '59 s', '1 min', '1 h', '3 d']);
 });
 
 test('alerts say what to do, in both languages', () => {
