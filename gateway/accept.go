@@ -58,18 +58,18 @@ func (h *Hub) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
 func (h *Hub) accept(w http.ResponseWriter, r *http.Request) bool {
 	offered := offeredProtocols(r)
 	c := newClient(h, nil)
-	c.meta = ConnectionInfo{IP: clientIP(r), UserAgent: r.UserAgent(), Transport: "websocket"}
+	c.meta = ConnectionInfo{IP: clientIP(r), UserAgent: r.UserAgent(), Transport: "websocket", Protocol: "json"}
 	c.tokens = handshakeTokens(r, offered)
 	if h.verifyTicket != nil {
 		c.ticket = r.URL.Query().Get("ticket")
 	}
-	switch {
-	case wantsProtobuf(r, offered):
-		c.verdict, c.noPush = DisconnectProtocol, true
-	case len(c.tokens) > 0:
+	if wantsProtobuf(r, offered) {
+		c.binary, c.meta.Protocol = true, "protobuf"
+	}
+	if len(c.tokens) > 0 {
 		c.verdict = h.judge(r.Context(), c.tokens)
 	}
-	sock, err := upgrade(w, r, chooseProtocol(offered), &h.settings.WebSocket)
+	sock, err := upgrade(w, r, chooseProtocol(offered), c.binary, &h.settings.WebSocket)
 	if err != nil {
 		slog.Debug("websocket handshake refused", "ip", c.meta.IP, "error", err)
 		return false
@@ -86,7 +86,7 @@ func (h *Hub) serve(c *client, sock *wsSocket) {
 		c.disconnect(DisconnectShutdown)
 	}
 	c.open()
-	sock.serve(c.receive)
+	sock.serve(c.receive, func() { c.disconnect(DisconnectProtocol) })
 	c.gone()
 }
 
@@ -152,8 +152,7 @@ func chooseProtocol(offered []string) []string {
 	return nil
 }
 
-// wantsProtobuf tells whether a client speaks only the binary encoding, which
-// is not supported.
+// wantsProtobuf tells whether a client speaks the binary encoding.
 func wantsProtobuf(r *http.Request, offered []string) bool {
 	q := r.URL.Query()
 	return q.Get("format") == "protobuf" || q.Get("cf_protocol") == "protobuf" ||

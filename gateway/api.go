@@ -29,6 +29,7 @@ var (
 type PublishOptions struct {
 	SkipHistory    bool              // deliver to those online now, without an offset
 	Tags           map[string]string // travel with the publication
+	Delta          bool              // subscribers that take deltas may be sent what changed since the last one
 	IdempotencyKey string            // a repeat answers the first result and is not delivered
 	Count          bool              // ask for PublishResult.Sockets
 }
@@ -91,7 +92,7 @@ func (h *Hub) Publish(ctx context.Context, channel string, data json.RawMessage,
 	if o.IdempotencyKey != "" {
 		eo.IdempotencyKey, eo.IdempotencyTTL = o.IdempotencyKey, h.settings.Client.IdempotentResultTTL
 	}
-	pub := &protocol.Publication{Data: protocol.Raw(data), Tags: o.Tags}
+	pub := &protocol.Publication{Data: protocol.Raw(data), Tags: o.Tags, Delta: (o.Delta || r.DeltaPublish) && r.allowsDelta()}
 	res, err := h.engine.Publish(ctx, channel, pub, eo)
 	if err == nil && !res.Repeated {
 		h.metrics.publications.Inc()
@@ -180,7 +181,7 @@ func (h *Hub) pushTo(ctx context.Context, res *PushResult, kind string, targets 
 }
 
 func (h *Hub) messageAll(ctx context.Context, data json.RawMessage) (sockets int, err error) {
-	msg := encodePush(&protocol.Push{Message: &protocol.Message{Data: protocol.Raw(data)}})
+	msg := encodePush(&protocol.Push{Message: &protocol.Message{Data: protocol.Raw(data)}}, 0)
 	if msg == nil {
 		return 0, errBadData
 	}

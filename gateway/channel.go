@@ -15,6 +15,7 @@ import (
 type channel struct {
 	hub   *Hub
 	name  string
+	id    int64 // instead of the name, for clients that can do with a number; never 0
 	rules *rules
 
 	gate  sync.Mutex // one at a time tells the engine about the first and the last subscriber
@@ -28,12 +29,14 @@ type channel struct {
 	lost   bool            // what follows top was missed, a refill is under way
 	newest uint64          // offset of the newest publication that came while lost
 	queued bool            // waits for fan-out
+
+	last   *protocol.Publication // the newest, to tell the next one by its difference; nil where deltas are not allowed
+	lastID publicationID
 }
 
 // publish appends a publication to the log and returns how many subscribers
 // will get it. Calls for one channel come one after the other.
 func (ch *channel) publish(pub *protocol.Publication, epoch string) int {
-	data := encodePublication(ch.name, pub, epoch)
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	sameStream := pub.Offset > 0 && epoch == ch.top.Epoch
@@ -45,33 +48,48 @@ func (ch *channel) publish(pub *protocol.Publication, epoch string) int {
 		ch.refill()
 		ch.newest = pub.Offset
 	default:
-		ch.add(message{kind: publication, data: data, offset: pub.Offset, epoch: epoch})
+		ch.add(newMessage(pub, epoch))
 	}
 	return len(ch.subs)
 }
 
-func (ch *channel) announce(push *protocol.Push) {
-	data := encodePush(push)
+func (ch *channel) announce(kind messageKind, info *protocol.ClientInfo) {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	ch.add(message{kind: presenceChange, data: data})
+	ch.add(&message{kind: kind, info: info})
 }
 
 // add appends m to the log and queues the channel for fan-out; mu is held.
-func (ch *channel) add(m message) {
+func (ch *channel) add(m *message) {
 	if m.offset > 0 {
 		ch.top = engine.Position{Offset: m.offset, Epoch: m.epoch}
 	}
-	if len(ch.subs) == 0 || m.data == nil && m.kind != marker {
+	if len(ch.subs) == 0 {
 		return
 	}
-	m.at = ch.hub.now()
+	m.channel, m.at = ch, ch.hub.now()
+	if m.kind == publication && ch.rules.allowsDelta() {
+		ch.follow(m)
+	}
 	s := &ch.hub.settings.Client
 	ch.log.add(m, s.ChannelBacklog, int(s.ChannelBacklogMaxSize))
 	if !ch.queued {
 		ch.queued = true
 		ch.hub.news.push(ch)
 	}
+}
+
+// follow notes of which publication m is the successor; mu is held.
+func (ch *channel) follow(m *message) {
+	if m.offset > 0 {
+		m.id = publicationID{epoch: m.epoch, offset: m.offset}
+	} else {
+		m.id = publicationID{number: ch.log.next() + 1}
+	}
+	if m.pub.Delta {
+		m.base, m.baseID = ch.last, ch.lastID
+	}
+	ch.last, ch.lastID = m.pub, m.id
 }
 
 // refill has what follows top read from the engine; mu is held.
@@ -147,7 +165,7 @@ func (c *channels) make(h *Hub, name string, r *rules) *channel {
 		if s.m == nil {
 			s.m = make(map[string]*channel)
 		}
-		ch = &channel{hub: h, name: name, rules: r}
+		ch = &channel{hub: h, name: name, id: h.channelIDs.Add(1), rules: r}
 		s.m[name] = ch
 		h.metrics.channels.Inc()
 	}

@@ -45,7 +45,7 @@ type client struct {
 	sock   socket
 	id     string
 	meta   ConnectionInfo // what the handshake said; read only
-	noPush bool           // the client would not understand a disconnect push
+	binary bool           // speaks Protobuf instead of JSON; read only
 
 	tokens  []string    // of the handshake, until connect
 	ticket  string      // of the handshake, until connect
@@ -77,6 +77,7 @@ func newClient(h *Hub, sock socket) *client {
 	c := &client{hub: h, sock: sock, id: newID(), since: time.Now()}
 	c.place.slot = nowhere
 	c.out.room.L = &c.out.mu
+	c.out.run = c.write
 	c.stale = h.now() + h.settings.Client.StaleCloseDelay
 	return c
 }
@@ -114,16 +115,20 @@ func (c *client) infoIn(channel string) *protocol.ClientInfo {
 	return info
 }
 
-// receive handles one WebSocket message: one or more commands in lines. It
-// may be used again by the caller afterwards.
+// receive handles one WebSocket message: one or more commands, in lines or
+// each behind its length. It may be used again by the caller afterwards.
 func (c *client) receive(message []byte) {
 	c.working.Store(true)
 	defer func() {
 		c.heard.Store(true) // whatever came meanwhile is read only now
 		c.working.Store(false)
 	}()
-	dec := protocol.GetCommandDecoder(protocol.TypeJSON, message)
-	defer protocol.PutCommandDecoder(protocol.TypeJSON, dec)
+	typ := protocol.TypeJSON
+	if c.binary {
+		typ = protocol.TypeProtobuf
+	}
+	dec := protocol.GetCommandDecoder(typ, message)
+	defer protocol.PutCommandDecoder(typ, dec)
 	for {
 		cmd, err := dec.Decode()
 		if cmd != nil && !c.handle(cmd) {
@@ -191,7 +196,7 @@ func (c *client) tick(now time.Duration) (next time.Duration) {
 		c.hub.checks.push(c)
 	}
 	if todo.ping {
-		c.send(ping)
+		c.send(pings[c.encoding()])
 	}
 	if todo.bye != nil {
 		c.disconnect(todo.bye)

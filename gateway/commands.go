@@ -107,7 +107,7 @@ func (c *client) answer(id uint32, err error) bool {
 	}
 	e := errorOf(err)
 	c.hub.metrics.failed(e.Code)
-	c.reply(encodeReply(&protocol.Reply{Id: id, Error: e}))
+	c.reply(c.encodeReply(&protocol.Reply{Id: id, Error: e}))
 	return true
 }
 
@@ -141,7 +141,7 @@ func (c *client) execute(ctx context.Context, kind command, cmd *protocol.Comman
 		err = DisconnectBadRequest
 	}
 	if err == nil {
-		c.reply(encodeReply(&reply))
+		c.reply(c.encodeReply(&reply))
 	}
 	return err
 }
@@ -191,7 +191,7 @@ func (c *client) publish(ctx context.Context, req *protocol.PublishRequest) (*pr
 	if !r.mayPublish(channel, user, subscribed) {
 		return nil, ErrPermissionDenied
 	}
-	pub := &protocol.Publication{Data: req.Data, Info: c.infoIn(channel)}
+	pub := &protocol.Publication{Data: req.Data, Info: c.infoIn(channel), Delta: r.DeltaPublish && r.allowsDelta()}
 	if _, err = c.hub.engine.Publish(ctx, channel, pub, r.publishOptions(false)); err != nil {
 		return nil, err
 	}
@@ -255,8 +255,6 @@ func (c *client) history(ctx context.Context, req *protocol.HistoryRequest) (*pr
 	if err != nil {
 		return nil, err
 	}
-	if pubs == nil {
-		pubs = []*protocol.Publication{} // the one list that is on the wire even when empty
-	}
-	return &protocol.HistoryResult{Publications: pubs, Offset: top.Offset, Epoch: top.Epoch}, nil
+	// The one list that is on the wire even when empty.
+	return &protocol.HistoryResult{Publications: c.readable(pubs), Offset: top.Offset, Epoch: top.Epoch}, nil
 }

@@ -36,7 +36,7 @@ func TestCommands(t *testing.T) {
 		"private":                       {[]string{`{"id":2,"subscribe":{"channel":"$live:a"}}`}, []string{fail("2", "103", "permission denied")}},
 		"other kind":                    {[]string{`{"id":2,"subscribe":{"channel":"live:a","type":1}}`}, []string{fail("2", "103", "permission denied")}},
 		"filter":                        {[]string{`{"id":2,"subscribe":{"channel":"live:a","tf":{"key":"k","cmp":"ex"}}}`}, []string{fail("2", "107", "bad request")}},
-		"fossil is not given":           {[]string{`{"id":2,"subscribe":{"channel":"live:a","delta":"fossil","flag":1}}`}, []string{`{"id":2,"subscribe":{}}`}},
+		"fossil is not given":           {[]string{`{"id":2,"subscribe":{"channel":"live:a","delta":"fossil","flag":1}}`}, []string{`{"id":2,"subscribe":{"id":*}}`}},
 		"user limited, named":           {[]string{`{"id":2,"subscribe":{"channel":"dialog:#bob,alice"}}`}, []string{`{"id":2,"subscribe":{"recoverable":true,"epoch":"*","positioned":true}}`}},
 		"user limited, not named":       {[]string{`{"id":2,"subscribe":{"channel":"dialog:#bob"}}`}, []string{fail("2", "103", "permission denied")}},
 		"someone's channel":             {[]string{`{"id":2,"subscribe":{"channel":"live:#bob"}}`}, []string{fail("2", "103", "permission denied")}},

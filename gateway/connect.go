@@ -39,7 +39,7 @@ func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 		return false
 	}
 	s := &c.hub.settings.Client
-	c.reply(encodeReply(&protocol.Reply{Id: cmd.Id, Connect: &protocol.ConnectResult{
+	c.reply(c.encodeReply(&protocol.Reply{Id: cmd.Id, Connect: &protocol.ConnectResult{
 		Client:  c.id,
 		Version: c.hub.version,
 		Subs:    results,

@@ -56,14 +56,14 @@ func TestCredentials(t *testing.T) {
 		"expired header":            {dial: dialOptions{header: bearer("expired")}, want: expired},
 		"sessions away":             {token: "away", want: away},
 		"sessions away for header":  {dial: dialOptions{header: bearer("away")}, want: away},
-		"protobuf in query":         {dial: dialOptions{query: "?format=protobuf"}, token: "alice", want: "closed 3506 inappropriate protocol"},
-		"protobuf as subprotocol":   {dial: dialOptions{subprotocols: []string{"centrifuge-protobuf"}}, token: "alice", want: "closed 3506 inappropriate protocol"},
+		"protobuf in query":         {dial: dialOptions{query: "?format=protobuf", binary: true}, token: "alice", want: welcome},
+		"protobuf as subprotocol":   {dial: dialOptions{protobuf: true}, token: "alice", want: welcome},
 		"protocol version in query": {dial: dialOptions{query: "?cf_protocol_version=v2"}, token: "alice", want: welcome},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := startHub(t, nil)
 			w := h.dial(tc.dial)
-			if !strings.HasPrefix(name, "malformed ") && !strings.HasPrefix(name, "protobuf") && name != "other user in handshake" {
+			if !strings.HasPrefix(name, "malformed ") && name != "other user in handshake" {
 				w.send(`{"connect":{"token":"` + tc.token + `"},"id":1}`)
 			}
 			if tc.wantEnd != nil {

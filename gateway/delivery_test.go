@@ -312,20 +312,25 @@ func TestMessageQueueBound(t *testing.T) {
 }
 
 func TestBacklog(t *testing.T) {
+	sized := func(size int64, at time.Duration) *message {
+		m := &message{at: at}
+		m.size.Store(size)
+		return m
+	}
 	var b backlog
 	for i := range 10 {
-		b.add(message{data: make([]byte, 10), at: time.Duration(i)}, 4, 1000)
+		b.add(sized(10, time.Duration(i)), 4, 1000)
 	}
-	if b.first != 6 || b.next() != 10 || b.bytes != 40 {
-		t.Errorf("by count: %d..%d, %d bytes", b.first, b.next(), b.bytes)
+	if b.first != 6 || b.next() != 10 || b.bytes.Load() != 40 {
+		t.Errorf("by count: %d..%d, %d bytes", b.first, b.next(), b.bytes.Load())
 	}
-	b.add(message{data: make([]byte, 25), at: 10}, 4, 50)
-	if b.first != 8 || b.bytes != 45 {
-		t.Errorf("by bytes: from %d, %d bytes", b.first, b.bytes)
+	b.add(sized(25, 10), 4, 50)
+	if b.first != 8 || b.bytes.Load() != 45 {
+		t.Errorf("by bytes: from %d, %d bytes", b.first, b.bytes.Load())
 	}
-	b.add(message{data: make([]byte, 99), at: 11}, 4, 50)
-	if b.first != 11 || b.bytes != 99 {
-		t.Errorf("the newest stays: from %d, %d bytes", b.first, b.bytes)
+	b.add(sized(99, 11), 4, 50)
+	if b.first != 11 || b.bytes.Load() != 99 {
+		t.Errorf("the newest stays: from %d, %d bytes", b.first, b.bytes.Load())
 	}
 	if ms, missed := b.from(10); !missed || len(ms) != 1 {
 		t.Errorf("from 10: %d, %v", len(ms), missed)
@@ -334,8 +339,8 @@ func TestBacklog(t *testing.T) {
 		t.Errorf("from 12: %d, %v", len(ms), missed)
 	}
 	b.expire(12)
-	if ms, missed := b.from(11); !missed || ms != nil || b.bytes != 0 {
-		t.Errorf("expired: %d, %v, %d bytes", len(ms), missed, b.bytes)
+	if ms, missed := b.from(11); !missed || ms != nil || b.bytes.Load() != 0 {
+		t.Errorf("expired: %d, %v, %d bytes", len(ms), missed, b.bytes.Load())
 	}
 }
 

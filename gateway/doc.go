@@ -6,13 +6,30 @@
 //
 // A publication goes to the engine, which gives it its offset, stores it, and
 // delivers it to the hub of every node that has subscribers (Hub.Publication).
-// There it is encoded once and appended to the channel's backlog; that is all
-// the publisher waits for. A fan-out worker then wakes the sockets of the
+// There it is appended to the channel's backlog; that is all the publisher
+// waits for. A fan-out worker then wakes the sockets of the
 // channel: each notes which subscription has news, and starts its writer if
 // none runs. The writer collects everything between the subscription's cursor
 // and the end of the backlog, joins it into one WebSocket message, and goes
 // away when nothing is left. So a slow client costs an old cursor instead of a
 // queue, and what piled up is written in one call.
+//
+// # Encodings
+//
+// A message is encoded when the first subscriber of a kind is written to, and
+// once for all of that kind: JSON or Protobuf, with the channel's name or its
+// number, in full or as the delta to the publication before.
+//
+//   - The number of a channel is one per node, new whenever the channel gets
+//     its first subscriber there, and never used twice while the node runs.
+//     It is valid for the subscription whose reply named it.
+//   - A delta is sent to whom the publication before was the last one sent;
+//     everybody else gets the whole. The newest publication of a channel that
+//     allows deltas is kept for the next one's sake while it has subscribers.
+//   - Clients that speak Protobuf may publish any bytes. What is not JSON goes
+//     to those who speak Protobuf alone: the others' position moves past it, it
+//     is left out of what they recover and of their history, and counted as
+//     undeliverable. Centrifugo closes those subscribers with 3506.
 //
 // # What holds
 //

@@ -92,40 +92,61 @@ func FuzzChannelName(f *testing.F) {
 	})
 }
 
-// BenchmarkFanOut publishes to 1,000 subscribers whose sockets cost nothing:
-// what is left is the hub's own work.
+// BenchmarkFanOut publishes to subscribers whose sockets cost nothing: what is
+// left is the hub's own work.
 func BenchmarkFanOut(b *testing.B) {
-	const subscribers = 1000
+	subscribe := `{"id":2,"subscribe":{"channel":"live:a"}}`
+	b.Run("1000 JSON", func(b *testing.B) { benchmarkFanOut(b, 1000, "live:a", []encoding{0}, subscribe) })
+	b.Run("10000 JSON", func(b *testing.B) { benchmarkFanOut(b, 10_000, "live:a", []encoding{0}, subscribe) })
+	b.Run("10000 mixed", func(b *testing.B) {
+		benchmarkFanOut(b, 10_000, "ticker:a", []encoding{0, asProtobuf},
+			`{"id":2,"subscribe":{"channel":"ticker:a"}}`, `{"id":2,"subscribe":{"channel":"ticker:a","flag":1}}`,
+			`{"id":2,"subscribe":{"channel":"ticker:a","flag":1,"delta":"fossil"}}`)
+	})
+}
+
+func benchmarkFanOut(b *testing.B, subscribers int, channel string, encodings []encoding, commands ...string) {
 	h := startHub(b, nil)
 	var wg sync.WaitGroup
-	for range subscribers {
+	for i := range subscribers {
 		sock := &counter{}
 		c := newClient(h.Hub, sock)
 		sock.done = &wg
 		h.clients.add(c)
 		c.session = &auth.Session{User: auth.User{OpenID: "u"}, Expires: time.Now().Add(time.Hour)}
 		c.state = connected
-		c.receive([]byte(`{"id":2,"subscribe":{"channel":"live:a"}}`))
+		command := []byte(commands[i%len(commands)])
+		if c.binary = encodings[i%len(encodings)] == asProtobuf; c.binary {
+			command = pack(b, command)
+		}
+		c.receive(command)
 		c.out.writer.Wait()
+		sock.subscribed = true
 		b.Cleanup(c.gone)
 	}
-	data := []byte(`{"text":"` + strings.Repeat("x", 100) + `"}`)
+	versions := [][]byte{[]byte(`{"text":"` + strings.Repeat("x", 100) + `","n":1}`), []byte(`{"text":"` + strings.Repeat("x", 100) + `","n":2}`)}
 	b.ReportAllocs()
+	n := 0
 	for b.Loop() {
+		n++
 		wg.Add(subscribers)
-		if _, err := h.Publish(b.Context(), "live:a", data, PublishOptions{}); err != nil {
+		if _, err := h.Publish(b.Context(), channel, versions[n%2], PublishOptions{Delta: true}); err != nil {
 			b.Fatal(err)
 		}
 		wg.Wait()
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/subscribers, "ns/delivery")
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(subscribers), "ns/delivery")
 }
 
-// counter is a socket that counts publications.
-type counter struct{ done *sync.WaitGroup }
+// counter is a socket that counts frames once it is subscribed: there is one
+// for each publication.
+type counter struct {
+	done       *sync.WaitGroup
+	subscribed bool
+}
 
-func (c *counter) write(message []byte) error {
-	if strings.HasPrefix(string(message[:20]), `{"push":{"channel"`) {
+func (c *counter) write([]byte) error {
+	if c.subscribed {
 		c.done.Done()
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -53,6 +54,8 @@ type Hub struct {
 	clients  *registry
 	channels channels
 	wheel    wheel
+
+	channelIDs atomic.Int64 // the last number a channel got
 
 	news    *queue[*channel] // channels whose sockets have to be woken
 	refills *queue[*channel] // channels that missed something
@@ -292,6 +295,7 @@ type ConnectionInfo struct {
 	Since     time.Time `json:"since"`
 	Channels  []string  `json:"channels"`
 	Transport string    `json:"transport"`
+	Protocol  string    `json:"protocol"` // json or protobuf
 }
 
 // Connections lists logged in connections of this node, the newest first, at

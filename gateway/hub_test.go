@@ -43,6 +43,9 @@ func testSettings() Settings {
 		{Name: "live", Access: Access{AllowSubscribeForClient: true, AllowPublishForSubscriber: true}},
 		{Name: "dialog", Access: Access{AllowUserLimitedChannels: true, AllowHistoryForClient: true}, History: kept},
 		{Name: "named", Access: Access{AllowSubscribeForClient: true, ChannelRegex: `^[a-z]+$`}},
+		{Name: "delta", Access: Access{AllowSubscribeForClient: true, AllowPublishForClient: true, AllowHistoryForClient: true, AllowedDeltaTypes: []string{"fossil"}, DeltaPublish: true, AllowTagsFilter: true}, History: kept},
+		{Name: "ticker", Access: Access{AllowSubscribeForClient: true, AllowedDeltaTypes: []string{"fossil"}}},
+		{Name: "tags", Access: Access{AllowSubscribeForClient: true, AllowPublishForClient: true, AllowTagsFilter: true}, History: kept},
 		{Name: "asked", Access: Access{AllowSubscribeForClient: true, AllowHistoryForClient: true}, History: History{HistorySize: 10, HistoryTTL: time.Minute, AllowRecovery: true, AllowPositioning: true}},
 	}
 	return s
@@ -166,12 +169,15 @@ func (th *testHub) publish(channel, data string) engine.PublishResult {
 	return res
 }
 
-// wire is a client that speaks the protocol by hand.
+// wire is a client that speaks the protocol by hand: in JSON, or in Protobuf,
+// to and from which the official codec translates what is sent and received.
 type wire struct {
-	t     testing.TB
-	conn  *websocket.Conn
-	lines chan string // closed at the end, after err is set
-	err   error
+	t       testing.TB
+	binary  bool
+	conn    *websocket.Conn
+	lines   chan string          // closed at the end, after err is set
+	replies chan *protocol.Reply // instead of lines, if not nil
+	err     error
 }
 
 type dialOptions struct {
@@ -179,9 +185,15 @@ type dialOptions struct {
 	header       http.Header
 	subprotocols []string
 	deaf         bool // never reads
+	protobuf     bool // offers Protobuf as subprotocol and speaks it; see wire
+	binary       bool // speaks it without offering it
+	decoded      bool // wants replies instead of lines
 }
 
 func (th *testHub) tryDial(o dialOptions) (*wire, *http.Response, error) {
+	if o.protobuf {
+		o.subprotocols = append(o.subprotocols, protobufProtocol)
+	}
 	client := &http.Client{Transport: &http.Transport{
 		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return th.listener.dial(ctx) },
 		DisableKeepAlives: true,
@@ -193,7 +205,10 @@ func (th *testHub) tryDial(o dialOptions) (*wire, *http.Response, error) {
 		return nil, resp, err
 	}
 	conn.SetReadLimit(-1)
-	w := &wire{t: th.t, conn: conn, lines: make(chan string, 1<<16)}
+	w := &wire{t: th.t, conn: conn, binary: o.protobuf || o.binary, lines: make(chan string, 1<<16)}
+	if o.decoded {
+		w.replies = make(chan *protocol.Reply, 1<<16)
+	}
 	if o.deaf {
 		th.t.Cleanup(func() { _ = conn.CloseNow() })
 		return w, resp, nil
@@ -219,7 +234,12 @@ func (th *testHub) dial(o dialOptions) *wire {
 // login dials and connects with a token, and returns the connect reply.
 func (th *testHub) login(token string) (*wire, string) {
 	th.t.Helper()
-	w := th.dial(dialOptions{})
+	return th.loginWith(dialOptions{}, token)
+}
+
+func (th *testHub) loginWith(o dialOptions, token string) (*wire, string) {
+	th.t.Helper()
+	w := th.dial(o)
 	w.send(`{"connect":{"token":"` + token + `"},"id":1}`)
 	reply := w.next()
 	if !strings.HasPrefix(reply, `{"id":1,"connect":{"client":"`) {
@@ -236,12 +256,21 @@ func (w *wire) pump() {
 			w.err = err
 			return
 		}
-		if typ != websocket.MessageText {
+		if (typ == websocket.MessageBinary) != w.binary {
 			w.t.Errorf("frame of type %v", typ)
+		}
+		if w.binary {
+			w.unpack(data)
+			continue
 		}
 		for line := range strings.SplitSeq(string(data), "\n") {
 			if !json.Valid([]byte(line)) {
 				w.t.Errorf("line is not JSON: %q", line)
+			}
+			if w.replies != nil {
+				r, _ := protocol.NewJSONReplyDecoder([]byte(line)).Decode()
+				w.replies <- r
+				continue
 			}
 			w.lines <- line
 		}
@@ -250,7 +279,11 @@ func (w *wire) pump() {
 
 func (w *wire) send(lines ...string) {
 	w.t.Helper()
-	if err := w.conn.Write(context.Background(), websocket.MessageText, []byte(strings.Join(lines, "\n"))); err != nil {
+	typ, frame := websocket.MessageText, []byte(strings.Join(lines, "\n"))
+	if w.binary {
+		typ, frame = websocket.MessageBinary, pack(w.t, frame)
+	}
+	if err := w.conn.Write(context.Background(), typ, frame); err != nil {
 		w.t.Fatalf("send: %v", err)
 	}
 }

@@ -226,7 +226,7 @@ func (c *client) endExpired(ctx context.Context) {
 	}
 	c.mu.Unlock()
 	for _, s := range expired {
-		c.leave(ctx, s, encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
+		c.leave(ctx, s, c.encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
 			Code: unsubscribedExpired, Reason: "subscription expired",
 		}}))
 	}

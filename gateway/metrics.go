@@ -15,6 +15,7 @@ type Metrics struct {
 	received      [commandCount]prometheus.Counter
 	publications  prometheus.Counter
 	deliveries    prometheus.Counter
+	undeliverable prometheus.Counter
 	recovered     prometheus.Counter
 	unrecovered   prometheus.Counter
 	refused       *prometheus.CounterVec // refused handshakes by reason
@@ -48,6 +49,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		subscriptions: gauge("minigate_subscriptions", "Subscriptions of clients on this node."),
 		publications:  counter("minigate_publications_total", "Publications made on this node, by clients and by the server."),
 		deliveries:    counter("minigate_deliveries_total", "Publications, joins and leaves written to clients of this node."),
+		undeliverable: counter("minigate_undeliverable_total", "Publications that were not written to a client that speaks JSON, since their data is not JSON."),
 		recovered:     recoveries.WithLabelValues("recovered"),
 		unrecovered:   recoveries.WithLabelValues("unrecovered"),
 		refused:       vec("minigate_connections_refused_total", "Handshakes refused before the upgrade, by reason.", "reason"),

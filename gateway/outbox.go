@@ -22,6 +22,7 @@ type outbox struct {
 
 	room   sync.Cond // something was taken from replies, or nothing more will be
 	writer sync.WaitGroup
+	run    func() // client.write, made once: "go c.write()" allocates each time
 }
 
 // begin tells whether the caller has to start a writer; mu is held.
@@ -68,7 +69,7 @@ func (c *client) enqueue(msg []byte, patient bool, announced ...*subscription) {
 	start := o.begin()
 	o.mu.Unlock()
 	if start {
-		go c.write()
+		go c.out.run()
 	}
 	if overflow {
 		c.disconnect(DisconnectSlow)
@@ -87,7 +88,7 @@ func (c *client) mark(s *subscription) {
 	}
 	o.mu.Unlock()
 	if start {
-		go c.write()
+		go c.out.run()
 	}
 }
 
@@ -143,6 +144,7 @@ func (o *outbox) next(f *frame) (s *subscription, bye *Disconnect, ok bool) {
 func (c *client) write() {
 	defer c.out.writer.Done()
 	f := frames.Get().(*frame)
+	f.binary = c.binary
 	defer f.release()
 	for {
 		s, bye, ok := c.out.next(f)
@@ -202,7 +204,7 @@ func (c *client) lose(s *subscription) {
 	}
 	ctx, cancel := c.hub.timeout()
 	defer cancel()
-	c.leave(ctx, s, encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
+	c.leave(ctx, s, c.encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
 		Code: unsubscribedInsufficient, Reason: "insufficient state",
 	}}))
 }
@@ -230,19 +232,17 @@ func (c *client) disconnect(d *Disconnect) {
 		c.hub.metrics.disconnected(d.Code)
 	}
 	if start {
-		go c.write()
+		go c.out.run()
 	}
 }
 
 // farewell tells the client why, twice: as a push, since many WeChat runtimes
 // report every close as 1000 or 1006, and in the close frame.
 func (c *client) farewell(d *Disconnect) {
-	if !c.noPush {
-		push := encodePush(&protocol.Push{Disconnect: &protocol.Disconnect{Code: d.Code, Reason: d.Reason}})
-		if c.sock.write(push) != nil {
-			c.sock.abort()
-			return
-		}
+	push := c.encodePush(&protocol.Push{Disconnect: &protocol.Disconnect{Code: d.Code, Reason: d.Reason}})
+	if c.sock.write(push) != nil {
+		c.sock.abort()
+		return
 	}
 	c.sock.close(d.Code, d.Reason)
 }

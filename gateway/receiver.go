@@ -24,14 +24,14 @@ func (h *Hub) Publication(channel string, pub *protocol.Publication, epoch strin
 // Join implements engine.Receiver.
 func (h *Hub) Join(channel string, info *protocol.ClientInfo) {
 	if ch := h.channels.get(channel); ch != nil {
-		ch.announce(&protocol.Push{Channel: channel, Join: &protocol.Join{Info: info}})
+		ch.announce(joined, info)
 	}
 }
 
 // Leave implements engine.Receiver.
 func (h *Hub) Leave(channel string, info *protocol.ClientInfo) {
 	if ch := h.channels.get(channel); ch != nil {
-		ch.announce(&protocol.Push{Channel: channel, Leave: &protocol.Leave{Info: info}})
+		ch.announce(left, info)
 	}
 }
 
@@ -120,13 +120,18 @@ func (h *Hub) concerned(req *userRequest) []*client {
 	})
 }
 
-// broadcastMessage sends an encoded message to every connected client.
+// broadcastMessage sends a message, which comes encoded in JSON, to every
+// connected client.
 func (h *Hub) broadcastMessage(msg []byte) (sockets int) {
+	forms := map[encoding][]byte{0: msg}
+	if r, err := protocol.NewJSONReplyDecoder(msg).Decode(); err == nil {
+		forms[asProtobuf], _ = encodeMessage(r, asProtobuf)
+	}
 	for _, c := range h.clients.list() {
 		c.mu.Lock()
 		ok := c.state == connected
 		c.mu.Unlock()
-		if ok {
+		if msg := forms[c.encoding()]; ok && msg != nil {
 			c.send(msg)
 			sockets++
 		}
@@ -150,7 +155,7 @@ func (c *client) unsubscribeByServer(channel string) {
 		if !c.isLive(s) { // the client does not know of it yet
 			continue
 		}
-		c.leave(ctx, s, encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
+		c.leave(ctx, s, c.encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
 			Code: unsubscribedByServer, Reason: "server unsubscribe",
 		}}))
 	}

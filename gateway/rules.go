@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/minigate/minigate/gateway/engine"
 )
@@ -17,6 +18,8 @@ type rules struct {
 }
 
 func (r *rules) keepsHistory() bool { return r.HistorySize > 0 }
+
+func (r *rules) allowsDelta() bool { return len(r.AllowedDeltaTypes) > 0 }
 
 // rulebook finds the rules of a channel by its name.
 type rulebook struct {
@@ -110,7 +113,7 @@ func (b *rulebook) findForClient(channel string) (*rules, error) {
 		rest = ns
 	}
 	switch {
-	case channel == "" || len(channel) > b.maxLength:
+	case channel == "" || len(channel) > b.maxLength || !utf8.ValidString(channel):
 		return nil, ErrBadRequest
 	case r.regex != nil && !r.regex.MatchString(rest):
 		return nil, ErrBadRequest

@@ -21,24 +21,25 @@ type Settings struct {
 
 // ClientSettings rule connections.
 type ClientSettings struct {
-	PingInterval          time.Duration `yaml:"ping_interval" default:"25s" doc:"How often the server pings a connection; 0 never does."`
-	PongTimeout           time.Duration `yaml:"pong_timeout" default:"8s" doc:"How long a client may take to answer a ping, shorter than ping_interval."`
-	StaleCloseDelay       time.Duration `yaml:"stale_close_delay" default:"10s" doc:"How long a socket may stay without a successful connect command."`
-	SessionCheckInterval  time.Duration `yaml:"session_check_interval" default:"5m" doc:"How often at most the session of a live connection is verified again, which also extends it."`
-	ChannelLimit          int           `yaml:"channel_limit" default:"128" doc:"How many channels one connection may be subscribed to."`
-	ConnectionLimit       int           `yaml:"connection_limit" default:"0" doc:"How many connections this node accepts before it answers 503; 0 sets no limit."`
-	UserConnectionLimit   int           `yaml:"user_connection_limit" default:"0" doc:"How many connections one user may have on this node; 0 sets no limit."`
-	ConnectionRateLimit   int           `yaml:"connection_rate_limit" default:"0" doc:"How many new connections per second this node accepts before it answers 503; 0 sets no limit."`
-	QueueMaxSize          settings.Size `yaml:"queue_max_size" default:"1MiB" doc:"How many bytes may wait for one connection; beyond that its commands wait for their replies to be read, and messages it did not ask for close it as slow."`
-	HistoryLimit          int           `yaml:"history_max_publication_limit" default:"300" doc:"How many publications one history request returns at most."`
-	RecoveryLimit         int           `yaml:"recovery_max_publication_limit" default:"300" doc:"How many missed publications a reconnecting client gets at most before it is told that it was not recovered."`
-	PersonalChannel       Personal      `yaml:"subscribe_to_user_personal_channel" doc:"The channel that every user is subscribed to by the server."`
-	UnionIDNamespace      string        `yaml:"unionid_channel_namespace" default:"union" doc:"The namespace of the channel that reaches one person in all mini-programs of an owner; an empty name switches these channels off."`
-	ShutdownSpread        time.Duration `yaml:"shutdown_spread" default:"5s" doc:"Over how long connections are told goodbye at shutdown, so that they do not all come back at once."`
-	RequestTimeout        time.Duration `yaml:"request_timeout" default:"5s" doc:"How long one command may take in the engine or the session store."`
-	IdempotentResultTTL   time.Duration `yaml:"idempotent_result_ttl" default:"5m" doc:"How long a publication with an idempotency key is remembered."`
-	ChannelBacklog        int           `yaml:"channel_backlog" default:"512" doc:"How many messages of one channel a connection may be behind before it is repaired from history or closed as slow."`
-	ChannelBacklogMaxSize settings.Size `yaml:"channel_backlog_max_size" default:"1MiB" doc:"How many bytes of one channel's messages are kept for connections that are behind."`
+	PingInterval           time.Duration `yaml:"ping_interval" default:"25s" doc:"How often the server pings a connection; 0 never does."`
+	PongTimeout            time.Duration `yaml:"pong_timeout" default:"8s" doc:"How long a client may take to answer a ping, shorter than ping_interval."`
+	StaleCloseDelay        time.Duration `yaml:"stale_close_delay" default:"10s" doc:"How long a socket may stay without a successful connect command."`
+	SessionCheckInterval   time.Duration `yaml:"session_check_interval" default:"5m" doc:"How often at most the session of a live connection is verified again, which also extends it."`
+	ChannelLimit           int           `yaml:"channel_limit" default:"128" doc:"How many channels one connection may be subscribed to."`
+	ConnectionLimit        int           `yaml:"connection_limit" default:"0" doc:"How many connections this node accepts before it answers 503; 0 sets no limit."`
+	UserConnectionLimit    int           `yaml:"user_connection_limit" default:"0" doc:"How many connections one user may have on this node; 0 sets no limit."`
+	ConnectionRateLimit    int           `yaml:"connection_rate_limit" default:"0" doc:"How many new connections per second this node accepts before it answers 503; 0 sets no limit."`
+	QueueMaxSize           settings.Size `yaml:"queue_max_size" default:"1MiB" doc:"How many bytes may wait for one connection; beyond that its commands wait for their replies to be read, and messages it did not ask for close it as slow."`
+	HistoryLimit           int           `yaml:"history_max_publication_limit" default:"300" doc:"How many publications one history request returns at most."`
+	RecoveryLimit          int           `yaml:"recovery_max_publication_limit" default:"300" doc:"How many missed publications a reconnecting client gets at most before it is told that it was not recovered."`
+	PersonalChannel        Personal      `yaml:"subscribe_to_user_personal_channel" doc:"The channel that every user is subscribed to by the server."`
+	UnionIDNamespace       string        `yaml:"unionid_channel_namespace" default:"union" doc:"The namespace of the channel that reaches one person in all mini-programs of an owner; an empty name switches these channels off."`
+	ShutdownSpread         time.Duration `yaml:"shutdown_spread" default:"5s" doc:"Over how long connections are told goodbye at shutdown, so that they do not all come back at once."`
+	RequestTimeout         time.Duration `yaml:"request_timeout" default:"5s" doc:"How long one command may take in the engine or the session store."`
+	IdempotentResultTTL    time.Duration `yaml:"idempotent_result_ttl" default:"5m" doc:"How long a publication with an idempotency key is remembered."`
+	ChannelBacklog         int           `yaml:"channel_backlog" default:"512" doc:"How many messages of one channel a connection may be behind before it is repaired from history or closed as slow."`
+	ChannelBacklogMaxSize  settings.Size `yaml:"channel_backlog_max_size" default:"1MiB" doc:"How many bytes of one channel's messages are kept for connections that are behind."`
+	AllowChannelCompaction bool          `yaml:"allow_channel_compaction" default:"true" doc:"Clients that speak JSON and can do with it are sent a number instead of the name of a channel with each publication, join and leave."`
 
 	Token             connjwt.Settings             `yaml:"token" doc:"JSON Web Tokens of your backend with which its own users connect, instead of a login; off without a key."`
 	SubscriptionToken connjwt.SubscriptionSettings `yaml:"subscription_token" doc:"JSON Web Tokens of your backend that admit to one channel."`
@@ -75,22 +76,25 @@ type DefaultNamespace struct {
 
 // Access says what clients may do in a channel and who is told about them.
 type Access struct {
-	Presence                   bool   `yaml:"presence" doc:"Keep who is in the channel."`
-	JoinLeave                  bool   `yaml:"join_leave" doc:"Publish when clients come and go; subscribers who may read presence can ask to be told."`
-	ForcePushJoinLeave         bool   `yaml:"force_push_join_leave" doc:"Tell every subscriber who comes and goes, asked or not."`
-	AllowSubscribeForClient    bool   `yaml:"allow_subscribe_for_client" doc:"Clients may subscribe without a token."`
-	AllowSubscribeForAnonymous bool   `yaml:"allow_subscribe_for_anonymous" doc:"What allow_subscribe_for_client says is also for connections without a user, which come with a JWT only."`
-	AllowPublishForClient      bool   `yaml:"allow_publish_for_client" doc:"Clients may publish."`
-	AllowPublishForSubscriber  bool   `yaml:"allow_publish_for_subscriber" doc:"Clients may publish while they are subscribed."`
-	AllowPublishForAnonymous   bool   `yaml:"allow_publish_for_anonymous" doc:"What lets clients publish is also for connections without a user."`
-	AllowPresenceForClient     bool   `yaml:"allow_presence_for_client" doc:"Clients may read presence."`
-	AllowPresenceForSubscriber bool   `yaml:"allow_presence_for_subscriber" doc:"Clients may read presence while they are subscribed."`
-	AllowPresenceForAnonymous  bool   `yaml:"allow_presence_for_anonymous" doc:"What lets clients read presence is also for connections without a user."`
-	AllowHistoryForClient      bool   `yaml:"allow_history_for_client" doc:"Clients may read history."`
-	AllowHistoryForSubscriber  bool   `yaml:"allow_history_for_subscriber" doc:"Clients may read history while they are subscribed."`
-	AllowHistoryForAnonymous   bool   `yaml:"allow_history_for_anonymous" doc:"What lets clients read history is also for connections without a user."`
-	AllowUserLimitedChannels   bool   `yaml:"allow_user_limited_channels" doc:"Users named after the # of a channel name may subscribe to it."`
-	ChannelRegex               string `yaml:"channel_regex" doc:"Go regular expression that the part of the name after the namespace must match; without it names are ASCII."`
+	Presence                   bool     `yaml:"presence" doc:"Keep who is in the channel."`
+	JoinLeave                  bool     `yaml:"join_leave" doc:"Publish when clients come and go; subscribers who may read presence can ask to be told."`
+	ForcePushJoinLeave         bool     `yaml:"force_push_join_leave" doc:"Tell every subscriber who comes and goes, asked or not."`
+	AllowSubscribeForClient    bool     `yaml:"allow_subscribe_for_client" doc:"Clients may subscribe without a token."`
+	AllowSubscribeForAnonymous bool     `yaml:"allow_subscribe_for_anonymous" doc:"What allow_subscribe_for_client says is also for connections without a user, which come with a JWT only."`
+	AllowPublishForClient      bool     `yaml:"allow_publish_for_client" doc:"Clients may publish."`
+	AllowPublishForSubscriber  bool     `yaml:"allow_publish_for_subscriber" doc:"Clients may publish while they are subscribed."`
+	AllowPublishForAnonymous   bool     `yaml:"allow_publish_for_anonymous" doc:"What lets clients publish is also for connections without a user."`
+	AllowPresenceForClient     bool     `yaml:"allow_presence_for_client" doc:"Clients may read presence."`
+	AllowPresenceForSubscriber bool     `yaml:"allow_presence_for_subscriber" doc:"Clients may read presence while they are subscribed."`
+	AllowPresenceForAnonymous  bool     `yaml:"allow_presence_for_anonymous" doc:"What lets clients read presence is also for connections without a user."`
+	AllowHistoryForClient      bool     `yaml:"allow_history_for_client" doc:"Clients may read history."`
+	AllowHistoryForSubscriber  bool     `yaml:"allow_history_for_subscriber" doc:"Clients may read history while they are subscribed."`
+	AllowHistoryForAnonymous   bool     `yaml:"allow_history_for_anonymous" doc:"What lets clients read history is also for connections without a user."`
+	AllowUserLimitedChannels   bool     `yaml:"allow_user_limited_channels" doc:"Users named after the # of a channel name may subscribe to it."`
+	AllowTagsFilter            bool     `yaml:"allow_tags_filter" doc:"Clients may subscribe with a filter, and get only publications whose tags match it."`
+	AllowedDeltaTypes          []string `yaml:"allowed_delta_types" doc:"Kinds of deltas that subscribers may ask for, to get only what changed since the last publication: fossil, or none."`
+	DeltaPublish               bool     `yaml:"delta_publish" doc:"Every publication may be sent as a delta, not only those whose publisher says so."`
+	ChannelRegex               string   `yaml:"channel_regex" doc:"Go regular expression that the part of the name after the namespace must match; without it names are ASCII."`
 }
 
 // History says what a channel keeps and how subscribers get what they missed.
@@ -243,6 +247,14 @@ func checkRules(a Access, h History, metaTTL time.Duration, report func(path, pr
 	}
 	if h.HistoryMetaTTL < 0 || h.HistoryMetaTTL%time.Second != 0 || metaTTL < h.HistoryTTL {
 		report("history_meta_ttl", "must be whole seconds and at least history_ttl")
+	}
+	for _, t := range a.AllowedDeltaTypes {
+		if t != fossil {
+			report("allowed_delta_types", fmt.Sprintf("%q is not known, there is only %q", t, fossil))
+		}
+	}
+	if a.DeltaPublish && len(a.AllowedDeltaTypes) == 0 {
+		report("delta_publish", "needs allowed_delta_types")
 	}
 	if a.ForcePushJoinLeave && !a.JoinLeave {
 		report("force_push_join_leave", "needs join_leave")

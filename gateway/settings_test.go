@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ func TestDefaultsAreFine(t *testing.T) {
 	if h.HistorySize != 100 || h.HistoryTTL != 300*time.Second || !h.ForceRecovery {
 		t.Errorf("personal channels keep %+v", h)
 	}
-	if a := s.Channel.WithoutNamespace.Access; a != (Access{}) {
+	if a := s.Channel.WithoutNamespace.Access; !reflect.DeepEqual(a, Access{}) {
 		t.Errorf("clients may %+v", a)
 	}
 }
@@ -55,6 +56,12 @@ func TestSettingsCheck(t *testing.T) {
 		},
 		"channel.namespaces[0].channel_regex": func(s *Settings) {
 			s.Channel.Namespaces = []Namespace{{Name: "ab", Access: Access{ChannelRegex: "("}}}
+		},
+		"channel.namespaces[0].allowed_delta_types": func(s *Settings) {
+			s.Channel.Namespaces = []Namespace{{Name: "ab", Access: Access{AllowedDeltaTypes: []string{"xdelta"}}}}
+		},
+		"channel.namespaces[0].delta_publish": func(s *Settings) {
+			s.Channel.Namespaces = []Namespace{{Name: "ab", Access: Access{DeltaPublish: true}}}
 		},
 		"client.subscribe_to_user_personal_channel.personal_channel_namespace": func(s *Settings) {
 			s.Client.PersonalChannel.Namespace = "nope"

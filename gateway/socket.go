@@ -18,10 +18,11 @@ import (
 type wsSocket struct {
 	conn *websocket.Conn
 	raw  net.Conn
+	typ  websocket.MessageType // of what is sent
 }
 
 // upgrade answers the handshake. On an error it has answered the request.
-func upgrade(w http.ResponseWriter, r *http.Request, subprotocols []string, s *WebSocketSettings) (*wsSocket, error) {
+func upgrade(w http.ResponseWriter, r *http.Request, subprotocols []string, binary bool, s *WebSocketSettings) (*wsSocket, error) {
 	h := &hijacker{ResponseWriter: w, timeout: s.WriteTimeout}
 	conn, err := websocket.Accept(h, r, &websocket.AcceptOptions{
 		Subprotocols:       subprotocols,
@@ -32,13 +33,17 @@ func upgrade(w http.ResponseWriter, r *http.Request, subprotocols []string, s *W
 		return nil, err
 	}
 	conn.SetReadLimit(int64(s.MessageSizeLimit))
-	return &wsSocket{conn: conn, raw: h.conn}, nil
+	sock := &wsSocket{conn: conn, raw: h.conn, typ: websocket.MessageText}
+	if binary {
+		sock.typ = websocket.MessageBinary
+	}
+	return sock, nil
 }
 
 func (s *wsSocket) write(message []byte) error {
 	// The deadline is that of the net.Conn below: a context costs several
 	// allocations for each write.
-	return s.conn.Write(context.Background(), websocket.MessageText, message)
+	return s.conn.Write(context.Background(), s.typ, message)
 }
 
 func (s *wsSocket) close(code uint32, reason string) {
@@ -50,7 +55,9 @@ func (s *wsSocket) abort() { _ = s.raw.Close() }
 var readBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // serve reads until the connection ends. An idle connection holds no buffer.
-func (s *wsSocket) serve(receive func([]byte)) {
+// Text cannot be Protobuf, and is for refuse; JSON may also come in binary
+// messages, as some runtimes send it.
+func (s *wsSocket) serve(receive func([]byte), refuse func()) {
 	defer func() {
 		s.abort()
 		// The library closes by itself only after a close frame. What was not
@@ -59,11 +66,15 @@ func (s *wsSocket) serve(receive func([]byte)) {
 		_ = s.conn.CloseNow()
 	}()
 	for {
-		_, r, err := s.conn.Reader(context.Background())
+		typ, r, err := s.conn.Reader(context.Background())
 		if err != nil {
 			return
 		}
-		if err := s.read(r, receive); err != nil {
+		handle := receive
+		if typ == websocket.MessageText && s.typ == websocket.MessageBinary {
+			handle = func([]byte) { refuse() }
+		}
+		if err := s.read(r, handle); err != nil {
 			if errors.Is(err, websocket.ErrMessageTooBig) {
 				// The close frame 1009 is sent already; this waits for the
 				// client to see it instead of cutting the line.

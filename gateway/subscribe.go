@@ -11,9 +11,11 @@ import (
 	"github.com/minigate/minigate/gateway/engine"
 )
 
-// flagRejectUnrecovered asks for error 112 instead of a subscription that
-// could not be recovered.
-const flagRejectUnrecovered = 1 << 1
+// Flags of a subscribe command.
+const (
+	flagChannelIDs        = 1 << 0 // the client can do with a number instead of the channel's name
+	flagRejectUnrecovered = 1 << 1 // asks for error 112 instead of a subscription that could not be recovered
+)
 
 func (c *client) subscribe(ctx context.Context, id uint32, req *protocol.SubscribeRequest) error {
 	s, t, err := c.admit(ctx, req)
@@ -32,7 +34,7 @@ func (c *client) subscribe(ctx context.Context, id uint32, req *protocol.Subscri
 		c.leave(ctx, s, nil)
 		return ErrUnrecoverable
 	}
-	c.reply(encodeReply(&protocol.Reply{Id: id, Subscribe: res}), s)
+	c.reply(c.encodeReply(&protocol.Reply{Id: id, Subscribe: res}), s)
 	if res.Expires {
 		c.lookSoon()
 	}
@@ -43,7 +45,7 @@ func (c *client) subscribe(ctx context.Context, id uint32, req *protocol.Subscri
 // admit decides whether a client may subscribe, and reserves the channel. The
 // token it returns is empty where the rules of the channel decided.
 func (c *client) admit(ctx context.Context, req *protocol.SubscribeRequest) (*subscription, *connjwt.SubscribeToken, error) {
-	if req.Channel == "" || req.Delta != "" && req.Delta != "fossil" {
+	if req.Channel == "" || req.Delta != "" && req.Delta != fossil {
 		return nil, nil, DisconnectBadRequest
 	}
 	channel, r, _, err := c.target(req.Channel)
@@ -52,8 +54,6 @@ func (c *client) admit(ctx context.Context, req *protocol.SubscribeRequest) (*su
 		return nil, nil, err
 	case req.Type != 0:
 		return nil, nil, ErrPermissionDenied // no other kinds of subscriptions
-	case req.Tf != nil:
-		return nil, nil, ErrBadRequest
 	}
 	t, err := c.grant(ctx, channel, req.Token)
 	if err != nil {
@@ -72,7 +72,25 @@ func (c *client) admit(ctx context.Context, req *protocol.SubscribeRequest) (*su
 		c.release(s)
 		return nil, nil, ErrPermissionDenied
 	}
+	if req.Tf != nil {
+		if s.filter, err = r.tagsFilter(req.Tf); err != nil {
+			c.release(s)
+			return nil, nil, err
+		}
+	}
 	return s, t, nil
+}
+
+// tagsFilter returns the filter that a subscriber asks for.
+func (r *rules) tagsFilter(n *protocol.FilterNode) (*filter, error) {
+	if !r.AllowTagsFilter {
+		return nil, ErrBadRequest
+	}
+	f, err := newFilter(n)
+	if err != nil {
+		return nil, ErrBadRequest.Because(err)
+	}
+	return f, nil
 }
 
 // newSubscription settles what the subscriber gets of what it asked for.
@@ -81,6 +99,11 @@ func (c *client) newSubscription(channel string, r *rules, req *protocol.Subscri
 	r = r.adjust(o.Override)
 	mayHistory := r.keepsHistory() && r.mayReadHistory(channel, user, true)
 	s := &subscription{client: c, name: channel, rules: r, info: protocol.Raw(o.Info), data: protocol.Raw(o.Data)}
+	s.encoding = c.encoding()
+	if req.Delta == fossil && req.Tf == nil && r.allowsDelta() { // a filter would tear the chain of deltas
+		s.encoding |= forDelta
+		s.sent = new(publicationID)
+	}
 	s.recoverable = r.ForceRecovery || req.Recoverable && (r.AllowRecovery || mayHistory)
 	s.positioned = s.recoverable || r.ForcePositioning || req.Positioned && (r.AllowPositioning || mayHistory)
 	s.joinLeave = r.JoinLeave && (r.ForcePushJoinLeave || req.JoinLeave && r.mayReadPresence(channel, user, true))
@@ -121,7 +144,13 @@ func (c *client) attach(ctx context.Context, s *subscription, req *protocol.Subs
 		c.release(s)
 		return nil, err
 	}
-	res := &protocol.SubscribeResult{Recoverable: s.recoverable, Positioned: s.positioned, Data: s.data}
+	res := &protocol.SubscribeResult{
+		Recoverable: s.recoverable, Positioned: s.positioned, Data: s.data, Delta: s.encoding&forDelta != 0,
+	}
+	if req.Flag&flagChannelIDs != 0 && c.takesChannelIDs() && !s.serverSide {
+		s.encoding |= byID
+		res.Id = s.channel.id
+	}
 	if err := c.position(ctx, s, req, res); err != nil {
 		c.leave(ctx, s, nil)
 		return nil, err
@@ -133,6 +162,15 @@ func (c *client) attach(ctx context.Context, s *subscription, req *protocol.Subs
 		}
 	}
 	return res, nil
+}
+
+// takesChannelIDs tells whether a subscription that asks for a number instead
+// of its channel's name may be given one. Not so in Protobuf: there the stock
+// SDK for JavaScript asks, but reads the number as an object that is never
+// equal to another, and loses every publication. Nor is one ever given to a
+// subscription of the server, which no SDK finds by its number.
+func (c *client) takesChannelIDs() bool {
+	return !c.binary && c.hub.settings.Client.AllowChannelCompaction
 }
 
 // position reads where the stream stands, and what the client missed if it
@@ -165,7 +203,7 @@ func (c *client) position(ctx context.Context, s *subscription, req *protocol.Su
 	}
 	// The offset asked for, not the top: SDKs move on from it by applying
 	// the publications.
-	res.Recovered, res.Publications, res.Offset = true, pubs, from.Offset
+	res.Recovered, res.Publications, res.Offset = true, s.missed(pubs, top.Epoch), from.Offset
 	c.hub.metrics.recovered.Inc()
 	return nil
 }

@@ -21,12 +21,16 @@ type subscription struct {
 	recoverable bool
 	joinLeave   bool // wants to be told who comes and goes
 
+	encoding encoding // of what it is sent; read only once it is announced
+	filter   *filter  // by tags, nil: it gets everything
+
 	channel *channel // set by Hub.enter
 	index   int      // in channel.subs, guarded by channel.mu
 
 	// Set while subscribing; from then on only the client's writer uses them.
 	cursor   uint64          // number of the next message in the log
 	position engine.Position // of the last publication sent
+	sent     *publicationID  // the last publication sent, where deltas are taken
 
 	live  bool // guarded by outbox.mu: the client knows of it, pushes may follow
 	dirty bool // guarded by outbox.mu: in outbox.dirty
@@ -49,46 +53,84 @@ const (
 	tooSlow           // messages are gone and nothing says which
 )
 
-// collect adds what is new in the channel to f and moves the cursor.
+// collect adds what is new in the channel to f and moves the cursor. It
+// encodes what nobody has been sent yet, and holds no lock while it does.
 func (s *subscription) collect(f *frame) verdict {
+	for {
+		n, v := s.look(f)
+		if n == 0 {
+			return v
+		}
+		v = s.take(f.batch[:n], f)
+		clear(f.batch[:n])
+		if v != upToDate || n < len(f.batch) {
+			return v
+		}
+	}
+}
+
+// look fills f.batch with the next messages of the log.
+func (s *subscription) look(f *frame) (n int, v verdict) {
 	ch := s.channel
 	ch.mu.RLock()
 	defer ch.mu.RUnlock()
 	ms, missed := ch.log.from(s.cursor)
 	if missed {
 		if !s.positioned {
-			return tooSlow
+			return 0, tooSlow
 		}
 		if len(ms) == 0 && ch.top.Epoch != "" {
 			if ch.top.Epoch != s.position.Epoch {
-				return lostTrack
+				return 0, lostTrack
 			}
 			if ch.top.Offset > s.position.Offset {
-				return behind
+				return 0, behind
 			}
 		}
 		s.cursor = ch.log.first
 	}
-	for i := range ms {
+	return copy(f.batch[:], ms), upToDate
+}
+
+// take adds messages to f.
+func (s *subscription) take(ms []*message, f *frame) verdict {
+	for _, m := range ms {
 		if f.full() {
 			return more
 		}
-		send, v := s.accept(&ms[i])
+		send, v := s.accept(m)
 		if v != upToDate {
 			return v
 		}
-		if send {
-			f.push(ms[i].data)
+		if send && (m.kind != publication || s.filter == nil || s.filter.matches(m.pub.Tags)) {
+			s.write(m, f)
 		}
 		s.cursor++
 	}
 	return upToDate
 }
 
+// write adds a message to f as the subscriber takes it.
+func (s *subscription) write(m *message, f *frame) {
+	e := s.encoding
+	if s.sent != nil && m.base != nil && *s.sent == m.baseID {
+		e |= asDelta
+	}
+	data := m.encoded(e)
+	if data == nil {
+		s.client.hub.metrics.undeliverable.Inc()
+		return
+	}
+	if s.sent != nil && m.kind == publication {
+		*s.sent = m.id
+	}
+	f.push(data)
+}
+
 // accept tells whether m is for this subscriber, and moves its position.
 func (s *subscription) accept(m *message) (send bool, v verdict) {
 	switch {
-	case m.kind == presenceChange:
+	case m.kind == joined || m.kind == left:
 		return s.joinLeave, upToDate
 	case !s.positioned || m.kind == publication && m.offset == 0:
 		return m.kind == publication, upToDate
@@ -126,8 +168,13 @@ func (s *subscription) repair(ctx context.Context, e engine.Engine, limit int, f
 	if err != nil || len(pubs) == 0 || !continuous(s.position, pubs, top) {
 		return lostTrack
 	}
-	for _, p := range pubs {
-		if data := encodePublication(s.name, p, top.Epoch); data != nil {
+	for _, p := range s.missed(pubs, top.Epoch) {
+		data := s.channel.encodeIn(s.encoding, func(v *envelope) {
+			copyPublication(&v.pub, p, top.Epoch)
+			v.pub.Delta = p.Delta
+			v.push.Pub = &v.pub
+		})
+		if data != nil {
 			f.push(data)
 		}
 	}
@@ -160,17 +207,13 @@ func (ch *channel) refillFrom(ctx context.Context, e engine.Engine) error {
 // append adds what a refill read, and reports whether nothing is missing now.
 func (ch *channel) append(from engine.Position, pubs []*protocol.Publication, top engine.Position) bool {
 	whole := continuous(from, pubs, top)
-	data := make([][]byte, len(pubs))
-	for i, p := range pubs {
-		data[i] = encodePublication(ch.name, p, top.Epoch)
-	}
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	if !whole {
-		ch.add(message{kind: marker, offset: top.Offset, epoch: top.Epoch})
+		ch.add(&message{kind: marker, offset: top.Offset, epoch: top.Epoch})
 	} else {
-		for i, p := range pubs {
-			ch.add(message{kind: publication, data: data[i], offset: p.Offset, epoch: top.Epoch})
+		for _, p := range pubs {
+			ch.add(newMessage(p, top.Epoch))
 		}
 	}
 	ch.top = top
@@ -185,5 +228,5 @@ func (ch *channel) giveUp() {
 	defer ch.mu.Unlock()
 	ch.lost = false
 	ch.top = engine.Position{}
-	ch.add(message{kind: marker, offset: 1})
+	ch.add(&message{kind: marker, offset: 1})
 }

@@ -54,7 +54,7 @@ func TestPublicationWhole(t *testing.T) {
 		pub := &protocol.Publication{
 			Data: protocol.Raw("{\"a\":\n\"\x00\xff\"}"),
 			Info: &protocol.ClientInfo{User: "u", Client: "c", ChanInfo: protocol.Raw(`1`)},
-			Tags: map[string]string{"k": "v"},
+			Tags: map[string]string{"k": "v"}, Delta: true,
 		}
 		if _, err := n.Publish(t.Context(), "room", pub, kept(1)); err != nil {
 			t.Fatal(err)
@@ -65,7 +65,7 @@ func TestPublicationWhole(t *testing.T) {
 		}
 		got := pubs[0]
 		if string(got.Data) != string(pub.Data) || got.Info.GetUser() != "u" || got.Info.GetClient() != "c" ||
-			string(got.Info.GetChanInfo()) != "1" || got.Tags["k"] != "v" || got.Offset != 1 {
+			string(got.Info.GetChanInfo()) != "1" || got.Tags["k"] != "v" || !got.Delta || got.Offset != 1 {
 			t.Fatalf("got %+v", got)
 		}
 	})

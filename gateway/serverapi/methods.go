@@ -45,10 +45,10 @@ func handle[T any](scope string, f func(a *API, ctx context.Context, req T) (any
 // empty is the result of methods that have nothing to say.
 type empty struct{}
 
-// publication is what publish and broadcast have in common. Delta is accepted
-// and needs no answer: it only ever saves bytes.
+// publication is what publish and broadcast have in common.
 type publication struct {
 	payload
+	Delta          bool              `json:"delta"`
 	SkipHistory    bool              `json:"skip_history"`
 	Tags           map[string]string `json:"tags"`
 	IdempotencyKey string            `json:"idempotency_key"`
@@ -59,7 +59,7 @@ func (p publication) options() (gateway.PublishOptions, error) {
 	if p.Version > 0 {
 		return gateway.PublishOptions{}, gateway.ErrNotAvailable // to ignore it would deliver what must be suppressed
 	}
-	return gateway.PublishOptions{SkipHistory: p.SkipHistory, Tags: p.Tags, IdempotencyKey: p.IdempotencyKey}, nil
+	return gateway.PublishOptions{SkipHistory: p.SkipHistory, Tags: p.Tags, Delta: p.Delta, IdempotencyKey: p.IdempotencyKey}, nil
 }
 
 // position is {} for a channel without history.
@@ -256,10 +256,21 @@ type historyRequest struct {
 }
 
 type historyPublication struct {
-	Data   json.RawMessage   `json:"data"`
-	Info   *clientInfo       `json:"info,omitempty"`
-	Offset uint64            `json:"offset,omitempty"`
-	Tags   map[string]string `json:"tags,omitempty"`
+	Data    json.RawMessage   `json:"data,omitempty"`
+	B64Data []byte            `json:"b64data,omitempty"` // instead of data, where a client published what is not JSON
+	Info    *clientInfo       `json:"info,omitempty"`
+	Offset  uint64            `json:"offset,omitempty"`
+	Tags    map[string]string `json:"tags,omitempty"`
+}
+
+func historyPublicationOf(p *protocol.Publication) historyPublication {
+	out := historyPublication{Info: clientInfoOf(p.Info), Offset: p.Offset, Tags: p.Tags}
+	if json.Valid(p.Data) {
+		out.Data = json.RawMessage(p.Data)
+	} else {
+		out.B64Data = p.Data
+	}
+	return out
 }
 
 type historyResult struct {
@@ -280,7 +291,7 @@ func (a *API) history(ctx context.Context, req historyRequest) (any, error) {
 	pubs, top, err := a.hub.History(ctx, req.Channel, q)
 	out := historyResult{make([]historyPublication, 0, len(pubs)), top.Epoch, top.Offset}
 	for _, p := range pubs {
-		out.Publications = append(out.Publications, historyPublication{json.RawMessage(p.Data), clientInfoOf(p.Info), p.Offset, p.Tags})
+		out.Publications = append(out.Publications, historyPublicationOf(p))
 	}
 	return out, err
 }
