@@ -18,7 +18,7 @@ import (
 const parallel = 64
 
 var (
-	errBadData    = fault.New(fault.Invalid, ErrBadRequest.Code, "data must be one JSON value in UTF-8.")
+	errBadData    = fault.New(fault.Invalid, ErrBadRequest.Code, "data must be one JSON value in UTF-8, of the form that the channel takes.")
 	errBadCode    = fault.New(fault.Invalid, ErrBadRequest.Code, "A disconnect code must be between 3000 and 4999.")
 	errNoUser     = fault.New(fault.Invalid, ErrBadRequest.Code, "user is required.")
 	errNoTarget   = fault.New(fault.Invalid, ErrBadRequest.Code, "Name users, unionids or channels, or set all.")
@@ -80,12 +80,15 @@ type PushError struct {
 // Publish publishes to a channel on all nodes. Errors are bad_request,
 // unknown_channel, or those of the engine; see CodeOf.
 func (h *Hub) Publish(ctx context.Context, channel string, data json.RawMessage, o PublishOptions) (engine.PublishResult, error) {
-	if !validData(data) {
+	if len(data) > 0 && !validData(data) {
 		return engine.PublishResult{}, errBadData
 	}
 	r, err := h.rules.find(channel)
-	if err != nil {
+	switch {
+	case err != nil:
 		return engine.PublishResult{}, err
+	case !r.takes(data):
+		return engine.PublishResult{}, errBadData
 	}
 	eo := r.publishOptions(o.SkipHistory)
 	eo.Count = o.Count
@@ -200,16 +203,16 @@ func (h *Hub) survey(ctx context.Context, op string, payload []byte) (sum int, e
 	return sum, err
 }
 
-func (h *Hub) surveyUser(ctx context.Context, op string, req *userRequest) error {
+// surveyUser asks the nodes that hold a user, and adds up their answers.
+func (h *Hub) surveyUser(ctx context.Context, op string, req *userRequest) (sum int, err error) {
 	if req.User == "" {
-		return errNoUser
+		return 0, errNoUser
 	}
 	payload, err := json.Marshal(req)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	_, err = h.survey(ctx, op, payload)
-	return err
+	return h.survey(ctx, op, payload)
 }
 
 // Disconnect closes connections of a user on all nodes. That there are none is
@@ -223,9 +226,10 @@ func (h *Hub) Disconnect(ctx context.Context, user string, o DisconnectOptions) 
 		return errBadCode
 	}
 	d.Reason = plainReason(o.Reason)
-	return h.surveyUser(ctx, opDisconnect, &userRequest{
+	_, err := h.surveyUser(ctx, opDisconnect, &userRequest{
 		User: user, Client: o.Client, Session: o.Session, Code: d.Code, Reason: d.Reason, Whitelist: o.Whitelist,
 	})
+	return err
 }
 
 // maxReason is what fits into a close frame (RFC 6455, section 5.5).
@@ -242,17 +246,6 @@ func plainReason(reason string) string {
 		return DisconnectForced.Reason
 	}
 	return reason
-}
-
-// Unsubscribe takes a user's connections out of a channel, or with "" out of
-// all channels, on all nodes. client narrows it down to one connection.
-func (h *Hub) Unsubscribe(ctx context.Context, user, channel, client string) error {
-	if channel != "" {
-		if _, err := h.rules.find(channel); err != nil {
-			return err
-		}
-	}
-	return h.surveyUser(ctx, opUnsubscribe, &userRequest{User: user, Channel: channel, Client: client})
 }
 
 // Info lists the live nodes.

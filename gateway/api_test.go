@@ -198,16 +198,16 @@ func TestUnsubscribe(t *testing.T) {
 	w, _ := h.login("alice")
 	w.send(`{"id":2,"subscribe":{"channel":"live:a"}}`)
 	w.want(`{"id":2,"subscribe":{}}`)
-	if err := h.Unsubscribe(t.Context(), "alice", "live:a", ""); err != nil {
+	if err := h.Unsubscribe(t.Context(), "alice", "live:a", Selection{}); err != nil {
 		t.Fatal(err)
 	}
 	w.want(`{"push":{"channel":"live:a","unsubscribe":{"code":2000,"reason":"server unsubscribe"}}}`)
 	h.publish("live:a", "1")
 	w.sync()
-	if err := h.Unsubscribe(t.Context(), "alice", "", "other-client"); err != nil {
+	if err := h.Unsubscribe(t.Context(), "alice", "", Selection{Client: "other-client"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Unsubscribe(t.Context(), "alice", "nope:a", ""); CodeOf(err).Code != 102 {
+	if err := h.Unsubscribe(t.Context(), "alice", "nope:a", Selection{}); CodeOf(err).Code != 102 {
 		t.Error(err)
 	}
 	w.sync()

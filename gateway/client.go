@@ -15,6 +15,7 @@ import (
 	"github.com/centrifugal/protocol"
 
 	"github.com/minigate/minigate/auth"
+	"github.com/minigate/minigate/gateway/engine"
 	"github.com/minigate/minigate/internal/fault"
 )
 
@@ -51,6 +52,8 @@ type client struct {
 	ticket  string      // of the handshake, until connect
 	verdict *Disconnect // what the handshake's tokens lead to, if not a login
 
+	calls *calls // nil until an rpc runs beside other commands; of the goroutine that reads
+
 	working atomic.Bool // a message is being handled: pongs may wait behind it
 	heard   atomic.Bool // something came since the last ping
 
@@ -64,7 +67,10 @@ type client struct {
 	name, version string        // of the SDK, as it says
 	since         time.Time
 	subs          map[string]*subscription
-	stale         time.Duration // when an unconnected socket is closed
+	turn          engine.Position // among the connections of its user, where only one may be
+	greeted       bool            // the reply to connect is on its way
+	early         []func()        // what the server did before that
+	stale         time.Duration   // when an unconnected socket is closed
 	pingAt        time.Duration
 	pongBy        time.Duration // 0: no ping is outstanding
 	checkAt       time.Duration // when the session is verified again
@@ -177,11 +183,13 @@ func (c *client) gone() {
 		h.metrics.disconnected(0)
 	}
 	c.sock.abort()
+	c.endRPCs()
 	c.out.writer.Wait()
 	h.clients.remove(c)
 	ctx, cancel := h.timeout()
 	defer cancel()
 	for _, s := range subs {
+		s.settle()
 		c.leave(ctx, s, nil)
 	}
 }

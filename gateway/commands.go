@@ -102,8 +102,13 @@ func (c *client) answer(id uint32, err error) bool {
 		c.disconnect(d)
 		return false
 	}
-	if fault.Of(err).Kind == fault.Internal {
-		slog.Error("command failed", "client", c.id, "error", err)
+	if _, said := errors.AsType[*ReplyError](err); !said {
+		switch fault.Of(err).Kind {
+		case fault.Internal:
+			slog.Error("command failed", "client", c.id, "error", err)
+		case fault.Upstream: // timeouts are counted where they happen
+			slog.Warn("command failed", "client", c.id, "error", err)
+		}
 	}
 	e := errorOf(err)
 	c.hub.metrics.failed(e.Code)
@@ -130,7 +135,7 @@ func (c *client) execute(ctx context.Context, kind command, cmd *protocol.Comman
 	case cmdHistory:
 		reply.History, err = c.history(ctx, cmd.History)
 	case cmdRPC:
-		err = ErrNotAvailable
+		return c.callRPC(cmd.Id, cmd.Rpc)
 	case cmdRefresh:
 		reply.Refresh, err = c.refresh(ctx, cmd.Refresh)
 	case cmdSubRefresh:
@@ -158,7 +163,7 @@ func (c *client) target(channel string) (name string, r *rules, subscribed bool,
 	c.mu.Lock()
 	s := c.subs[channel]
 	c.mu.Unlock()
-	return strings.Clone(channel), r, s != nil && s.channel != nil, nil
+	return strings.Clone(channel), r, s != nil && s.isSettled() && s.channel != nil, nil
 }
 
 func (c *client) unsubscribe(ctx context.Context, req *protocol.UnsubscribeRequest) (*protocol.UnsubscribeResult, error) {
@@ -168,6 +173,9 @@ func (c *client) unsubscribe(ctx context.Context, req *protocol.UnsubscribeReque
 	c.mu.Lock()
 	s := c.subs[req.Channel]
 	c.mu.Unlock()
+	if s != nil {
+		s.settle()
+	}
 	if s != nil && !c.leave(ctx, s, nil) {
 		select { // the server was faster: what it has to say comes before our answer
 		case <-s.left:
@@ -184,7 +192,7 @@ func (c *client) publish(ctx context.Context, req *protocol.PublishRequest) (*pr
 	if err != nil {
 		return nil, err
 	}
-	if len(req.Data) == 0 || req.Type != 0 {
+	if !r.takes(req.Data) || req.Type != 0 {
 		return nil, ErrBadRequest
 	}
 	user := c.user()

@@ -218,7 +218,7 @@ func TestUnsubscribeTwice(t *testing.T) {
 		slow := make(chan struct{})
 		wait := func() { <-slow }
 		h.engine.leaving.Store(&wait)
-		go func() { _ = h.Unsubscribe(context.Background(), "alice", "live:a", "") }()
+		go func() { _ = h.Unsubscribe(context.Background(), "alice", "live:a", Selection{}) }()
 		synctest.Wait()
 		w.send(`{"id":3,"unsubscribe":{"channel":"live:a"}}`, `{"id":4,"subscribe":{"channel":"live:a"}}`)
 		synctest.Wait()

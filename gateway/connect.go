@@ -35,11 +35,14 @@ func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 	if err != nil {
 		return c.reject(cmd.Id, err)
 	}
+	if err := c.claim(ctx, who.session); err != nil {
+		return c.reject(cmd.Id, err)
+	}
 	if !c.welcome() {
 		return false
 	}
 	s := &c.hub.settings.Client
-	c.reply(c.encodeReply(&protocol.Reply{Id: cmd.Id, Connect: &protocol.ConnectResult{
+	res := &protocol.ConnectResult{
 		Client:  c.id,
 		Version: c.hub.version,
 		Subs:    results,
@@ -47,10 +50,15 @@ func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 		Ttl:     seconds,
 		Ping:    uint32(s.PingInterval / time.Second),
 		Pong:    s.PingInterval > 0,
-	}}), subs...)
+	}
+	if s.IncludeServerTime {
+		res.Time = time.Now().UnixMilli()
+	}
+	c.reply(c.encodeReply(&protocol.Reply{Id: cmd.Id, Connect: res}), subs...)
 	for _, sub := range subs {
 		c.hub.announceJoin(sub)
 	}
+	c.greet()
 	return true
 }
 
@@ -131,6 +139,9 @@ func (c *client) login(ctx context.Context, token string) (who identity, err err
 			return who, DisconnectInvalidToken
 		}
 	}
+	if s := &c.hub.settings.Client; who.session == nil && (s.AllowAnonymous || s.Insecure) {
+		return nobody(c.id), nil
+	}
 	if who.session == nil {
 		return who, DisconnectBadRequest
 	}
@@ -169,7 +180,7 @@ func (c *client) subscribeByServer(ctx context.Context, who identity, asked map[
 	for _, channel := range wanted {
 		r, err := c.hub.rules.find(channel)
 		if err != nil {
-			return nil, nil, err // personal channels whose names are too long
+			return nil, nil, err
 		}
 		req := asked[channel]
 		if req == nil {
@@ -189,38 +200,6 @@ func (c *client) subscribeByServer(ctx context.Context, who identity, asked map[
 		subs, results[channel] = append(subs, s), res
 	}
 	return subs, results, nil
-}
-
-// serverChannels lists the channels a new connection is subscribed to.
-func (c *client) serverChannels(who identity, asked map[string]*protocol.SubscribeRequest) ([]string, error) {
-	user := who.session.User
-	list, err := c.hub.tokenChannels(who)
-	if err != nil {
-		return nil, err
-	}
-	own := make(map[string]bool, len(list)+2)
-	for _, ch := range list {
-		own[ch] = true
-	}
-	for _, ch := range []string{c.hub.rules.personalChannel(user.OpenID), c.hub.rules.unionChannel(user.UnionID)} {
-		if ch != "" && !own[ch] {
-			own[ch] = true
-			list = append(list, ch)
-		}
-	}
-	for ch := range asked {
-		if own[ch] {
-			continue
-		}
-		r, err := c.hub.rules.findForClient(ch)
-		if err != nil {
-			return nil, DisconnectBadRequest
-		}
-		if r.maySubscribe(ch, user.OpenID) {
-			list = append(list, strings.Clone(ch))
-		}
-	}
-	return list, nil
 }
 
 // refresh replaces the session of a connection by another one of the same

@@ -50,7 +50,7 @@ func TestEncodings(t *testing.T) {
 		w.want(`{"push":{"message":{"data":{"all":1}}}}`)
 		w.send(`{"id":9,"subscribe":{"channel":"live:a"}}`, `{"id":10,"unsubscribe":{"channel":"live:a"}}`, `{"id":11,"subscribe":{"channel":"feed:a"}}`)
 		w.want(`{"id":9,"subscribe":{}}`, `{"id":10,"unsubscribe":{}}`, `{"id":11,"subscribe":*`)
-		if err := h.Unsubscribe(t.Context(), "alice", "feed:a", ""); err != nil {
+		if err := h.Unsubscribe(t.Context(), "alice", "feed:a", Selection{}); err != nil {
 			t.Fatal(err)
 		}
 		w.want(`{"push":{"channel":"feed:a","unsubscribe":{"code":2000,"reason":"server unsubscribe"}}}`)
@@ -200,7 +200,7 @@ func TestChannelIDs(t *testing.T) {
 			t.Errorf("id %d for both channels", other)
 		}
 		w.want(`{"push":{"id":*`)
-		if err := h.Unsubscribe(t.Context(), "alice", "room:a", ""); err != nil {
+		if err := h.Unsubscribe(t.Context(), "alice", "room:a", Selection{}); err != nil {
 			t.Fatal(err)
 		}
 		for line := w.next(); !strings.Contains(line, "unsubscribe"); line = w.next() {

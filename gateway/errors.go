@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"errors"
+
 	"github.com/centrifugal/protocol"
 
 	"github.com/minigate/minigate/internal/fault"
@@ -21,6 +23,9 @@ var (
 	ErrTooManyRequests   = fault.New(fault.Limited, "too_many_requests", "Too many requests, try again later.")
 	ErrUnrecoverable     = fault.New(fault.Gone, "unrecoverable_position", "This position is no longer part of the stream.")
 )
+
+// errGone is for whoever comes too late to a connection.
+var errGone = errors.New("the connection is not there any more")
 
 // Code is an error as the Centrifuge protocol numbers it.
 type Code struct {
@@ -62,6 +67,9 @@ var codesByKind = map[fault.Kind]Code{
 // CodeOf gives the number and text a client or the server API is told for err.
 // What is nobody's fault but ours is 100 and temporary.
 func CodeOf(err error) Code {
+	if e, ok := errors.AsType[*ReplyError](err); ok {
+		return Code{e.Code, e.Message, e.Temporary}
+	}
 	e := fault.Of(err)
 	if c, ok := codes[e.Code]; ok {
 		return c
@@ -106,8 +114,10 @@ var (
 	DisconnectStale               = &Disconnect{3502, "stale"}
 	DisconnectForced              = &Disconnect{3503, "force disconnect"}
 	DisconnectConnectionLimit     = &Disconnect{3504, "connection limit"}
+	DisconnectReplaced            = &Disconnect{3504, "replaced by a newer connection"}
 	DisconnectChannelLimit        = &Disconnect{3505, "channel limit"}
 	DisconnectProtocol            = &Disconnect{3506, "inappropriate protocol"}
+	DisconnectPermissionDenied    = &Disconnect{3507, "permission denied"}
 	DisconnectNotAvailable        = &Disconnect{3508, "not available"}
 )
 

@@ -31,6 +31,7 @@ type Options struct {
 	Alive        func(ctx context.Context, fp auth.Fingerprint) (*auth.Session, error)
 	// JWTs as an alternative to logins, and for subscriptions; nil is off.
 	ConnectTokens, SubscribeTokens *connjwt.Verifier
+	RPC                            RPCFunc // answers rpc commands; nil: there are none
 }
 
 // Hub is the live side of one node: it holds the connections, knows who is
@@ -45,6 +46,10 @@ type Hub struct {
 	verifyTicket                   func(ctx context.Context, ticket string) (*auth.Session, error)
 	alive                          func(ctx context.Context, fp auth.Fingerprint) (*auth.Session, error)
 	connectTokens, subscribeTokens *connjwt.Verifier
+
+	rpc  RPCFunc         // nil: no rpc
+	life context.Context //nolint:containedctx // of rpc calls: until connections are cut
+	end  context.CancelFunc
 
 	rate    *rate.Limiter // of handshakes, nil: no limit
 	node    engine.Node
@@ -87,6 +92,8 @@ func New(o Options) *Hub {
 		checks:   newQueue[*client](),
 	}
 	h.node.Started = h.start
+	h.rpc = o.RPC
+	h.life, h.end = context.WithCancel(context.Background())
 	if n := o.Settings.Client.ConnectionRateLimit; n > 0 {
 		h.rate = rate.NewLimiter(rate.Limit(n), n)
 	}
@@ -135,6 +142,7 @@ func (h *Hub) Run(ctx context.Context) error {
 // cut ends all connections at once and lets no new ones in.
 func (h *Hub) cut() {
 	h.clients.close()
+	h.end()
 	for _, c := range h.clients.list() {
 		c.sock.abort()
 	}

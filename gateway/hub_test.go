@@ -61,27 +61,32 @@ type testHub struct {
 	registry *prometheus.Registry
 
 	mu       sync.Mutex
-	sessions map[string]error // by token, where it is not simply good
+	sessions map[string]error    // by token, where it is not simply good
+	groups   map[string][]string // by user: what login names
 	verified int
 }
 
-func startHub(t testing.TB, change func(*Settings)) *testHub {
+func startHub(t testing.TB, change func(*Settings), more ...func(*Options)) *testHub {
 	t.Helper()
 	s := testSettings()
 	if change != nil {
 		change(&s)
 	}
 	s.Check(func(path, problem string) { t.Errorf("settings: %s %s", path, problem) })
-	th := &testHub{t: t, engine: &flakyEngine{Memory: engine.NewMemory()}, sessions: map[string]error{}, registry: prometheus.NewRegistry()}
+	th := &testHub{t: t, engine: &flakyEngine{Memory: engine.NewMemory()}, sessions: map[string]error{}, groups: map[string][]string{}, registry: prometheus.NewRegistry()}
 	tokens, err := connjwt.New(s.Client.Token, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	th.Hub = New(Options{
+	o := Options{
 		Settings: s, Engine: th.engine, Verify: th.verifyToken, VerifyTicket: th.verifyTicket, Alive: th.alive,
 		ConnectTokens: tokens, SubscribeTokens: tokens,
 		Metrics: NewMetrics(th.registry), Node: engine.Node{UID: "n1", Name: "node", Version: "test"},
-	})
+	}
+	for _, f := range more {
+		f(&o)
+	}
+	th.Hub = New(o)
 	th.listener = newMemoryListener()
 	srv := &http.Server{Handler: http.HandlerFunc(th.ServeWebSocket)}
 	served, ran := make(chan struct{}), make(chan error, 1)
@@ -125,7 +130,8 @@ func (e *flakyEngine) History(ctx context.Context, channel string, q engine.Hist
 	return pubs, top, err
 }
 
-// verifyToken takes "user" or "user/anything" for a login of that user.
+// verifyToken takes "user" or "user/anything" for a login of that user, and
+// "user/on:phone" for one on a phone.
 func (th *testHub) verifyToken(ctx context.Context, token string) (*auth.Session, error) {
 	th.mu.Lock()
 	defer th.mu.Unlock()
@@ -146,7 +152,12 @@ func (th *testHub) verifyToken(ctx context.Context, token string) (*auth.Session
 	case "away":
 		return nil, fault.New(fault.Unavailable, "sessions_unavailable", "Logins cannot be checked now.")
 	}
+	device, onDevice := strings.CutPrefix(which, "on:")
+	if device, _, _ = strings.Cut(device, "#"); !onDevice { // what follows makes another login of it
+		device = ""
+	}
 	return &auth.Session{
+		Device: device, Channels: th.groups[user],
 		Fingerprint: sha256.Sum256([]byte(token)),
 		User:        auth.User{AppID: "wx1", OpenID: user, UnionID: "union-" + user},
 		Expires:     time.Now().Add(time.Hour),

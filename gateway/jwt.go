@@ -4,9 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"log/slog"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,10 +12,6 @@ import (
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/auth/connjwt"
 )
-
-// expiredLeeway is how long a connection or subscription that expired waits for
-// a new token. SDKs fetch one only when the time has come.
-const expiredLeeway = 25 * time.Second
 
 // identity is whose connection it is, and how that can be asked again.
 type identity struct {
@@ -35,9 +28,17 @@ func (h *Hub) takesJWT(token string) bool {
 // verifyJWT makes an identity out of a connection token. Its user has no
 // mini-program, and so never is the same as one who logged in.
 func (h *Hub) verifyJWT(ctx context.Context, token string) (identity, error) {
+	if h.connectTokens == nil { // to refresh a connection that came without any token
+		return identity{}, DisconnectInvalidToken
+	}
 	t, err := h.connectTokens.Connect(ctx, token)
-	if err != nil {
+	switch {
+	case err != nil:
 		return identity{}, err
+	case t.User == "" && h.settings.Client.DisallowAnonTokens:
+		return identity{}, DisconnectPermissionDenied
+	case h.settings.Client.Insecure:
+		t.Expires = time.Time{}
 	}
 	session := &auth.Session{
 		Fingerprint: sha256.Sum256([]byte(token)),
@@ -45,6 +46,15 @@ func (h *Hub) verifyJWT(ctx context.Context, token string) (identity, error) {
 		Created:     time.Now(),
 	}
 	return identity{session: session, jwt: t}, nil
+}
+
+// nobody is the identity of a connection that came without any token: that of
+// a JWT that says nothing.
+func nobody(client string) identity {
+	return identity{
+		session: &auth.Session{Fingerprint: sha256.Sum256([]byte(client)), Created: time.Now()},
+		jwt:     &connjwt.ConnectToken{},
+	}
 }
 
 // ttl is what a client is told about when something expires: in how many whole
@@ -62,11 +72,12 @@ func ttl(at time.Time) (expires bool, seconds uint32, err error) {
 }
 
 // deadline is when something that expires at the given time is ended; 0 never.
-func (h *Hub) deadline(at time.Time) time.Duration {
+// The delay is for a new token: SDKs fetch one only when the time has come.
+func (h *Hub) deadline(at time.Time, delay time.Duration) time.Duration {
 	if at.IsZero() {
 		return 0
 	}
-	return h.now() + time.Until(at) + expiredLeeway
+	return h.now() + time.Until(at) + delay
 }
 
 // refreshJWT is refresh for a connection that began with a JWT.
@@ -95,10 +106,10 @@ func (c *client) refreshJWT(ctx context.Context, token string) (*protocol.Refres
 // identify notes whose connection it is; mu is held.
 func (c *client) identify(who identity) {
 	c.session, c.token, c.tokens, c.ticket = who.session, who.token, nil, ""
-	c.connInfo = protocol.Raw(who.session.Claims)
+	c.connInfo, c.endAt = protocol.Raw(who.session.Claims), 0 // logins slide
 	if who.jwt != nil {
 		c.jwt, c.connInfo = true, protocol.Raw(who.jwt.Info)
-		c.endAt = c.hub.deadline(who.jwt.Expires)
+		c.endAt = c.hub.deadline(who.jwt.Expires, c.hub.settings.Client.ExpiredDelay)
 	}
 }
 
@@ -194,7 +205,7 @@ func (c *client) subRefresh(ctx context.Context, req *protocol.SubRefreshRequest
 	}
 	c.mu.Lock()
 	if s := c.subs[channel]; s != nil {
-		s.endAt = c.hub.deadline(t.Expires)
+		s.endAt = c.hub.deadline(t.Expires, c.hub.settings.Client.ExpiredSubDelay)
 	}
 	c.mu.Unlock()
 	c.lookSoon()
@@ -226,6 +237,10 @@ func (c *client) endExpired(ctx context.Context) {
 	}
 	c.mu.Unlock()
 	for _, s := range expired {
+		if s.serverSide { // SDKs would forget it
+			c.disconnect(DisconnectSubscriptionExpired)
+			return
+		}
 		c.leave(ctx, s, c.encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
 			Code: unsubscribedExpired, Reason: "subscription expired",
 		}}))
@@ -271,33 +286,4 @@ func (who identity) options(channel string) connjwt.SubscribeOptions {
 		return connjwt.SubscribeOptions{}
 	}
 	return who.jwt.Subs[channel]
-}
-
-// tokenChannels lists the channels that a JWT, or the backend at login,
-// subscribes a client to.
-func (h *Hub) tokenChannels(who identity) ([]string, error) {
-	if who.jwt == nil {
-		return h.sessionChannels(who.session), nil
-	}
-	list := slices.Sorted(maps.Keys(who.jwt.Subs))
-	for _, ch := range list {
-		if _, err := h.rules.find(ch); err != nil {
-			return nil, DisconnectBadRequest
-		}
-	}
-	return list, nil
-}
-
-// sessionChannels are those that the backend named at login. One that cannot
-// be is its mistake, which must not keep the user out.
-func (h *Hub) sessionChannels(s *auth.Session) []string {
-	var list []string
-	for _, ch := range s.Channels {
-		if _, err := h.rules.find(ch); err != nil {
-			slog.Warn("the login webhook named a channel that cannot be", "channel", ch, "error", err)
-		} else if !slices.Contains(list, ch) {
-			list = append(list, ch)
-		}
-	}
-	return list
 }

@@ -20,6 +20,7 @@ type Metrics struct {
 	unrecovered   prometheus.Counter
 	refused       *prometheus.CounterVec // refused handshakes by reason
 	disconnects   *prometheus.CounterVec
+	skipped       *prometheus.CounterVec // channels of users that they were not subscribed to
 	errors        *prometheus.CounterVec // error replies by code
 }
 
@@ -54,6 +55,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		unrecovered:   recoveries.WithLabelValues("unrecovered"),
 		refused:       vec("minigate_connections_refused_total", "Handshakes refused before the upgrade, by reason.", "reason"),
 		disconnects:   vec("minigate_disconnects_total", "Connections ended by the server, by code; 0 stands for those the client or the network ended.", "code"),
+		skipped:       vec("minigate_user_channels_skipped_total", "Channels named at login, or personal ones, that a connection was not subscribed to, by reason.", "reason"),
 		errors:        vec("minigate_command_errors_total", "Commands answered with an error, by its code.", "code"),
 	}
 	for c := range commandCount {

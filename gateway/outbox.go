@@ -47,17 +47,24 @@ func (c *client) send(msg []byte) { c.enqueue(msg, false) }
 // announces flow from then on. It waits while too much is queued, so that
 // whoever asks for more than its line carries is slowed down, not cut off:
 // one that recovers several large histories would only come back and ask again.
-// Only the goroutine that reads may call it.
+// Only the goroutine that reads, and those of its rpc commands, may call it.
 func (c *client) reply(msg []byte, announced ...*subscription) { c.enqueue(msg, true, announced...) }
 
 func (c *client) enqueue(msg []byte, patient bool, announced ...*subscription) {
+	if c.put(msg, patient, announced...) {
+		c.disconnect(DisconnectSlow)
+	}
+}
+
+// put queues a message and tells whether too many of them wait instead.
+func (c *client) put(msg []byte, patient bool, announced ...*subscription) (overflow bool) {
 	limit := int(c.hub.settings.Client.QueueMaxSize)
 	o := &c.out
 	o.mu.Lock()
 	for patient && o.full(limit) {
 		o.room.Wait() // what fills it is being written, or the writer fails in time
 	}
-	overflow := o.full(limit)
+	overflow = o.full(limit)
 	if o.bye == nil && !o.closed && !overflow {
 		o.replies = append(o.replies, msg)
 		o.size += len(msg)
@@ -71,9 +78,7 @@ func (c *client) enqueue(msg []byte, patient bool, announced ...*subscription) {
 	if start {
 		go c.out.run()
 	}
-	if overflow {
-		c.disconnect(DisconnectSlow)
-	}
+	return overflow
 }
 
 // mark notes that a subscription has news.
@@ -120,7 +125,7 @@ func (o *outbox) next(f *frame) (s *subscription, bye *Disconnect, ok bool) {
 		o.replies = nil
 	}
 	if n > 0 {
-		o.room.Signal()
+		o.room.Broadcast()
 	}
 	switch {
 	case o.closed:
@@ -224,7 +229,7 @@ func (c *client) disconnect(d *Disconnect) {
 		if d == DisconnectSlow {
 			o.replies, o.size = nil, 0
 		}
-		o.room.Signal()
+		o.room.Broadcast()
 		start = o.begin()
 	}
 	o.mu.Unlock()
@@ -263,7 +268,7 @@ func (o *outbox) shut() bool {
 	first := o.bye == nil && !o.closed
 	o.closed = true
 	o.replies, o.dirty, o.size = nil, nil, 0
-	o.room.Signal()
+	o.room.Broadcast()
 	return first
 }
 

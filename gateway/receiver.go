@@ -3,7 +3,6 @@ package gateway
 import (
 	"encoding/json"
 	"log/slog"
-	"slices"
 
 	"github.com/centrifugal/protocol"
 
@@ -65,59 +64,24 @@ func (h *Hub) Self() engine.Node {
 	return n
 }
 
-// What nodes ask each other; the answers are numbers of connections concerned.
-const (
-	opDisconnect  = "disconnect"
-	opUnsubscribe = "unsubscribe"
-	opMessage     = "message"
-)
-
-// userRequest is an operation on the connections of one user.
-type userRequest struct {
-	User      string   `json:"user"`
-	Client    string   `json:"client,omitempty"`
-	Session   string   `json:"session,omitempty"`
-	Channel   string   `json:"channel,omitempty"` // unsubscribe: "" is all
-	Code      uint32   `json:"code,omitempty"`
-	Reason    string   `json:"reason,omitempty"`
-	Whitelist []string `json:"whitelist,omitempty"`
-}
-
 // Survey implements engine.Receiver.
 func (h *Hub) Survey(op string, payload []byte) []byte {
 	n := 0
 	switch op {
 	case opMessage:
 		n = h.broadcastMessage(payload)
-	case opDisconnect, opUnsubscribe:
+	case opDisconnect, opUnsubscribe, opSubscribe, opRefresh, opSingle:
 		var req userRequest
 		if err := json.Unmarshal(payload, &req); err != nil {
 			slog.Error("question of another node cannot be read", "op", op, "error", err)
 			return nil
 		}
-		for _, c := range h.concerned(&req) {
-			if op == opDisconnect {
-				c.disconnect(&Disconnect{req.Code, req.Reason})
-			} else {
-				c.unsubscribeByServer(req.Channel)
-			}
-			n++
-		}
+		n = h.serveUser(op, &req)
 	default: // a newer node's question
 		return nil
 	}
 	answer, _ := json.Marshal(n) // a number always encodes
 	return answer
-}
-
-// concerned lists the local connections a request is about.
-func (h *Hub) concerned(req *userRequest) []*client {
-	return slices.DeleteFunc(h.clients.ofUser(req.User), func(c *client) bool {
-		info, ok := c.describe()
-		return !ok || req.Client != "" && req.Client != c.id ||
-			req.Session != "" && req.Session != info.Session ||
-			slices.Contains(req.Whitelist, c.id)
-	})
 }
 
 // broadcastMessage sends a message, which comes encoded in JSON, to every
@@ -137,32 +101,4 @@ func (h *Hub) broadcastMessage(msg []byte) (sockets int) {
 		}
 	}
 	return sockets
-}
-
-// unsubscribeByServer takes a client out of a channel, or with "" out of all.
-func (c *client) unsubscribeByServer(channel string) {
-	c.mu.Lock()
-	var subs []*subscription
-	for name, s := range c.subs {
-		if channel == "" || channel == name {
-			subs = append(subs, s)
-		}
-	}
-	c.mu.Unlock()
-	ctx, cancel := c.hub.timeout()
-	defer cancel()
-	for _, s := range subs {
-		if !c.isLive(s) { // the client does not know of it yet
-			continue
-		}
-		c.leave(ctx, s, c.encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
-			Code: unsubscribedByServer, Reason: "server unsubscribe",
-		}}))
-	}
-}
-
-func (c *client) isLive(s *subscription) bool {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
-	return s.live
 }

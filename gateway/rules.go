@@ -1,10 +1,11 @@
 package gateway
 
 import (
+	"bytes"
+	"encoding/json"
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/minigate/minigate/gateway/engine"
@@ -14,7 +15,8 @@ import (
 type rules struct {
 	Access
 	History
-	regex *regexp.Regexp // nil: names are ASCII
+	regex    *regexp.Regexp // nil: names are ASCII
+	insecure bool           // client.insecure: clients may do anything
 }
 
 func (r *rules) keepsHistory() bool { return r.HistorySize > 0 }
@@ -31,10 +33,9 @@ type rulebook struct {
 }
 
 func newRulebook(s Settings) *rulebook {
-	metaTTL := s.Channel.HistoryMetaTTL
 	def := s.Channel.WithoutNamespace
 	b := &rulebook{
-		unnamed:   newRules(def.Access, History(def.KeptHistory), metaTTL),
+		unnamed:   s.newRules(def.Access, History(def.KeptHistory)),
 		named:     map[string]*rules{},
 		maxLength: s.Channel.MaxLength,
 	}
@@ -42,10 +43,10 @@ func newRulebook(s Settings) *rulebook {
 		b.union = ns + ":#"
 		// Unless the owner gives it rules of its own, it keeps what personal
 		// channels keep, and clients may do nothing in it.
-		b.named[ns] = newRules(Access{}, b.unnamed.History, metaTTL)
+		b.named[ns] = s.newRules(Access{}, b.unnamed.History)
 	}
 	for _, n := range s.Channel.Namespaces {
-		b.named[n.Name] = newRules(n.Access, n.History, metaTTL)
+		b.named[n.Name] = s.newRules(n.Access, n.History)
 	}
 	if p := s.Client.PersonalChannel; p.Enabled {
 		b.personal = "#"
@@ -56,10 +57,14 @@ func newRulebook(s Settings) *rulebook {
 	return b
 }
 
-func newRules(a Access, h History, metaTTL time.Duration) *rules {
-	r := &rules{Access: a, History: h}
+// newRules are a namespace's own, and what holds for all of them.
+func (s *Settings) newRules(a Access, h History) *rules {
+	r := &rules{Access: a, History: h, insecure: s.Client.Insecure}
 	if r.HistoryMetaTTL == 0 {
-		r.HistoryMetaTTL = metaTTL
+		r.HistoryMetaTTL = s.Channel.HistoryMetaTTL
+	}
+	if r.DataFormat == "" {
+		r.DataFormat = s.Channel.DataFormat
 	}
 	if a.ChannelRegex != "" {
 		r.regex = regexp.MustCompile(a.ChannelRegex) // compiled once already by Settings.Check
@@ -160,18 +165,32 @@ func (r *rules) maySubscribe(channel, user string) bool {
 }
 
 func (r *rules) mayPublish(channel, user string, subscribed bool) bool {
-	return (subscribed && r.AllowPublishForSubscriber || r.AllowPublishForClient && (subscribed || !closed(channel, user))) &&
+	return r.insecure || (subscribed && r.AllowPublishForSubscriber || r.AllowPublishForClient && (subscribed || !closed(channel, user))) &&
 		(user != "" || r.AllowPublishForAnonymous)
 }
 
 func (r *rules) mayReadPresence(channel, user string, subscribed bool) bool {
-	return (subscribed && r.AllowPresenceForSubscriber || r.AllowPresenceForClient && (subscribed || !closed(channel, user))) &&
+	return r.insecure || (subscribed && r.AllowPresenceForSubscriber || r.AllowPresenceForClient && (subscribed || !closed(channel, user))) &&
 		(user != "" || r.AllowPresenceForAnonymous)
 }
 
 func (r *rules) mayReadHistory(channel, user string, subscribed bool) bool {
-	return (subscribed && r.AllowHistoryForSubscriber || r.AllowHistoryForClient && (subscribed || !closed(channel, user))) &&
+	return r.insecure || (subscribed && r.AllowHistoryForSubscriber || r.AllowHistoryForClient && (subscribed || !closed(channel, user))) &&
 		(user != "" || r.AllowHistoryForAnonymous)
+}
+
+// takes tells whether a publication may carry data. That it is JSON is checked
+// where it comes from, if it has to be.
+func (r *rules) takes(data []byte) bool {
+	switch r.DataFormat {
+	case formatBinary:
+		return true
+	case formatObject:
+		return bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte{'{'}) && json.Valid(data)
+	case formatJSON:
+		return json.Valid(data)
+	}
+	return len(data) > 0
 }
 
 // publishOptions are what the engine is told with a publication.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,6 +42,15 @@ type ClientSettings struct {
 	ChannelBacklogMaxSize  settings.Size `yaml:"channel_backlog_max_size" default:"1MiB" doc:"How many bytes of one channel's messages are kept for connections that are behind."`
 	AllowChannelCompaction bool          `yaml:"allow_channel_compaction" default:"true" doc:"Clients that speak JSON and can do with it are sent a number instead of the name of a channel with each publication, join and leave."`
 
+	SingleConnection   string        `yaml:"single_connection" default:"" doc:"How many connections a user may have in the whole cluster: user allows one, device one for each device label given at login (without a label, for each login); a newer one closes the older with 3504. Empty sets no limit. Connections without a user are never counted."`
+	Concurrency        int           `yaml:"concurrency" default:"0" doc:"How many rpc commands of one connection may run at a time; 0 and 1 run all commands one after the other. Other commands always keep their order."`
+	ExpiredDelay       time.Duration `yaml:"expired_close_delay" default:"25s" doc:"How long a connection that expired waits for a new token before it is closed."`
+	ExpiredSubDelay    time.Duration `yaml:"expired_sub_close_delay" default:"25s" doc:"How long a subscription that expired waits for a new token before it is ended."`
+	IncludeServerTime  bool          `yaml:"connect_include_server_time" default:"false" doc:"Tell clients the server's time when they connect."`
+	AllowAnonymous     bool          `yaml:"allow_anonymous_connect_without_token" default:"false" doc:"Who connects without any token is let in as nobody: without a user, and with what channels allow for anonymous."`
+	DisallowAnonTokens bool          `yaml:"disallow_anonymous_connection_tokens" default:"false" doc:"Refuse JSON Web Tokens without a user."`
+	Insecure           bool          `yaml:"insecure" default:"false" doc:"For tests: whoever connects without a token is let in as nobody, and every client may subscribe, publish, and read presence and history anywhere but in private channels. Tokens that are sent are verified all the same, but connections do not expire. Refused unless listen is a loopback address."`
+
 	Token             connjwt.Settings             `yaml:"token" doc:"JSON Web Tokens of your backend with which its own users connect, instead of a login; off without a key."`
 	SubscriptionToken connjwt.SubscriptionSettings `yaml:"subscription_token" doc:"JSON Web Tokens of your backend that admit to one channel."`
 }
@@ -49,6 +59,8 @@ type ClientSettings struct {
 type Personal struct {
 	Enabled   bool   `yaml:"enabled" default:"true" doc:"Subscribe every user to a personal channel."`
 	Namespace string `yaml:"personal_channel_namespace" default:"" doc:"The namespace of personal channels; empty means channel.without_namespace."`
+
+	SingleConnection bool `yaml:"single_connection" default:"false" doc:"The same as client.single_connection: user."`
 }
 
 // ChannelSettings are the rules of channels.
@@ -57,6 +69,7 @@ type ChannelSettings struct {
 	Namespaces       []Namespace      `yaml:"namespaces" doc:"Rules of channels called name:something."`
 	MaxLength        int              `yaml:"max_length" default:"255" doc:"How many bytes a channel name may have."`
 	HistoryMetaTTL   time.Duration    `yaml:"history_meta_ttl" default:"720h" doc:"How long the position of a stream outlives its publications."`
+	DataFormat       string           `yaml:"publication_data_format" default:"" doc:"What publications may carry, where a namespace does not say: json, json_object, binary (also nothing at all), or empty: anything but nothing. Others are refused with 107."`
 }
 
 // Namespace is a named set of rules.
@@ -95,6 +108,7 @@ type Access struct {
 	AllowedDeltaTypes          []string `yaml:"allowed_delta_types" doc:"Kinds of deltas that subscribers may ask for, to get only what changed since the last publication: fossil, or none."`
 	DeltaPublish               bool     `yaml:"delta_publish" doc:"Every publication may be sent as a delta, not only those whose publisher says so."`
 	ChannelRegex               string   `yaml:"channel_regex" doc:"Go regular expression that the part of the name after the namespace must match; without it names are ASCII."`
+	DataFormat                 string   `yaml:"publication_data_format" default:"" doc:"What publications may carry: json, json_object, binary (also nothing at all); empty takes channel.publication_data_format."`
 }
 
 // History says what a channel keeps and how subscribers get what they missed.
@@ -106,6 +120,9 @@ type History struct {
 	AllowRecovery    bool          `yaml:"allow_recovery" default:"false" doc:"Subscribers that ask for it get after a reconnect what they missed."`
 	ForcePositioning bool          `yaml:"force_positioning" default:"false" doc:"The server watches that no subscriber misses a publication."`
 	AllowPositioning bool          `yaml:"allow_positioning" default:"false" doc:"The server watches that subscribers who ask for it miss no publication."`
+
+	ForceRecoveryMode string `yaml:"force_recovery_mode" default:"" doc:"What subscribers get that recover: stream, everything they missed; cache, the latest publication alone. Empty means stream."`
+	AutoCacheRecover  bool   `yaml:"auto_cache_recover" default:"false" doc:"With force_recovery_mode cache every new subscriber gets the latest publication, asked or not."`
 }
 
 // KeptHistory is History with the defaults of DefaultNamespace.
@@ -117,6 +134,9 @@ type KeptHistory struct {
 	AllowRecovery    bool          `yaml:"allow_recovery" default:"false" doc:"Subscribers that ask for it get after a reconnect what they missed."`
 	ForcePositioning bool          `yaml:"force_positioning" default:"false" doc:"The server watches that no subscriber misses a publication."`
 	AllowPositioning bool          `yaml:"allow_positioning" default:"false" doc:"The server watches that subscribers who ask for it miss no publication."`
+
+	ForceRecoveryMode string `yaml:"force_recovery_mode" default:"" doc:"What subscribers get that recover: stream, everything they missed; cache, the latest publication alone. Empty means stream."`
+	AutoCacheRecover  bool   `yaml:"auto_cache_recover" default:"false" doc:"With force_recovery_mode cache every new subscriber gets the latest publication, asked or not."`
 }
 
 // WebSocketSettings rule the transport.
@@ -124,6 +144,32 @@ type WebSocketSettings struct {
 	MessageSizeLimit settings.Size `yaml:"message_size_limit" default:"64KiB" doc:"How many bytes one message of a client may have; a larger one ends the connection with WebSocket code 1009, after which the SDKs do not come back."`
 	WriteTimeout     time.Duration `yaml:"write_timeout" default:"5s" doc:"How long 64 KiB written to a client may take before its connection is given up, 1s to 10s."`
 	AllowedOrigins   []string      `yaml:"allowed_origins" doc:"Origins of web pages that may connect, such as https://h5.example.com, with * for any text but a slash; empty allows all, since logins travel in tokens and never in cookies. Mini-programs are always allowed."`
+}
+
+// Values of settings.
+const (
+	singleUser   = "user"   // client.single_connection
+	singleDevice = "device" // client.single_connection
+
+	recoverStream = "stream" // force_recovery_mode
+	recoverCache  = "cache"  // force_recovery_mode
+
+	formatJSON   = "json"        // publication_data_format
+	formatObject = "json_object" // publication_data_format
+	formatBinary = "binary"      // publication_data_format
+
+	badFormat      = "must be json, json_object, binary or empty"
+	maxConcurrency = 1000
+)
+
+var dataFormats = []string{"", formatJSON, formatObject, formatBinary}
+
+// single is the rule about one connection per user that holds.
+func (s *ClientSettings) single() string {
+	if s.PersonalChannel.SingleConnection {
+		return singleUser
+	}
+	return s.SingleConnection
 }
 
 var namespaceName = regexp.MustCompile(`^[-a-zA-Z0-9_.]{2,}$`)
@@ -164,6 +210,9 @@ func (s *ClientSettings) check(report func(path, problem string)) {
 		"session_check_interval": s.SessionCheckInterval,
 		"request_timeout":        s.RequestTimeout,
 		"idempotent_result_ttl":  s.IdempotentResultTTL,
+		// After a time of nothing a token that is on its way comes too late.
+		"expired_close_delay":     s.ExpiredDelay,
+		"expired_sub_close_delay": s.ExpiredSubDelay,
 	} {
 		if d <= 0 {
 			report(path, "must be positive")
@@ -189,6 +238,18 @@ func (s *ClientSettings) check(report func(path, problem string)) {
 			report(path, "must not be negative")
 		}
 	}
+	if s.SingleConnection != "" && s.SingleConnection != singleUser && s.SingleConnection != singleDevice {
+		report("single_connection", "must be user, device or empty")
+	}
+	if s.PersonalChannel.SingleConnection && s.SingleConnection == singleDevice {
+		report("subscribe_to_user_personal_channel.single_connection", "contradicts client.single_connection: device")
+	}
+	if s.single() != "" && s.UserConnectionLimit == 1 {
+		report("user_connection_limit", "must be 0 or at least 2: 1 refuses the newer connection, which single_connection is to keep")
+	}
+	if s.Concurrency < 0 || s.Concurrency > maxConcurrency {
+		report("concurrency", fmt.Sprintf("must be between 0 and %d", maxConcurrency))
+	}
 	if s.QueueMaxSize < 64<<10 {
 		report("queue_max_size", "must be at least 64KiB")
 	}
@@ -203,6 +264,9 @@ func (s *ChannelSettings) check(report func(path, problem string)) {
 	}
 	if s.HistoryMetaTTL <= 0 {
 		report("history_meta_ttl", "must be positive")
+	}
+	if !slices.Contains(dataFormats, s.DataFormat) {
+		report("publication_data_format", badFormat)
 	}
 	def := s.WithoutNamespace
 	checkRules(def.Access, History(def.KeptHistory), s.HistoryMetaTTL, func(path, problem string) {
@@ -255,6 +319,15 @@ func checkRules(a Access, h History, metaTTL time.Duration, report func(path, pr
 	}
 	if a.DeltaPublish && len(a.AllowedDeltaTypes) == 0 {
 		report("delta_publish", "needs allowed_delta_types")
+	}
+	if m := h.ForceRecoveryMode; m != "" && m != recoverStream && m != recoverCache {
+		report("force_recovery_mode", "must be stream, cache or empty")
+	}
+	if h.AutoCacheRecover && (h.ForceRecoveryMode != recoverCache || !h.ForceRecovery && !h.AllowRecovery) {
+		report("auto_cache_recover", "needs force_recovery_mode: cache, and force_recovery or allow_recovery")
+	}
+	if !slices.Contains(dataFormats, a.DataFormat) {
+		report("publication_data_format", badFormat)
 	}
 	if a.ForcePushJoinLeave && !a.JoinLeave {
 		report("force_push_join_leave", "needs join_leave")

@@ -64,11 +64,11 @@ func (c *client) admit(ctx context.Context, req *protocol.SubscribeRequest) (*su
 		t = &connjwt.SubscribeToken{}
 	}
 	s := c.newSubscription(channel, r, req, t.SubscribeOptions)
-	s.endAt = c.hub.deadline(t.Expires)
+	s.endAt = c.hub.deadline(t.Expires, c.hub.settings.Client.ExpiredSubDelay)
 	if err := c.reserve(s); err != nil {
 		return nil, nil, err
 	}
-	if !granted && !r.maySubscribe(channel, c.user()) {
+	if !granted && !r.insecure && !r.maySubscribe(channel, c.user()) {
 		c.release(s)
 		return nil, nil, ErrPermissionDenied
 	}
@@ -114,10 +114,15 @@ func (c *client) newSubscription(channel string, r *rules, req *protocol.Subscri
 func (c *client) reserve(s *subscription) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.subs[s.name] != nil:
+	if c.subs[s.name] != nil {
 		return ErrAlreadySubscribed
-	case len(c.subs) >= c.hub.settings.Client.ChannelLimit:
+	}
+	return c.take(s)
+}
+
+// take is the second half of reserve; mu is held.
+func (c *client) take(s *subscription) error {
+	if len(c.subs) >= c.hub.settings.Client.ChannelLimit {
 		return ErrLimitExceeded
 	}
 	if c.subs == nil {
@@ -130,7 +135,9 @@ func (c *client) reserve(s *subscription) error {
 func (c *client) release(s *subscription) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.subs, s.name)
+	if c.subs[s.name] == s {
+		delete(c.subs, s.name)
+	}
 }
 
 // attach makes a reserved subscription hear its channel and finds out where it

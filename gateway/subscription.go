@@ -24,10 +24,16 @@ type subscription struct {
 	encoding encoding // of what it is sent; read only once it is announced
 	filter   *filter  // by tags, nil: it gets everything
 
+	// Closed when a subscription that the server makes while the client is at
+	// work is made, or has failed; nil for all others. Until then nobody else
+	// touches it.
+	settled chan struct{}
+
 	channel *channel // set by Hub.enter
 	index   int      // in channel.subs, guarded by channel.mu
 
-	// Set while subscribing; from then on only the client's writer uses them.
+	// Set while subscribing; from then on the client's writer alone moves them,
+	// with channel.mu held for reading.
 	cursor   uint64          // number of the next message in the log
 	position engine.Position // of the last publication sent
 	sent     *publicationID  // the last publication sent, where deltas are taken
@@ -168,6 +174,8 @@ func (s *subscription) repair(ctx context.Context, e engine.Engine, limit int, f
 	if err != nil || len(pubs) == 0 || !continuous(s.position, pubs, top) {
 		return lostTrack
 	}
+	s.channel.mu.RLock() // together, see client.repeat
+	defer s.channel.mu.RUnlock()
 	for _, p := range s.missed(pubs, top.Epoch) {
 		data := s.channel.encodeIn(s.encoding, func(v *envelope) {
 			copyPublication(&v.pub, p, top.Epoch)

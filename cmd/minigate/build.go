@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -78,24 +79,7 @@ func (s *server) buildParts(m mode) (err error) {
 	if err != nil {
 		return err
 	}
-	connectTokens, subscribeTokens, err := clientTokens(cfg, s.registry)
-	if err != nil {
-		return err
-	}
-	s.hub = gateway.New(gateway.Options{
-		Settings: cfg.gateway(), Engine: s.stores.engine(s.registry), Verify: s.auth.Verify,
-		VerifyTicket: s.verifySocketTicket, Alive: s.auth.Alive, ConnectTokens: connectTokens, SubscribeTokens: subscribeTokens,
-		Metrics: gateway.NewMetrics(s.registry), Node: thisNode(cfg),
-	})
-	s.auth.OnEnd(func(end auth.SessionEnd) {
-		// A terminal code: the client does not come back with the same token.
-		s.hub.EndSession(end.Fingerprint, gateway.DisconnectForced.Code, goodbye(end.Reason))
-	})
-	s.proxy, err = proxy.New(cfg.Proxy, proxy.Options{
-		Verify: s.verify, Reserved: reservedPaths, OwnCORS: len(cfg.CORS.AllowedOrigins) > 0, Metrics: proxy.NewMetrics(s.registry),
-		Health: func(string, error) {}, // s.watch has the same news and tells everybody
-	})
-	if err != nil {
+	if err := s.buildLive(); err != nil {
 		return err
 	}
 	if s.stores.files, err = transfer.OpenStore(cfg.Files, filepath.Join(cfg.Data, "files")); err != nil {
@@ -106,6 +90,49 @@ func (s *server) buildParts(m mode) (err error) {
 	})
 	s.watch()
 	return nil
+}
+
+// buildLive makes what serves sockets and requests of the backend.
+func (s *server) buildLive() (err error) {
+	cfg := s.cfg
+	s.proxy, err = proxy.New(cfg.Proxy, proxy.Options{
+		Verify: s.verify, Reserved: reservedPaths, OwnCORS: len(cfg.CORS.AllowedOrigins) > 0, RPC: cfg.RPC, Metrics: proxy.NewMetrics(s.registry),
+		Health: func(string, error) {}, // s.watch has the same news and tells everybody
+	})
+	if err != nil {
+		return err
+	}
+	connectTokens, subscribeTokens, err := clientTokens(cfg, s.registry)
+	if err != nil {
+		return err
+	}
+	s.hub = gateway.New(gateway.Options{
+		Settings: cfg.gateway(), Engine: s.stores.engine(s.registry), Verify: s.auth.Verify,
+		VerifyTicket: s.verifySocketTicket, Alive: s.auth.Alive, ConnectTokens: connectTokens, SubscribeTokens: subscribeTokens,
+		RPC: s.rpc(), Metrics: gateway.NewMetrics(s.registry), Node: thisNode(cfg),
+	})
+	s.auth.OnEnd(func(end auth.SessionEnd) {
+		// A terminal code: the client does not come back with the same token.
+		s.hub.EndSession(end.Fingerprint, gateway.DisconnectForced.Code, goodbye(end.Reason))
+	})
+	if cfg.Client.Insecure {
+		slog.Warn("client.insecure is on: everybody may connect to the sockets and do everything there")
+	}
+	return nil
+}
+
+// rpc is how rpc commands of sockets reach the backend; nil: not at all.
+func (s *server) rpc() gateway.RPCFunc {
+	if !s.proxy.HasRPC() {
+		return nil
+	}
+	return func(ctx context.Context, c gateway.RPC) (json.RawMessage, error) {
+		data, err := s.proxy.Call(ctx, proxy.Call(c))
+		if e, ok := errors.AsType[*proxy.BackendError](err); ok {
+			return nil, &gateway.ReplyError{Code: e.Code, Message: e.Message, Temporary: e.Temporary}
+		}
+		return data, err
+	}
 }
 
 // goodbye tells a socket why its session ended. It is never empty: SDKs take

@@ -42,6 +42,7 @@ type Config struct {
 	Channel  gateway.ChannelSettings   `yaml:"channel" doc:"Channels and their rules."`
 	Socket   gateway.WebSocketSettings `yaml:"websocket" doc:"The WebSocket transport."`
 	Proxy    proxy.Settings            `yaml:"proxy" doc:"wx.request: what goes to which backend."`
+	RPC      proxy.RPCSettings         `yaml:"rpc" doc:"Calls over a socket: where they go."`
 	Files    transfer.Settings         `yaml:"files" doc:"wx.uploadFile and wx.downloadFile."`
 	Redis    redisclient.Settings      `yaml:"redis" doc:"Shared sessions, file records and fan-out between nodes. Without addresses a node stands alone."`
 	Webhooks Webhooks                  `yaml:"webhooks" doc:"Calls to your backend: how they are signed and delivered."`
@@ -151,6 +152,9 @@ func (c *Config) Check(report func(path, problem string)) {
 	}
 	live := c.gateway()
 	live.Check(report)
+	if c.Client.Insecure && !isLoopback(c.Listen) {
+		report("client.insecure", "lets everybody do everything, so listen must be a loopback address, such as 127.0.0.1:8080")
+	}
 	c.Proxy.CheckReserved(reservedPaths, func(path, problem string) { report("proxy."+path, problem) })
 	apikey.CheckLength(c.API.Keys, func(path, problem string) { report("api."+path, problem) })
 	c.checkWebhooks(report)

@@ -30,14 +30,20 @@ type frame struct {
 	}
 	Subscribe json.RawMessage
 	Publish   json.RawMessage
+	RPC       *struct{ Data json.RawMessage }
 	Push      *struct {
 		Channel string
 		Pub     *struct {
 			Data   json.RawMessage
 			Offset uint64
 		}
-		Message    *struct{ Data json.RawMessage }
-		Disconnect *struct {
+		Message   *struct{ Data json.RawMessage }
+		Subscribe *struct {
+			Recoverable bool
+			Data        json.RawMessage
+		}
+		Unsubscribe *struct{ Code uint32 }
+		Disconnect  *struct {
 			Code   uint32
 			Reason string
 		}

@@ -95,7 +95,9 @@ func setIdentity(h http.Header, s *auth.Session) {
 		return
 	}
 	h.Set(headerOpenID, s.User.OpenID)
-	h.Set(headerAppID, s.User.AppID)
+	if s.User.AppID != "" { // users of the backend's own tokens have none
+		h.Set(headerAppID, s.User.AppID)
+	}
 	if s.User.UnionID != "" {
 		h.Set(headerUnionID, s.User.UnionID)
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // Metrics count proxied requests. Labels are bounded: routes are the
-// configured prefixes, codes the registered HTTP statuses, 499 for a client
+// configured prefixes and "rpc", codes the registered HTTP statuses, 499 for a client
 // that left before an answer began, and "other".
 type Metrics struct {
 	requests *prometheus.CounterVec
@@ -34,8 +34,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 }
 
 func (m *Metrics) observe(x *exchange, start time.Time) {
-	m.requests.WithLabelValues(x.route.Prefix, codeLabel(x.status)).Inc()
-	m.duration.WithLabelValues(x.route.Prefix).Observe(time.Since(start).Seconds())
+	m.count(x.route.Prefix, x.status, start)
+}
+
+func (m *Metrics) count(route string, status int, start time.Time) {
+	m.requests.WithLabelValues(route, codeLabel(status)).Inc()
+	m.duration.WithLabelValues(route).Observe(time.Since(start).Seconds())
 }
 
 func codeLabel(status int) string {

@@ -42,6 +42,7 @@ type Options struct {
 	// OwnCORS says that the gateway answers for CORS: what a backend says of it
 	// is dropped, since browsers refuse an answer with two allowed origins.
 	OwnCORS bool
+	RPC     RPCSettings
 	Metrics *Metrics
 }
 
@@ -50,6 +51,7 @@ type Proxy struct {
 	verify    func(r *http.Request) (*auth.Session, error)
 	routes    []*route // longest prefix first
 	upstreams []*Upstream
+	rpc       *rpc // nil: there is none
 	metrics   *Metrics
 	stall     time.Duration // clientStall, except in tests
 }
@@ -68,6 +70,7 @@ func New(s Settings, o Options) (*Proxy, error) {
 	report := func(path, problem string) { problems = append(problems, errors.New("proxy."+path+": "+problem)) }
 	s.Check(report)
 	s.CheckReserved(o.Reserved, report)
+	o.RPC.Check(func(path, problem string) { problems = append(problems, errors.New("rpc."+path+": "+problem)) })
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
@@ -96,6 +99,9 @@ func New(s Settings, o Options) (*Proxy, error) {
 			ErrorHandler: func(_ http.ResponseWriter, r *http.Request, err error) { exchangeOf(r).err = err },
 		}
 		p.routes = append(p.routes, rt)
+	}
+	if err := p.newRPC(o.RPC, o.Health); err != nil {
+		return nil, err
 	}
 	slices.SortFunc(p.routes, func(a, b *route) int { return len(b.Prefix) - len(a.Prefix) })
 	return p, nil
@@ -128,6 +134,9 @@ func (p *Proxy) Upstreams() []*Upstream { return p.upstreams }
 func (p *Proxy) Close() {
 	for _, rt := range p.routes {
 		rt.transport.CloseIdleConnections()
+	}
+	if p.rpc != nil {
+		p.rpc.transport.CloseIdleConnections()
 	}
 }
 

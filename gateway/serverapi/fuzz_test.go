@@ -16,6 +16,7 @@ func FuzzRequest(f *testing.F) {
 	for name := range methods {
 		for _, body := range []string{
 			``, `{}`, `null`, `{"channel":"room:a","data":{"a":1}}`, `{"channels":["room:a","nope:b"],"b64data":"MQ=="}`,
+			`{"user":"u","channel":"room:a","info":1,"b64data":"e30=","expire_at":4102444800,"recover_since":{"offset":1,"epoch":"e"},"override":{"presence":{"value":true}}}`,
 			`{"user":"u","disconnect":{"code":4000,"reason":"{}"}}`, `{"users":["a"],"all":true,"data":"\u0000"}`,
 			`{"channel":"room:a","limit":-5,"since":{"offset":18446744073709551615,"epoch":""},"reverse":true}`,
 			`{"commands":[{"publish":{"channel":"room:a","data":1}},null,{},{"batch":{"commands":[]}}]}`,

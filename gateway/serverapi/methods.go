@@ -21,6 +21,8 @@ func init() {
 		"broadcast":      handle(apikey.Publish, (*API).broadcast),
 		"push":           handle(apikey.Publish, (*API).push),
 		"disconnect":     handle(apikey.Admin, (*API).disconnect),
+		"subscribe":      handle(apikey.Admin, (*API).subscribe),
+		"refresh":        handle(apikey.Admin, (*API).refresh),
 		"unsubscribe":    handle(apikey.Admin, (*API).unsubscribe),
 		"history_remove": handle(apikey.Admin, (*API).historyRemove),
 		"info":           handle(apikey.Read, (*API).info),
@@ -145,20 +147,15 @@ func (a *API) disconnect(ctx context.Context, req disconnectRequest) (any, error
 }
 
 type unsubscribeRequest struct {
-	User    string `json:"user"`
+	selection
 	Channel string `json:"channel"` // "" means all
-	Client  string `json:"client"`
-	Session string `json:"session"`
 }
 
 func (a *API) unsubscribe(ctx context.Context, req unsubscribeRequest) (any, error) {
 	if req.User == "" {
 		return nil, badRequest("no user")
 	}
-	if req.Session != "" {
-		return nil, gateway.ErrNotAvailable // to ignore it would unsubscribe too many
-	}
-	return empty{}, a.hub.Unsubscribe(ctx, req.User, req.Channel, req.Client)
+	return empty{}, a.hub.Unsubscribe(ctx, req.User, req.Channel, req.which())
 }
 
 type channelRequest struct {

@@ -13,7 +13,13 @@
 //
 //	Check(report func(path, problem string))
 //
-// which is called once everything is loaded; path is relative to the struct.
+// which is called once everything is loaded; path is relative to the struct. It
+// may also have the method
+//
+//	Hint(key string) string
+//
+// which says of a key that is none of its own, but known from another program,
+// what to do about it, or nothing.
 //
 // A struct that breaks these rules is a bug in the program: every function
 // here panics on it.

@@ -187,7 +187,7 @@ func (d *decoder) block(v reflect.Value, n *yaml.Node, path string) {
 		f := find(fields, k.Value)
 		switch {
 		case f == nil || k.Kind != yaml.ScalarNode || k.Anchor != "" || k.Style&yaml.TaggedStyle != 0:
-			d.wrong(d.place(k.Line), path, "%s", unknownKey(n, k, fields))
+			d.wrong(d.place(k.Line), path, "%s", unknownKey(v, n, k, fields))
 		case lines[f.key] != 0:
 			d.wrong(d.place(k.Line), join(path, f.key), "is set twice, first on line %d", lines[f.key])
 		default:
@@ -208,7 +208,7 @@ func find(fields []field, key string) *field {
 
 // unknownKey names the key k of the mapping n, except where it may be a part
 // of a secret: "{secret: a,b}" without quotes has the key "b".
-func unknownKey(n, k *yaml.Node, fields []field) string {
+func unknownKey(v reflect.Value, n, k *yaml.Node, fields []field) string {
 	keys := keysOf(fields)
 	if k.Kind != yaml.ScalarNode || k.Anchor != "" || k.Style&yaml.TaggedStyle != 0 {
 		return "a key must be one of " + strings.Join(keys, ", ")
@@ -218,5 +218,13 @@ func unknownKey(n, k *yaml.Node, fields []field) string {
 			return "an unknown key is here, or a value with a comma that needs quotes; known keys are " + strings.Join(keys, ", ")
 		}
 	}
+	if h, ok := v.Addr().Interface().(hinter); ok {
+		if hint := h.Hint(k.Value); hint != "" {
+			return "unknown key " + quote(k.Value) + ": " + hint
+		}
+	}
 	return "unknown key " + quote(k.Value) + didYouMean(k.Value, keys)
 }
+
+// hinter is a struct of settings that knows keys of other programs.
+type hinter interface{ Hint(key string) string }

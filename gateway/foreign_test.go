@@ -1,0 +1,140 @@
+package gateway
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/minigate/minigate/internal/settings"
+)
+
+// A configuration of Centrifugo 6, as far as it is about what is here.
+const centrifugoYAML = `
+client:
+  token:
+    hmac_secret_key: a-secret-of-more-than-thirty-two-bytes
+  allow_anonymous_connect_without_token: true
+  disallow_anonymous_connection_tokens: true
+  ping_interval: 25s
+  pong_timeout: 8s
+  expired_close_delay: 30s
+  expired_sub_close_delay: 35s
+  stale_close_delay: 10s
+  channel_limit: 100
+  queue_max_size: 2097152
+  concurrency: 8
+  connection_limit: 10000
+  user_connection_limit: 5
+  connection_rate_limit: 100
+  connect_include_server_time: true
+  history_max_publication_limit: 100
+  recovery_max_publication_limit: 200
+  subscribe_to_user_personal_channel:
+    enabled: true
+    personal_channel_namespace: personal
+    single_connection: true
+channel:
+  history_meta_ttl: 48h
+  max_length: 200
+  publication_data_format: json
+  without_namespace:
+    allow_subscribe_for_client: true
+    history_size: 10
+    history_ttl: 300s
+    force_recovery: true
+  namespaces:
+    - name: personal
+      force_recovery: true
+      history_size: 50
+      history_ttl: 600s
+      history_meta_ttl: 24h
+    - name: chat
+      presence: true
+      join_leave: true
+      force_push_join_leave: true
+      history_size: 100
+      history_ttl: 1h
+      allow_positioning: true
+      allow_recovery: true
+      allow_subscribe_for_client: true
+      allow_subscribe_for_anonymous: true
+      allow_publish_for_client: true
+      allow_publish_for_subscriber: true
+      allow_publish_for_anonymous: true
+      allow_presence_for_client: true
+      allow_presence_for_subscriber: true
+      allow_presence_for_anonymous: true
+      allow_history_for_client: true
+      allow_history_for_subscriber: true
+      allow_history_for_anonymous: true
+      allow_user_limited_channels: true
+      channel_regex: ^[a-z]+$
+      publication_data_format: json_object
+    - name: price
+      history_size: 1
+      history_ttl: 24h
+      force_recovery: true
+      force_recovery_mode: cache
+      auto_cache_recover: true
+      force_positioning: true
+websocket:
+  message_size_limit: 65536
+  write_timeout: 1000ms
+`
+
+func loadSettings(t *testing.T, text string) (s Settings, err error) {
+	t.Helper()
+	err = settings.Load(&s, settings.Source{File: []byte(text), FileName: "f"})
+	return s, err
+}
+
+func TestCentrifugoSettings(t *testing.T) {
+	s, err := loadSettings(t, centrifugoYAML)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, ns := s.Client, s.Channel.Namespaces
+	if !c.AllowAnonymous || !c.DisallowAnonTokens || c.ExpiredDelay != 30*time.Second || c.ExpiredSubDelay != 35*time.Second ||
+		c.Concurrency != 8 || !c.IncludeServerTime || c.QueueMaxSize != 2<<20 || c.single() != singleUser {
+		t.Errorf("client: %+v", c)
+	}
+	if s.Channel.DataFormat != formatJSON || len(ns) != 3 || ns[1].DataFormat != formatObject ||
+		ns[2].ForceRecoveryMode != recoverCache || !ns[2].AutoCacheRecover || !ns[2].ForcePositioning {
+		t.Errorf("channel: %+v", s.Channel)
+	}
+	b := newRulebook(s)
+	for channel, want := range map[string]string{"personal:#a": formatJSON, "chat:a": formatObject, "a": formatJSON} {
+		if r, err := b.find(channel); err != nil || r.DataFormat != want {
+			t.Errorf("%s takes %q, want %q (%v)", channel, r.DataFormat, want, err)
+		}
+	}
+}
+
+// An option that is Centrifugo's and not ours is named, with what to do.
+func TestForeignOptions(t *testing.T) {
+	for text, want := range map[string]string{
+		"client: {allowed_origins: [a]}":                                                                     "client: unknown key allowed_origins: what Centrifugo calls client.allowed_origins is websocket.allowed_origins here",
+		"client: {proxy: {connect: {enabled: true}}}":                                                        "unknown key proxy: this option is Centrifugo's and not offered yet",
+		"client: {presence_update_interval: 27s}":                                                            "not needed",
+		"channel: {private_prefix: $}":                                                                       "always $",
+		"channel: {proxy: {}}":                                                                               "not offered yet",
+		"channel: {without_namespace: {subscribe_proxy_enabled: true}}":                                      "channel.without_namespace: unknown key subscribe_proxy_enabled: this option is Centrifugo's and not offered yet",
+		"channel: {namespaces: [{name: ab, publish_proxy_enabled: true}]}":                                   "channel.namespaces[0]: unknown key publish_proxy_enabled: this option is Centrifugo's and not offered yet",
+		"channel: {namespaces: [{name: ab, shared_poll: {}}]}":                                               "not offered yet",
+		"channel: {namespaces: [{name: ab, prescence: true}]}":                                               "did you mean presence?",
+		"client: {pong_timout: 1s}":                                                                          "did you mean pong_timeout?",
+		"client: {single_connection: each}":                                                                  "client.single_connection: must be user, device or empty",
+		"client: {single_connection: user, user_connection_limit: 1}":                                        "client.user_connection_limit: must be 0 or at least 2",
+		"client: {single_connection: device, subscribe_to_user_personal_channel: {single_connection: true}}": "contradicts client.single_connection",
+		"client: {concurrency: -1}":                                                                          "client.concurrency: must be between",
+		"client: {expired_close_delay: 0s}":                                                                  "client.expired_close_delay: must be positive",
+		"channel: {publication_data_format: xml}":                                                            "channel.publication_data_format: must be json, json_object, binary or empty",
+		"channel: {without_namespace: {publication_data_format: xml}}":                                       "channel.without_namespace.publication_data_format: must be",
+		"channel: {without_namespace: {force_recovery_mode: both}}":                                          "channel.without_namespace.force_recovery_mode: must be stream, cache or empty",
+		"channel: {without_namespace: {auto_cache_recover: true}}":                                           "channel.without_namespace.auto_cache_recover: needs force_recovery_mode: cache",
+	} {
+		if _, err := loadSettings(t, text); err == nil || !strings.Contains(strings.ReplaceAll(err.Error(), `"`, ""), want) {
+			t.Errorf("%s:\n got %v\nwant %s", text, err, want)
+		}
+	}
+}

@@ -1,0 +1,77 @@
+package gateway
+
+import (
+	"context"
+	"time"
+
+	"github.com/centrifugal/protocol"
+
+	"github.com/minigate/minigate/auth"
+	"github.com/minigate/minigate/gateway/engine"
+)
+
+// turnPrefix begins the names of the streams that give connections of a user
+// their order. A slash cannot be in the name of a namespace, so no client and
+// no backend can reach them.
+const turnPrefix = "minigate/single:"
+
+// claim makes c the only connection of its user, or of its user's device, in
+// the cluster: older ones are closed.
+//
+// Which is older is decided by the engine, that numbers them, and not by the
+// clocks of nodes. Every connection is registered before it takes its number,
+// and asks for others after that. So of any two that come at once at least one
+// finds the other, and both agree on which has to go.
+func (c *client) claim(ctx context.Context, s *auth.Session) error {
+	rule := c.hub.settings.Client.single()
+	if rule == "" || s.User.OpenID == "" {
+		return nil
+	}
+	req := &userRequest{User: s.User.OpenID, Client: c.id}
+	if rule == singleDevice {
+		req.Device = deviceOf(s)
+	}
+	res, err := c.hub.engine.Publish(ctx, turnPrefix+s.User.OpenID, &protocol.Publication{Data: protocol.Raw("{}")},
+		engine.PublishOptions{HistorySize: 1, HistoryTTL: time.Second, MetaTTL: time.Hour})
+	if err != nil {
+		return err
+	}
+	req.Turn = res.Position
+	c.mu.Lock()
+	c.turn = res.Position
+	c.mu.Unlock()
+	newer, err := c.hub.surveyUser(ctx, opSingle, req)
+	if err == nil && newer > 0 {
+		err = DisconnectReplaced
+	}
+	return err
+}
+
+// deviceOf tells devices of a user apart: by what they call themselves or,
+// where they do not, by their login.
+func deviceOf(s *auth.Session) string {
+	if s.Device == "" {
+		return "session " + s.Fingerprint.String()
+	}
+	return "device " + s.Device
+}
+
+// keepOne closes the local connections that are older than the one that asks,
+// and returns how many are newer.
+func (h *Hub) keepOne(req *userRequest) (newer int) {
+	for _, c := range h.clients.ofUser(req.User) {
+		c.mu.Lock()
+		turn, s, state := c.turn, c.session, c.state
+		c.mu.Unlock()
+		switch {
+		case c.id == req.Client || s == nil || req.Device != "" && req.Device != deviceOf(s):
+		case state == ending || state == rejected: // it goes anyway
+		case turn.Offset == 0: // it has no number yet and will ask us
+		case turn.Epoch == req.Turn.Epoch && turn.Offset > req.Turn.Offset:
+			newer++
+		default: // also with a number from before the engine lost its numbers
+			c.disconnect(DisconnectReplaced)
+		}
+	}
+	return newer
+}

@@ -1,0 +1,354 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/centrifugal/protocol"
+
+	"github.com/minigate/minigate/auth/connjwt"
+	"github.com/minigate/minigate/gateway/engine"
+)
+
+// What nodes ask each other; the answers are numbers of connections concerned.
+const (
+	opDisconnect  = "disconnect"
+	opUnsubscribe = "unsubscribe"
+	opSubscribe   = "subscribe"
+	opRefresh     = "refresh"
+	opSingle      = "single"
+	opMessage     = "message"
+)
+
+// userRequest is an operation on the connections of one user.
+type userRequest struct {
+	User      string   `json:"user"`
+	Client    string   `json:"client,omitempty"`
+	Session   string   `json:"session,omitempty"`
+	Channel   string   `json:"channel,omitempty"` // unsubscribe: "" is all
+	Code      uint32   `json:"code,omitempty"`
+	Reason    string   `json:"reason,omitempty"`
+	Whitelist []string `json:"whitelist,omitempty"`
+
+	Subscribe *SubscribeOptions `json:"subscribe,omitempty"`
+	Refresh   *RefreshOptions   `json:"refresh,omitempty"`
+	Device    string            `json:"device,omitempty"` // single: "" is every device
+	Turn      engine.Position   `json:"turn,omitzero"`    // single: of the newer connection
+}
+
+// Selection narrows down which connections of a user are meant. The zero value
+// means all of them.
+type Selection struct {
+	Client  string // only this connection
+	Session string // only connections of this session, as in ConnectionInfo.Session
+}
+
+// SubscribeOptions are how a subscription made by the server differs from what
+// its namespace says.
+type SubscribeOptions struct {
+	Info     json.RawMessage  `json:"info,omitempty"` // what others see of it (chan_info); nil: nothing
+	Data     json.RawMessage  `json:"data,omitempty"` // for the client, with the subscription; nil: nothing
+	Override connjwt.Override `json:"override,omitzero"`
+	ExpireAt time.Time        `json:"expire_at,omitzero"` // when the subscription ends; zero: never
+	Since    *engine.Position `json:"since,omitempty"`    // give what was published after it, too; nil: nothing
+}
+
+// RefreshOptions say how long connections go on.
+type RefreshOptions struct {
+	Expired  bool            `json:"expired,omitempty"`  // now is the end
+	ExpireAt time.Time       `json:"expire_at,omitzero"` // the end unless refreshed; zero: never
+	Info     json.RawMessage `json:"info,omitempty"`     // what others see of them from now on; nil leaves it
+}
+
+// Subscribe subscribes connections of a user to a channel, on all nodes. Those
+// that are subscribed by the server already are told once more, with the
+// position they have; those that have subscribed themselves stay as they are.
+// That there are none is no error: a user who is to be in a channel whenever he
+// connects belongs there by login or token.
+func (h *Hub) Subscribe(ctx context.Context, user, channel string, which Selection, o SubscribeOptions) error {
+	switch _, err := h.rules.find(channel); {
+	case err != nil:
+		return err
+	case len(o.Info) > 0 && !validData(o.Info), len(o.Data) > 0 && !validData(o.Data):
+		return errBadData
+	case !o.ExpireAt.IsZero() && time.Until(o.ExpireAt) <= 0:
+		return ErrExpired
+	}
+	_, err := h.surveyUser(ctx, opSubscribe, &userRequest{
+		User: user, Client: which.Client, Session: which.Session, Channel: channel, Subscribe: &o,
+	})
+	return err
+}
+
+// Unsubscribe takes connections of a user out of a channel, or with "" out of
+// all channels, on all nodes.
+func (h *Hub) Unsubscribe(ctx context.Context, user, channel string, which Selection) error {
+	if channel != "" {
+		if _, err := h.rules.find(channel); err != nil {
+			return err
+		}
+	}
+	_, err := h.surveyUser(ctx, opUnsubscribe, &userRequest{
+		User: user, Client: which.Client, Session: which.Session, Channel: channel,
+	})
+	return err
+}
+
+// Refresh says anew how long connections of a user go on, on all nodes. One
+// that has expired is closed with 3005, after which its client comes back with
+// a new token if it gets one.
+func (h *Hub) Refresh(ctx context.Context, user string, which Selection, o RefreshOptions) error {
+	if len(o.Info) > 0 && !validData(o.Info) {
+		return errBadData
+	}
+	_, err := h.surveyUser(ctx, opRefresh, &userRequest{
+		User: user, Client: which.Client, Session: which.Session, Refresh: &o,
+	})
+	return err
+}
+
+// serveUser does what another node, or this one, asks for, and returns how many
+// connections that concerned.
+func (h *Hub) serveUser(op string, req *userRequest) int {
+	if op == opSingle {
+		return h.keepOne(req)
+	}
+	list := h.concerned(req)
+	var work sync.WaitGroup // a connection may have to wait for the engine
+	for _, c := range list {
+		switch op {
+		case opDisconnect:
+			c.disconnect(&Disconnect{req.Code, req.Reason})
+		case opUnsubscribe:
+			work.Go(func() { c.unsubscribeByServer(req.Channel) })
+		case opSubscribe:
+			work.Go(func() { c.whenWelcome(func() { c.subscribeByAPI(req.Channel, req.Subscribe) }) })
+		case opRefresh:
+			work.Go(func() { c.whenWelcome(func() { c.refreshByAPI(req.Refresh) }) })
+		}
+	}
+	work.Wait()
+	return len(list)
+}
+
+// concerned lists the local connections a request is about.
+func (h *Hub) concerned(req *userRequest) []*client {
+	return slices.DeleteFunc(h.clients.ofUser(req.User), func(c *client) bool {
+		info, ok := c.describe()
+		return !ok || req.Client != "" && req.Client != c.id ||
+			req.Session != "" && req.Session != info.Session ||
+			slices.Contains(req.Whitelist, c.id)
+	})
+}
+
+// maxEarly is how many operations may wait for one connect command.
+const maxEarly = 128
+
+// earlyWait is how long an operation waits for a connect command, so that it is
+// done when its caller is told so: less than nodes wait for each other.
+const earlyWait = time.Second
+
+// whenWelcome calls f now or, for a client whose connect command is being
+// handled, right after its reply, on the goroutine that reads. A client that is
+// turned away or gone needs nothing any more.
+func (c *client) whenWelcome(f func()) {
+	c.mu.Lock()
+	done := make(chan struct{})
+	wait := (c.state == opened || c.state == connected && !c.greeted) && len(c.early) < maxEarly
+	if wait {
+		c.early = append(c.early, func() { defer close(done); f() })
+	}
+	now := c.state == connected && c.greeted
+	c.mu.Unlock()
+	if now {
+		f()
+	}
+	if !wait {
+		return
+	}
+	limit := time.NewTimer(earlyWait)
+	defer limit.Stop()
+	select {
+	case <-done:
+	case <-limit.C:
+	}
+}
+
+// greet does what had to wait for the reply to connect.
+func (c *client) greet() {
+	c.mu.Lock()
+	early := c.early
+	c.greeted, c.early = true, nil
+	c.mu.Unlock()
+	for _, f := range early {
+		f()
+	}
+}
+
+// subscribeByAPI subscribes a connected client to a channel.
+func (c *client) subscribeByAPI(channel string, o *SubscribeOptions) {
+	r, err := c.hub.rules.find(channel)
+	if err != nil || o == nil { // this node has other rules
+		slog.Warn("asked to subscribe to a channel that cannot be here", "channel", channel, "error", err)
+		return
+	}
+	ctx, cancel := c.hub.timeout()
+	defer cancel()
+	req := &protocol.SubscribeRequest{}
+	if o.Since != nil {
+		req.Recover, req.Offset, req.Epoch = true, o.Since.Offset, o.Since.Epoch
+	}
+	s := c.newSubscription(channel, r, req, connjwt.SubscribeOptions{Info: o.Info, Data: o.Data, Override: o.Override})
+	s.serverSide, s.settled = true, make(chan struct{})
+	defer close(s.settled)
+	switch old, err := c.reserveByAPI(s); {
+	case old != nil:
+		c.repeat(old)
+		return
+	case err != nil:
+		c.disconnect(DisconnectChannelLimit)
+		return
+	}
+	res, err := c.attach(ctx, s, req)
+	if err != nil {
+		slog.Warn("subscription made by the server failed", "channel", channel, "client", c.id, "error", err)
+		return
+	}
+	c.announce(s, res)
+	if !o.ExpireAt.IsZero() {
+		c.mu.Lock()
+		s.endAt = c.hub.deadline(o.ExpireAt, c.hub.settings.Client.ExpiredSubDelay)
+		c.mu.Unlock()
+		c.lookSoon()
+	}
+	c.hub.announceJoin(s)
+}
+
+// reserveByAPI is reserve for a client that is connected, and finds the
+// subscription it has already.
+func (c *client) reserveByAPI(s *subscription) (old *subscription, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if old = c.subs[s.name]; old != nil || c.state != connected {
+		return old, errGone
+	}
+	return nil, c.take(s)
+}
+
+// announce tells a client that the server has subscribed it, and what was
+// published since the position asked for. What follows flows from then on.
+func (c *client) announce(s *subscription, res *protocol.SubscribeResult) {
+	msgs := [][]byte{encodeSubscribed(s, res)}
+	for _, p := range res.Publications {
+		data := s.channel.encodeIn(s.encoding, func(v *envelope) {
+			copyPublication(&v.pub, p, res.Epoch)
+			v.push.Pub = &v.pub
+		})
+		if data != nil {
+			msgs = append(msgs, data)
+		}
+	}
+	last := len(msgs) - 1
+	for _, msg := range msgs[:last] {
+		c.send(msg)
+	}
+	c.enqueue(msgs[last], false, s)
+}
+
+// repeat tells a client once more that the server has subscribed it, and the
+// position it has.
+func (c *client) repeat(s *subscription) {
+	if !s.serverSide || !s.isSettled() || !c.isLive(s) {
+		return // its own doing, or it is being told just now
+	}
+	// Under the lock the writer does not move on: the position is that of what
+	// it has collected, which is written before this.
+	s.channel.mu.Lock()
+	overflow := c.put(encodeSubscribed(s, &protocol.SubscribeResult{
+		Recoverable: s.recoverable, Positioned: s.positioned, Epoch: s.position.Epoch, Offset: s.position.Offset, Data: s.data,
+	}), false)
+	s.channel.mu.Unlock()
+	if overflow {
+		c.disconnect(DisconnectSlow)
+	}
+}
+
+func encodeSubscribed(s *subscription, res *protocol.SubscribeResult) []byte {
+	return s.client.encodePush(&protocol.Push{Channel: s.name, Subscribe: &protocol.Subscribe{
+		Recoverable: res.Recoverable, Positioned: res.Positioned, Epoch: res.Epoch, Offset: res.Offset, Data: res.Data,
+	}})
+}
+
+// isSettled tells whether nobody is making the subscription just now.
+func (s *subscription) isSettled() bool {
+	if s.settled == nil { // made by the goroutine that reads
+		return true
+	}
+	select {
+	case <-s.settled:
+		return true
+	default:
+		return false
+	}
+}
+
+// settle waits until nobody is making the subscription any more: that takes at
+// most request_timeout.
+func (s *subscription) settle() {
+	if s.settled != nil {
+		<-s.settled
+	}
+}
+
+// unsubscribeByServer takes a client out of a channel, or with "" out of all.
+func (c *client) unsubscribeByServer(channel string) {
+	c.mu.Lock()
+	var subs []*subscription
+	for name, s := range c.subs {
+		if channel == "" || channel == name {
+			subs = append(subs, s)
+		}
+	}
+	c.mu.Unlock()
+	ctx, cancel := c.hub.timeout()
+	defer cancel()
+	for _, s := range subs {
+		s.settle()
+		if !c.isLive(s) { // the client does not know of it yet
+			continue
+		}
+		c.leave(ctx, s, c.encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
+			Code: unsubscribedByServer, Reason: "server unsubscribe",
+		}}))
+	}
+}
+
+func (c *client) isLive(s *subscription) bool {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return s.live
+}
+
+// refreshByAPI says anew how long the connection goes on, and tells its client.
+func (c *client) refreshByAPI(o *RefreshOptions) {
+	if o == nil {
+		return
+	}
+	expires, seconds, err := ttl(o.ExpireAt)
+	if o.Expired || err != nil {
+		c.disconnect(DisconnectExpired)
+		return
+	}
+	c.mu.Lock()
+	c.endAt = c.hub.deadline(o.ExpireAt, c.hub.settings.Client.ExpiredDelay)
+	if len(o.Info) > 0 {
+		c.connInfo = protocol.Raw(o.Info)
+	}
+	c.mu.Unlock()
+	c.lookSoon()
+	c.send(c.encodePush(&protocol.Push{Refresh: &protocol.Refresh{Expires: expires, Ttl: seconds}}))
+}
