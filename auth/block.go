@@ -130,7 +130,7 @@ func (s *Service) blockChanged(c BlockChange) {
 // forgetBlock has the store asked next time, also by who joins a look that has
 // begun.
 func (s *Service) forgetBlock(openID string) {
-	s.blockLooks.Forget(openID)
+	s.blockLooks.Load().Forget(openID)
 	s.blocks.drop(openID)
 }
 
@@ -148,7 +148,7 @@ func (s *Service) Blocked(ctx context.Context, openID string) (*Block, error) {
 	if b, ok := s.blocks.get(openID, time.Now()); ok {
 		return b, nil
 	}
-	v, err, _ := s.blockLooks.Do(openID, func() (any, error) {
+	v, err, _ := s.blockLooks.Load().Do(openID, func() (any, error) {
 		// Shared, so the first caller hanging up must not spoil it.
 		shared, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 		defer cancel()

@@ -86,6 +86,14 @@ func (c *cache[K, V]) drop(k K) {
 	c.entries.remove(k)
 }
 
+// clear drops everything.
+func (c *cache[K, V]) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drops++
+	c.entries.clear()
+}
+
 // weight is about what a session takes in memory, in bytes.
 func (s *Session) weight() int {
 	n := int(unsafe.Sizeof(*s)) + cacheOverhead +

@@ -54,7 +54,9 @@
 // session ([Service.OnBlock]); [Service.Blocked] is for who lets users in
 // without a login of ours.
 // Such a message can be lost with a connection to Redis. The few seconds of
-// the cache then bound how long a revoked token still works for requests.
+// the cache then bound how long a revoked token still works for requests, and
+// when the connection is back the cache is dropped and whoever registered with
+// [Service.OnResume] has live connections verified anew.
 //
 // # Where no header can be sent
 //

@@ -60,3 +60,7 @@ func (r *recent[K, V]) unload(k K) {
 		r.heavy -= r.weigh(v)
 	}
 }
+
+func (r *recent[K, V]) clear() {
+	r.young, r.old, r.heavy = make(map[K]V), nil, 0
+}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -85,15 +86,17 @@ type Service struct {
 	appLimits   map[string]*rate.Limiter // by appid
 	alerts      *alerts
 	cache       *cache[Fingerprint, *Session]
-	lookups     singleflight.Group
+	lookups     atomic.Pointer[singleflight.Group]
 	blocks      *cache[string, *Block] // nil values for users who are not blocked
-	blockLooks  singleflight.Group
+	blockLooks  atomic.Pointer[singleflight.Group]
 	forwardData func(context.Context, Vouched) error // nil: nobody wants to know
 	redemptions singleflight.Group
 
 	mu      sync.RWMutex
 	onEnd   []func(SessionEnd)
 	onBlock []func(BlockChange)
+
+	onResume []func()
 }
 
 // New makes a Service out of settings that passed their Check.
@@ -131,6 +134,8 @@ func New(o Options) (*Service, error) {
 	if s.metrics == nil {
 		s.metrics = NewMetrics(prometheus.NewRegistry())
 	}
+	s.lookups.Store(new(singleflight.Group))
+	s.blockLooks.Store(new(singleflight.Group))
 	s.alerts = newAlerts(s.metrics)
 	if s.loginHook, err = newLoginHook(o.Settings.Session.LoginWebhook, o.Webhooks, s.metrics); err != nil {
 		return nil, err
@@ -161,7 +166,7 @@ func newTransport() http.RoundTripper {
 // Run does the background work of the service and its store until ctx ends.
 // Login and Verify work without it, but what other nodes end is not heard of.
 func (s *Service) Run(ctx context.Context) error {
-	err := s.store.Run(ctx, Hear{Ended: s.forget, Blocked: s.blockChanged})
+	err := s.store.Run(ctx, Hear{Ended: s.forget, Blocked: s.blockChanged, Resumed: s.resumed})
 	for _, app := range s.apps {
 		app.CloseIdleConnections()
 	}
@@ -177,6 +182,30 @@ func (s *Service) OnEnd(f func(SessionEnd)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.onEnd = append(s.onEnd, f)
+}
+
+// OnResume registers f, to be called on this node whenever it begins to hear
+// of what other nodes do, for the first time or again. What OnEnd and OnBlock
+// should have told before may be lost, so whoever relies on it asks Alive,
+// Verify or Blocked anew: from now on they do not answer from before. Register
+// before Run; f must not block.
+func (s *Service) OnResume(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onResume = append(s.onResume, f)
+}
+
+// resumed makes this node doubt all that it remembers.
+func (s *Service) resumed() {
+	s.lookups.Store(new(singleflight.Group)) // nobody joins a look begun before
+	s.blockLooks.Store(new(singleflight.Group))
+	s.cache.clear()
+	s.blocks.clear()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, f := range s.onResume {
+		f()
+	}
 }
 
 // Verify returns the session that token belongs to, and keeps it alive.
@@ -199,7 +228,7 @@ func (s *Service) Alive(ctx context.Context, fp Fingerprint) (*Session, error) {
 		return ses, nil
 	}
 	// The look is shared, so the first caller hanging up must not spoil it.
-	v, err, _ := s.lookups.Do(string(fp[:]), func() (any, error) {
+	v, err, _ := s.lookups.Load().Do(string(fp[:]), func() (any, error) {
 		shared, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 		defer cancel()
 		return s.lookUp(shared, fp)
@@ -300,7 +329,7 @@ func (s *Service) ended(end SessionEnd) {
 // forget makes this node act on the end of a session.
 func (s *Service) forget(end SessionEnd) {
 	// A look begun before the session ended must not answer who asks from now on.
-	s.lookups.Forget(string(end.Fingerprint[:]))
+	s.lookups.Load().Forget(string(end.Fingerprint[:]))
 	s.cache.drop(end.Fingerprint)
 	s.mu.RLock()
 	defer s.mu.RUnlock()

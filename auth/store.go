@@ -34,7 +34,8 @@ type Store interface {
 	// Run does the store's background work until ctx ends, by itself getting
 	// over everything that goes wrong meanwhile. It calls hear, in no certain
 	// order, with what other nodes did; the caller of a method knows what it did
-	// itself. A message lost with a connection is not repeated.
+	// itself. A message lost with a connection is not repeated, but hear.Resumed
+	// called.
 	Run(ctx context.Context, hear Hear) error
 	// Ping tells whether the store works now.
 	Ping(ctx context.Context) error
@@ -92,6 +93,9 @@ type Store interface {
 type Hear struct {
 	Ended   func(SessionEnd)  // a session ended
 	Blocked func(BlockChange) // a user was blocked or unblocked
+	// Resumed says that hearing begins, for the first time or again: what other
+	// nodes did before may have gone unheard. It may be nil.
+	Resumed func()
 }
 
 // storeError is what a store answers when what it stands on failed with err.

@@ -206,6 +206,9 @@ func (s *RedisStore) listen(ctx context.Context, hear Hear) (heard bool, err err
 		case *redis.Subscription:
 			heard = true
 			slog.InfoContext(ctx, "listening for ended sessions")
+			if hear.Resumed != nil {
+				hear.Resumed()
+			}
 		case *redis.Message:
 			s.tell(m.Payload, hear)
 		}

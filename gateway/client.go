@@ -74,6 +74,7 @@ type client struct {
 	pingAt        time.Duration
 	pongBy        time.Duration // 0: no ping is outstanding
 	checkAt       time.Duration // when the session is verified again
+	doubted       bool          // the session may have ended unheard; see VerifyAll
 
 	out   outbox
 	place place // in the wheel
@@ -283,21 +284,35 @@ func (c *client) firstPing(now time.Duration) {
 // check verifies the session again, which also extends it, and ends what has
 // expired.
 func (c *client) check(ctx context.Context) {
+	c.mu.Lock()
+	c.doubted = false // by what comes now; a doubt from here on is a new one
+	c.mu.Unlock()
 	c.endExpired(ctx)
 	session, err := c.verifyAgain(ctx)
-	if err != nil {
-		if fault.Of(err).Kind == fault.Unauthenticated {
-			c.disconnect(DisconnectExpired)
-			return
-		}
-		slog.Debug("session cannot be verified now", "client", c.id, "error", err)
+	switch d, ok := errors.AsType[*Disconnect](err); {
+	case ok:
+		c.disconnect(d)
 		return
+	case err != nil && fault.Of(err).Kind == fault.Unauthenticated:
+		c.disconnect(DisconnectExpired)
+		return
+	case err != nil:
+		slog.Debug("session cannot be verified now", "client", c.id, "error", err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.session != nil && c.session.Fingerprint == session.Fingerprint {
+	switch {
+	case err != nil:
+		c.checkAt = min(c.checkAt, c.hub.now()+checkRetry+mathrand.N(checkRetry))
+	case c.session == nil || c.session.Fingerprint != session.Fingerprint || c.doubted:
+		return // another check is due
+	default:
 		c.session = session
 		c.checkAt = c.nextCheck()
-		c.hub.wheel.set(c, c.hub.now())
 	}
+	c.hub.wheel.set(c, c.hub.now())
 }
+
+// checkRetry is how long a session that could not be verified waits at least
+// for another look, and at most twice as long.
+const checkRetry = 20 * time.Second

@@ -113,6 +113,7 @@ var (
 	DisconnectBadRequest          = &Disconnect{3501, "bad request"}
 	DisconnectStale               = &Disconnect{3502, "stale"}
 	DisconnectForced              = &Disconnect{3503, "force disconnect"}
+	DisconnectBlocked             = &Disconnect{3503, "blocked"} // the user, see EndUser
 	DisconnectConnectionLimit     = &Disconnect{3504, "connection limit"}
 	DisconnectReplaced            = &Disconnect{3504, "replaced by a newer connection"}
 	DisconnectChannelLimit        = &Disconnect{3505, "channel limit"}

@@ -32,6 +32,9 @@ type Options struct {
 	// JWTs as an alternative to logins, and for subscriptions; nil is off.
 	ConnectTokens, SubscribeTokens *connjwt.Verifier
 	RPC                            RPCFunc // answers rpc commands; nil: there are none
+	// Blocked keeps users of JWTs out, as auth.Service.Blocked; nil lets all in.
+	// Who is blocked later is to be handed to EndUser as well.
+	Blocked func(ctx context.Context, user string) (*auth.Block, error)
 }
 
 // Hub is the live side of one node: it holds the connections, knows who is
@@ -46,6 +49,7 @@ type Hub struct {
 	verifyTicket                   func(ctx context.Context, ticket string) (*auth.Session, error)
 	alive                          func(ctx context.Context, fp auth.Fingerprint) (*auth.Session, error)
 	connectTokens, subscribeTokens *connjwt.Verifier
+	blocked                        func(ctx context.Context, user string) (*auth.Block, error)
 
 	rpc  RPCFunc         // nil: no rpc
 	life context.Context //nolint:containedctx // of rpc calls: until connections are cut
@@ -65,6 +69,7 @@ type Hub struct {
 	news    *queue[*channel] // channels whose sockets have to be woken
 	refills *queue[*channel] // channels that missed something
 	checks  *queue[*client]  // sessions to verify again
+	doubts  doubts
 }
 
 // New makes a hub. It does nothing until Run; calls that come earlier wait for
@@ -81,6 +86,7 @@ func New(o Options) *Hub {
 		alive:           o.Alive,
 		connectTokens:   o.ConnectTokens,
 		subscribeTokens: o.SubscribeTokens,
+		blocked:         o.Blocked,
 
 		node:     o.Node,
 		version:  o.Node.Version,
@@ -286,6 +292,13 @@ func (h *Hub) keepTime(ctx context.Context) {
 func (h *Hub) EndSession(fp auth.Fingerprint, code uint32, reason string) {
 	for _, c := range h.clients.ofSession(fp) {
 		c.disconnect(&Disconnect{code, plainReason(reason)})
+	}
+}
+
+// EndUser closes the connections of a user on this node, however they came in.
+func (h *Hub) EndUser(user string, d *Disconnect) {
+	for _, c := range h.clients.ofUser(user) {
+		c.disconnect(d)
 	}
 }
 

@@ -80,7 +80,7 @@ func startHub(t testing.TB, change func(*Settings), more ...func(*Options)) *tes
 	}
 	o := Options{
 		Settings: s, Engine: th.engine, Verify: th.verifyToken, VerifyTicket: th.verifyTicket, Alive: th.alive,
-		ConnectTokens: tokens, SubscribeTokens: tokens,
+		ConnectTokens: tokens, SubscribeTokens: tokens, Blocked: th.blockOf,
 		Metrics: NewMetrics(th.registry), Node: engine.Node{UID: "n1", Name: "node", Version: "test"},
 	}
 	for _, f := range more {

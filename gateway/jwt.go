@@ -26,12 +26,16 @@ func (h *Hub) takesJWT(token string) bool {
 }
 
 // verifyJWT makes an identity out of a connection token. Its user has no
-// mini-program, and so never is the same as one who logged in.
+// mini-program, and so never is the same as one who logged in; but blocking the
+// openid keeps both out.
 func (h *Hub) verifyJWT(ctx context.Context, token string) (identity, error) {
 	if h.connectTokens == nil { // to refresh a connection that came without any token
 		return identity{}, DisconnectInvalidToken
 	}
 	t, err := h.connectTokens.Connect(ctx, token)
+	if err == nil {
+		err = h.checkBlocked(ctx, t.User)
+	}
 	switch {
 	case err != nil:
 		return identity{}, err
@@ -55,6 +59,19 @@ func nobody(client string) identity {
 		session: &auth.Session{Fingerprint: sha256.Sum256([]byte(client)), Created: time.Now()},
 		jwt:     &connjwt.ConnectToken{},
 	}
+}
+
+// checkBlocked returns DisconnectBlocked for a user who is kept out. Logins need
+// no such question: blocking ends them.
+func (h *Hub) checkBlocked(ctx context.Context, user string) error {
+	if h.blocked == nil || user == "" {
+		return nil
+	}
+	block, err := h.blocked(ctx, user)
+	if err == nil && block != nil {
+		return DisconnectBlocked
+	}
+	return err
 }
 
 // ttl is what a client is told about when something expires: in how many whole
@@ -144,7 +161,7 @@ func (c *client) verifyAgain(ctx context.Context) (*auth.Session, error) {
 	case endAt > 0 && c.hub.now() >= endAt:
 		return nil, ErrExpired
 	case jwt:
-		return session, nil
+		return session, c.hub.checkBlocked(ctx, session.User.OpenID)
 	case token == "":
 		return c.hub.alive(ctx, session.Fingerprint)
 	}

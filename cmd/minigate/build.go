@@ -109,12 +109,18 @@ func (s *server) buildLive() (err error) {
 	s.hub = gateway.New(gateway.Options{
 		Settings: cfg.gateway(), Engine: s.stores.engine(s.registry), Verify: s.auth.Verify,
 		VerifyTicket: s.verifySocketTicket, Alive: s.auth.Alive, ConnectTokens: connectTokens, SubscribeTokens: subscribeTokens,
-		RPC: s.rpc(), Metrics: gateway.NewMetrics(s.registry), Node: thisNode(cfg),
+		Blocked: s.auth.Blocked, RPC: s.rpc(), Metrics: gateway.NewMetrics(s.registry), Node: thisNode(cfg),
 	})
 	s.auth.OnEnd(func(end auth.SessionEnd) {
 		// A terminal code: the client does not come back with the same token.
 		s.hub.EndSession(end.Fingerprint, gateway.DisconnectForced.Code, goodbye(end.Reason))
 	})
+	s.auth.OnBlock(func(change auth.BlockChange) {
+		if change.Blocked {
+			s.hub.EndUser(change.OpenID, gateway.DisconnectBlocked)
+		}
+	})
+	s.auth.OnResume(s.hub.VerifyAll)
 	if cfg.Client.Insecure {
 		slog.Warn("client.insecure is on: everybody may connect to the sockets and do everything there")
 	}
@@ -144,7 +150,7 @@ func goodbye(why auth.EndReason) string {
 	case auth.EndReplaced:
 		return "replaced by a newer login"
 	case auth.EndBlocked:
-		return "blocked"
+		return gateway.DisconnectBlocked.Reason
 	}
 	return "session " + string(why)
 }
