@@ -17,8 +17,10 @@ OUT     ?= minigate
 # The one way the shipped binary is built; the Dockerfile calls it too.
 GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 
-# Modules of their own that hold Go code, such as bench/.
+# Modules of their own.
 NESTED = $(shell find . -mindepth 2 \( -name node_modules -o -name .cache \) -prune -o -name go.mod -printf '%h\n')
+# Those that hold packages, and not just the versions of programs to build.
+NESTED_CODE = $(shell for dir in $(NESTED); do test -z "$$(go list -C $$dir ./... 2>/dev/null)" || echo $$dir; done)
 GO_FILES = $(shell find . \( -name node_modules -o -name .cache -o -name .git \) -prune -o -name '*.go' -print)
 WEB_FILES = $(shell find web \( -name node_modules -o -name dist -o -name miniprogram_dist \) -prune -o -type f ! -name '*.go' ! -name '*.md' -print)
 
@@ -77,6 +79,9 @@ lint: $(TOOLS) ## formatting, vet, staticcheck, errcheck
 	go vet ./...
 	$(BIN)/staticcheck ./...
 	$(BIN)/errcheck ./...
+	@for dir in $(NESTED_CODE); do \
+	  echo "module $$dir"; go vet -C $$dir ./...; (cd $$dir && $(CURDIR)/$(BIN)/staticcheck ./... && $(CURDIR)/$(BIN)/errcheck ./...); \
+	done
 
 .PHONY: docs
 docs: ## write docs/configuration.md from the settings in the code
@@ -97,14 +102,14 @@ web-test: web ## types and unit tests of console and SDK
 go-test: $(BIN)/minio
 	@packages=$$(go list ./... | wc -l); echo "go test -race: $$packages packages"; \
 	  go test -race -count=1 -timeout $(TEST_TIMEOUT) ./... && echo "all $$packages packages pass"
-	@for dir in $(NESTED); do \
-	  if [ -z "$$(go list -C $$dir ./... 2>/dev/null)" ]; then continue; fi; \
-	  echo "module $$dir"; go vet -C $$dir ./...; go test -C $$dir -count=1 -timeout $(TEST_TIMEOUT) ./...; \
+	@for dir in $(NESTED_CODE); do \
+	  echo "module $$dir"; go test -C $$dir -race -count=1 -timeout $(TEST_TIMEOUT) ./...; \
 	done
 
 .PHONY: test-long
 test-long: setup fuzz ## every test in its long form, and every fuzz target for FUZZ_TIME
 	LONG_TESTS=1 go test -count=1 -timeout 6h ./...
+	@for dir in $(NESTED_CODE); do echo "module $$dir"; LONG_TESTS=1 go test -C $$dir -count=1 -timeout 6h ./...; done
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZ_TIME

@@ -25,6 +25,7 @@ func TestCommands(t *testing.T) {
 		"no id is a pong":               {[]string{`{"subscribe":{"channel":"live:a"}}`}, nil},
 		"unsubscribe unknown namespace": {[]string{`{"id":2,"unsubscribe":{"channel":"nope:a"}}`}, []string{`{"id":2,"unsubscribe":{}}`}},
 		"subscribe twice":               {[]string{`{"id":2,"subscribe":{"channel":"live:a"}}`, `{"id":3,"subscribe":{"channel":"live:a"}}`}, []string{`{"id":2,"subscribe":{}}`, fail("3", "105", "already subscribed")}},
+		"subscribe twice, not allowed":  {[]string{`{"id":2,"subscribe":{"channel":"#alice","token":"forged"}}`}, []string{fail("2", "105", "already subscribed")}},
 		"subscribe to server-side":      {[]string{`{"id":2,"subscribe":{"channel":"#alice"}}`}, []string{fail("2", "105", "already subscribed")}},
 		"unknown namespace":             {[]string{`{"id":2,"subscribe":{"channel":"nope:a"}}`}, []string{fail("2", "102", "unknown channel")}},
 		"name too long":                 {[]string{`{"id":2,"subscribe":{"channel":"` + long + `"}}`}, []string{fail("2", "107", "bad request")}},
@@ -138,6 +139,8 @@ func TestChannelLimit(t *testing.T) {
 	w, _ := h.login("alice")
 	w.send(`{"id":2,"subscribe":{"channel":"live:a"}}`, `{"id":3,"subscribe":{"channel":"live:b"}}`)
 	w.want(`{"id":2,"subscribe":{}}`, `{"id":3,"error":{"code":106,"message":"limit exceeded"}}`)
+	w.send(`{"id":4,"subscribe":{"channel":"nowhere:b"}}`) // whatever it is
+	w.want(`{"id":4,"error":{"code":106,"message":"limit exceeded"}}`)
 	w.send(`{"id":4,"unsubscribe":{"channel":"live:a"}}`, `{"id":5,"subscribe":{"channel":"live:b"}}`)
 	w.want(`{"id":4,"unsubscribe":{}}`, `{"id":5,"subscribe":{}}`)
 }

@@ -156,7 +156,8 @@ func TestRecoverableOnRequest(t *testing.T) {
 		{`"channel":"asked:a"`, `{"id":2,"subscribe":{}}`},
 		{`"channel":"asked:a","positioned":true`, `{"id":2,"subscribe":{"epoch":"*","positioned":true}}`},
 		{`"channel":"asked:a","recoverable":true`, `{"id":2,"subscribe":{"recoverable":true,"epoch":"*","positioned":true}}`},
-		{`"channel":"asked:a","recover":true`, `{"id":2,"subscribe":{}}`},
+		{`"channel":"asked:a","recover":true`, `{"id":2,"subscribe":{"was_recovering":true}}`},
+		{`"channel":"asked:a","recover":true,"flag":2`, `{"id":2,"subscribe":{"was_recovering":true}}`}, // no attempt, no failure
 		{`"channel":"live:a","recoverable":true,"positioned":true`, `{"id":2,"subscribe":{}}`},
 	} {
 		w.send(`{"id":2,"subscribe":{`+tc[0]+`}}`, `{"id":3,"unsubscribe":{"channel":"asked:a"}}`, `{"id":4,"unsubscribe":{"channel":"live:a"}}`)

@@ -30,7 +30,7 @@ func (c *client) subscribe(ctx context.Context, id uint32, req *protocol.Subscri
 		c.leave(ctx, s, nil)
 		return err
 	}
-	if res.WasRecovering && !res.Recovered && req.Flag&flagRejectUnrecovered != 0 {
+	if s.recoverable && res.WasRecovering && !res.Recovered && req.Flag&flagRejectUnrecovered != 0 {
 		c.leave(ctx, s, nil)
 		return ErrUnrecoverable
 	}
@@ -47,6 +47,9 @@ func (c *client) subscribe(ctx context.Context, id uint32, req *protocol.Subscri
 func (c *client) admit(ctx context.Context, req *protocol.SubscribeRequest) (*subscription, *connjwt.SubscribeToken, error) {
 	if req.Channel == "" || req.Delta != "" && req.Delta != fossil {
 		return nil, nil, DisconnectBadRequest
+	}
+	if err := c.mayReserve(req.Channel); err != nil {
+		return nil, nil, err
 	}
 	channel, r, _, err := c.target(req.Channel)
 	switch {
@@ -110,6 +113,25 @@ func (c *client) newSubscription(channel string, r *rules, req *protocol.Subscri
 	return s
 }
 
+// mayReserve tells what reserve would, before anything else is asked: as with
+// the protocol's own server, who is subscribed is told so whatever it sends.
+func (c *client) mayReserve(channel string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.full(channel)
+}
+
+// full tells why there is no place for a channel, or nil; mu is held.
+func (c *client) full(channel string) error {
+	switch {
+	case c.subs[channel] != nil:
+		return ErrAlreadySubscribed
+	case len(c.subs) >= c.hub.settings.Client.ChannelLimit && len(channel) <= c.hub.settings.Channel.MaxLength:
+		return ErrLimitExceeded
+	}
+	return nil
+}
+
 // reserve takes a place among the client's channels.
 func (c *client) reserve(s *subscription) error {
 	c.mu.Lock()
@@ -122,8 +144,8 @@ func (c *client) reserve(s *subscription) error {
 
 // take is the second half of reserve; mu is held.
 func (c *client) take(s *subscription) error {
-	if len(c.subs) >= c.hub.settings.Client.ChannelLimit {
-		return ErrLimitExceeded
+	if err := c.full(s.name); err != nil {
+		return err
 	}
 	if c.subs == nil {
 		c.subs = make(map[string]*subscription)
@@ -152,7 +174,8 @@ func (c *client) attach(ctx context.Context, s *subscription, req *protocol.Subs
 		return nil, err
 	}
 	res := &protocol.SubscribeResult{
-		Recoverable: s.recoverable, Positioned: s.positioned, Data: s.data, Delta: s.encoding&forDelta != 0,
+		Recoverable: s.recoverable, Positioned: s.positioned, WasRecovering: req.Recover,
+		Data: s.data, Delta: s.encoding&forDelta != 0,
 	}
 	if req.Flag&flagChannelIDs != 0 && c.takesChannelIDs() && !s.serverSide {
 		s.encoding |= byID
@@ -203,7 +226,6 @@ func (c *client) position(ctx context.Context, s *subscription, req *protocol.Su
 	if !recovering {
 		return nil
 	}
-	res.WasRecovering = true
 	if !continuous(from, pubs, top) {
 		c.hub.metrics.unrecovered.Inc()
 		return nil

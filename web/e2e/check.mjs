@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { uniBundle } from './lib/uni.mjs';
 
-for (const dir of ['.', 'lib']) {
+for (const dir of ['.', 'lib', 'scenarios']) {
   for (const name of readdirSync(dir)) {
     if (name.endsWith('.mjs')) execFileSync(process.execPath, ['--check', `${dir}/${name}`], { stdio: 'inherit' });
   }

@@ -2,17 +2,20 @@
 let count = 0;
 
 export async function step(name, run, limit = 15_000) {
-  count++;
+  const number = ++count;
   try {
     const result = await within(limit, name, run());
-    console.log(`ok ${count} - ${name}`);
+    console.log(`ok ${number} - ${name}`);
     return result;
   } catch (error) {
-    console.log(`not ok ${count} - ${name}`);
+    console.log(`not ok ${number} - ${name}`);
     console.log(describe(error).replace(/^/gm, '# '));
     process.exit(1);
   }
 }
+
+/** The steps of a group, whose name stands before theirs. */
+export const group = (title) => (name, run, limit) => step(`${title}: ${name}`, run, limit);
 
 /** Call last: a script that left something running must end all the same. */
 export function done() {

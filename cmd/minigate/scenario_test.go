@@ -1,0 +1,105 @@
+package main
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// A scenarioGroup is a file of web/e2e/scenarios that drives the stock
+// centrifuge SDK, on a node that is configured for it.
+type scenarioGroup struct {
+	name   string
+	config string // namespaces of its own
+	waits  string // what has to be there first; "" runs it
+}
+
+var scenarioGroups = []scenarioGroup{
+	{name: "connect"},
+	{name: "subscribe"},
+	{name: "presence"},
+	{name: "recovery"},
+	{name: "serverside"},
+	{name: "history"},
+	{name: "closes"},
+	{name: "frames"},
+	{name: "rpc", waits: "RPC to the backend"},
+	{name: "apisubscribe", waits: "subscribe and refresh of the server API"},
+	{name: "protobuf", waits: "the Protobuf encoding"},
+	{name: "cache", waits: "cache recovery mode", config: `
+    - {name: cache, history_size: 1, history_ttl: 300s, force_recovery: true, force_recovery_mode: cache, allow_subscribe_for_client: true}`},
+	{name: "delta", waits: "deltas", config: `
+    - {name: delta, history_size: 100, history_ttl: 300s, force_recovery: true, allow_subscribe_for_client: true, allowed_delta_types: [fossil], delta_publish: true}`},
+	{name: "filter", waits: "filters by tags", config: `
+    - {name: filter, history_size: 100, history_ttl: 300s, force_recovery: true, allow_subscribe_for_client: true, allow_tags_filter: true}`},
+	{name: "compact", waits: "numeric channel ids", config: `
+    - {name: compact, history_size: 100, history_ttl: 300s, force_recovery: true, allow_subscribe_for_client: true, allow_channel_compaction: true}`},
+}
+
+const scenarioChannels = `
+channel:
+  namespaces:
+    - name: room
+      presence: true
+      join_leave: true
+      force_push_join_leave: true
+      history_size: 100
+      history_ttl: 300s
+      force_recovery: true
+      allow_subscribe_for_client: true
+      allow_subscribe_for_anonymous: true
+      allow_publish_for_client: true
+      allow_presence_for_client: true
+      allow_presence_for_anonymous: true
+      allow_history_for_client: true
+    - {name: recovery, history_size: 100, history_ttl: 300s, force_recovery: true, allow_subscribe_for_client: true, allow_publish_for_client: true, allow_history_for_client: true}
+    - {name: smallhistory, history_size: 2, history_ttl: 300s, force_recovery: true, allow_subscribe_for_client: true}
+    - {name: live, allow_subscribe_for_client: true, allow_publish_for_subscriber: true}
+    - {name: locked, presence: true, history_size: 10, history_ttl: 300s, force_recovery: true}
+    - {name: dialog, allow_user_limited_channels: true}`
+
+const scenarioSecret = "a secret of more than thirty-two bytes"
+
+// scenarioNode runs groups on a node of their own over a transport of lab.mjs.
+func scenarioNode(t *testing.T, transport string) {
+	t.Helper()
+	var names []string
+	channels := scenarioChannels
+	for _, g := range scenarioGroups {
+		if g.waits != "" {
+			t.Logf("%s waits for %s", g.name, g.waits)
+			continue
+		}
+		if transport == "ws" || g.name != "frames" { // which drives no SDK
+			names = append(names, g.name)
+		}
+		channels += g.config
+	}
+	_, wechatURL := simulator(t)
+	config := strings.Replace(baseConfig(t, wechatURL), "client:\n", `client:
+  token: {hmac_secret_key: `+scenarioSecret+`}
+  ping_interval: 2s
+  pong_timeout: 1s
+  stale_close_delay: 3s
+  channel_limit: 16
+  user_connection_limit: 4
+`, 1)
+	p := startServe(t, config+channels+"\n")
+	t.Log(runNode(t, "scenario.mjs", append(clientEnv(t, p, wechatURL, p.Public),
+		"JWT_SECRET="+scenarioSecret, "TRANSPORT="+transport, "GROUPS="+strings.Join(names, ","),
+		"PID="+strconv.Itoa(p.cmd.Process.Pid))...))
+	if strings.Contains(p.Output(), scenarioSecret) {
+		t.Error("the secret was logged")
+	}
+	for _, line := range strings.Split(p.Output(), "\n") {
+		if strings.Contains(line, `"level":"ERROR"`) {
+			t.Errorf("clients that come and go are no error: %s", line)
+		}
+	}
+}
+
+// TestScenarios drives the stock centrifuge SDK over ws.
+func TestScenarios(t *testing.T) { t.Parallel(); scenarioNode(t, "ws") }
+
+// TestScenariosOverWx drives it over our adapter over uni-h5's wx.
+func TestScenariosOverWx(t *testing.T) { t.Parallel(); scenarioNode(t, "wx") }

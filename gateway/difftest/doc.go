@@ -1,0 +1,5 @@
+// Package difftest compares the live side with software of the protocol's own
+// authors: the same scripts run against their server library and against a
+// Hub, and their Go SDK talks to a Hub. It holds tests only, in a module of
+// its own, so that minigate does not depend on what they need.
+package difftest
