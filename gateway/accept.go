@@ -24,6 +24,7 @@ const (
 var (
 	errOrigin   = fault.New(fault.Forbidden, "origin_not_allowed", "Pages of this origin may not connect.")
 	errBusy     = fault.New(fault.Unavailable, "too_many_connections", "This node takes no more connections now, try again later.")
+	errUpgrade  = fault.New(fault.UpgradeRequired, "upgrade_required", "This address speaks WebSocket: connect with wx.connectSocket or a Centrifuge SDK. A proxy in between must pass on the Upgrade header.")
 	errTooQuick = fault.New(fault.Unavailable, "too_many_handshakes", "Too many new connections, try again later.")
 )
 
@@ -36,6 +37,12 @@ var (
 // closed.
 func (h *Hub) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
 	switch {
+	case !asksForWebSocket(r):
+		h.metrics.refused.WithLabelValues("upgrade").Inc()
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Upgrade", "websocket")
+		rest.Fail(w, r, errUpgrade)
+		return
 	case !originAllowed(r.Header.Get("Origin"), h.settings.WebSocket.AllowedOrigins):
 		h.metrics.refused.WithLabelValues("origin").Inc()
 		rest.Fail(w, r, errOrigin)
@@ -52,6 +59,22 @@ func (h *Hub) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
 	if !h.accept(w, r) {
 		h.clients.leave()
 	}
+}
+
+func asksForWebSocket(r *http.Request) bool {
+	return hasToken(r.Header["Connection"], "upgrade") && hasToken(r.Header["Upgrade"], "websocket")
+}
+
+// hasToken looks for a word in a header whose values are lists.
+func hasToken(values []string, token string) bool {
+	for _, v := range values {
+		for t := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(t), token) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // accept upgrades an admitted request and starts serving it.

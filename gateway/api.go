@@ -302,7 +302,9 @@ func (h *Hub) history(ctx context.Context, channel string, r *rules, q engine.Hi
 	return pubs, top, nil
 }
 
-// HistoryRemove empties a channel's stream; its epoch and top stay.
+// HistoryRemove empties a channel's stream; its epoch and top stay. Nodes that
+// do not answer in time may recover clients with what was removed for as long
+// as history_ttl.
 func (h *Hub) HistoryRemove(ctx context.Context, channel string) error {
 	r, err := h.rules.find(channel)
 	switch {
@@ -311,5 +313,9 @@ func (h *Hub) HistoryRemove(ctx context.Context, channel string) error {
 	case !r.keepsHistory():
 		return ErrNotAvailable
 	}
-	return h.engine.RemoveHistory(ctx, channel)
+	if err := h.engine.RemoveHistory(ctx, channel); err != nil {
+		return err
+	}
+	_, err = h.engine.Survey(ctx, opForget, []byte(channel))
+	return err
 }

@@ -11,6 +11,7 @@ type backlog struct {
 	first    uint64 // number of messages[0]
 	messages []*message
 	bytes    atomic.Int64 // of the messages, and of every encoding of them
+	changes  uint64       // numbers below it had presence changes among them that are dropped
 }
 
 // next is the number the next message will get.
@@ -47,6 +48,9 @@ func (b *backlog) expire(t time.Duration) {
 
 func (b *backlog) drop(n int) {
 	for i := range n {
+		if k := b.messages[i].kind; k == joined || k == left {
+			b.changes = b.first + uint64(i) + 1
+		}
 		b.bytes.Add(-b.messages[i].size.Swap(dropped))
 		b.messages[i] = nil
 	}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"hash/maphash"
+	mathrand "math/rand/v2"
 	"sync"
 	"time"
 
@@ -22,13 +23,26 @@ type channel struct {
 	heard bool       // guarded by gate: the engine delivers to us
 	gone  bool       // guarded by gate: not in the hub any more
 
-	mu     sync.RWMutex // guards what follows; taken after gate, before outbox.mu
-	log    backlog
-	subs   []*subscription
-	top    engine.Position // of the newest publication in log; no epoch: not known yet
-	lost   bool            // what follows top was missed, a refill is under way
-	newest uint64          // offset of the newest publication that came while lost
-	queued bool            // waits for fan-out
+	mu         sync.RWMutex // guards what follows; taken after gate, before outbox.mu
+	log        backlog
+	tail       tail
+	subs       []*subscription
+	positioned int             // how many of subs need a position
+	top        engine.Position // of the newest publication this node knows of; no epoch: not known yet
+	have       uint64          // offset of the newest publication in top's epoch that went through log
+	live       engine.Position // of the newest publication the engine delivered
+	lost       bool            // what follows top was missed, a refill is under way
+	newest     uint64          // offset of the newest publication that came while lost
+	tries      int             // refills that failed since lost
+	rewound    rewound
+	queued     bool // waits for fan-out
+	checking   bool // waits for a position check
+	retiring   bool // waits for retire
+
+	now, next *reading      // reads of the stream under way, and after that
+	verified  time.Duration // when top was last seen to be the top of the stream
+	idle      time.Duration // since when there are no subscribers
+	jitter    time.Duration // spreads position checks
 
 	last   *protocol.Publication // the newest, to tell the next one by its difference; nil where deltas are not allowed
 	lastID publicationID
@@ -39,12 +53,20 @@ type channel struct {
 func (ch *channel) publish(pub *protocol.Publication, epoch string) int {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
+	if pub.Offset > 0 && ch.doubt(pub, epoch) {
+		return len(ch.subs)
+	}
 	sameStream := pub.Offset > 0 && epoch == ch.top.Epoch
 	switch {
-	case sameStream && pub.Offset <= ch.top.Offset: // a refill was faster
+	case sameStream && pub.Offset <= ch.have: // a refill was faster
 	case pub.Offset > 0 && ch.lost:
 		ch.newest = max(ch.newest, pub.Offset)
 	case sameStream && pub.Offset > ch.top.Offset+1:
+		if len(ch.subs) == 0 { // nobody misses it: just start over from here
+			ch.forget()
+			ch.add(newMessage(pub, epoch))
+			break
+		}
 		ch.refill()
 		ch.newest = pub.Offset
 	default:
@@ -61,13 +83,13 @@ func (ch *channel) announce(kind messageKind, info *protocol.ClientInfo) {
 
 // add appends m to the log and queues the channel for fan-out; mu is held.
 func (ch *channel) add(m *message) {
+	m.channel, m.at = ch, ch.hub.now()
 	if m.offset > 0 {
-		ch.top = engine.Position{Offset: m.offset, Epoch: m.epoch}
+		ch.advance(m)
 	}
 	if len(ch.subs) == 0 {
 		return
 	}
-	m.channel, m.at = ch, ch.hub.now()
 	if m.kind == publication && ch.rules.allowsDelta() {
 		ch.follow(m)
 	}
@@ -92,21 +114,54 @@ func (ch *channel) follow(m *message) {
 	ch.last, ch.lastID = m.pub, m.id
 }
 
-// refill has what follows top read from the engine; mu is held.
-func (ch *channel) refill() {
-	if !ch.lost {
-		ch.lost, ch.newest = true, 0
-		ch.hub.refills.push(ch)
+// advance moves top, and the tail with it, to a message of the stream; mu is
+// held.
+func (ch *channel) advance(m *message) {
+	at := engine.Position{Offset: m.offset, Epoch: m.epoch}
+	ch.verified = m.at
+	switch {
+	case m.kind == marker:
+		ch.tail.reset()
+		ch.top, ch.have = at, at.Offset
+	case at.Epoch != ch.top.Epoch:
+		ch.tail.reset()
+		ch.top, ch.have = at, at.Offset
+		ch.keep(m)
+	case at.Offset > ch.top.Offset:
+		if at.Offset > ch.top.Offset+1 { // only while nobody needs a position
+			ch.tail.reset()
+		}
+		ch.top, ch.have = at, at.Offset
+		ch.keep(m)
+	default: // what a read of the stream has told already comes late
+		ch.have = max(ch.have, at.Offset)
 	}
 }
 
-// learn notes where the stream stands, for channels that had no publication
-// yet since they are heard.
-func (ch *channel) learn(p engine.Position) {
-	ch.mu.Lock()
-	defer ch.mu.Unlock()
-	if ch.top.Epoch == "" {
-		ch.top = p
+// keep adds a publication to the tail; mu is held.
+func (ch *channel) keep(m *message) {
+	count, size := ch.tailLimits()
+	ch.tail.push(m.pub, m.at+ch.rules.HistoryTTL, count, size)
+}
+
+func (ch *channel) tailLimits() (count, size int) {
+	s := &ch.hub.settings.Client
+	// Never more than history keeps: who missed more is not recovered, here as
+	// on any other node.
+	return min(s.ChannelTail, ch.rules.HistorySize), int(s.ChannelTailMaxSize)
+}
+
+// forget lets go of what is known about the stream; mu is held.
+func (ch *channel) forget() {
+	ch.top, ch.have, ch.lost, ch.tries = engine.Position{}, 0, false, 0
+	ch.tail.reset()
+}
+
+// refill has what follows top read from the engine; mu is held.
+func (ch *channel) refill() {
+	if !ch.lost {
+		ch.lost, ch.newest, ch.tries = true, 0, 0
+		ch.hub.refills.push(ch)
 	}
 }
 
@@ -122,16 +177,6 @@ func (ch *channel) wake(buf []*subscription) []*subscription {
 	}
 	clear(buf)
 	return buf
-}
-
-// backlogAge is how long messages stay for connections that are behind: longer
-// than a write may take, after which such a connection is given up anyway.
-const backlogAge = 15 * time.Second
-
-func (ch *channel) expire(now time.Duration) {
-	ch.mu.Lock()
-	ch.log.expire(now - backlogAge)
-	ch.mu.Unlock()
 }
 
 // channels is the channels of a hub by name.
@@ -165,9 +210,12 @@ func (c *channels) make(h *Hub, name string, r *rules) *channel {
 		if s.m == nil {
 			s.m = make(map[string]*channel)
 		}
-		ch = &channel{hub: h, name: name, id: h.channelIDs.Add(1), rules: r}
+		ch = &channel{hub: h, name: name, id: h.channelIDs.Add(1), rules: r, idle: h.now()}
+		if d := h.settings.Client.PositionCheckDelay / 4; d > 0 {
+			ch.jitter = mathrand.N(d)
+		}
 		s.m[name] = ch
-		h.metrics.channels.Inc()
+		h.metrics.lingering.Inc()
 	}
 	return ch
 }
@@ -177,32 +225,40 @@ func (c *channels) drop(ch *channel) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.m, ch.name)
-	ch.hub.metrics.channels.Dec()
+	ch.hub.metrics.lingering.Dec()
 }
 
 // each calls f for every channel, without a lock held.
 func (c *channels) each(f func(*channel)) {
 	var buf []*channel
 	for i := range c.shards {
-		s := &c.shards[i]
-		s.mu.RLock()
-		buf = buf[:0]
-		for _, ch := range s.m {
-			buf = append(buf, ch)
-		}
-		s.mu.RUnlock()
+		buf = c.shards[i].list(buf)
 		for _, ch := range buf {
 			f(ch)
 		}
 	}
 }
 
+// list returns the channels of a shard. buf is the caller's, to be used again.
+func (s *channelShard) list(buf []*channel) []*channel {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	buf = buf[:0]
+	for _, ch := range s.m {
+		buf = append(buf, ch)
+	}
+	return buf
+}
+
+// counts counts the channels that have subscribers, and those.
 func (c *channels) counts() (channels, subscribers int) {
 	c.each(func(ch *channel) {
 		ch.mu.RLock()
 		subscribers += len(ch.subs)
+		if len(ch.subs) > 0 {
+			channels++
+		}
 		ch.mu.RUnlock()
-		channels++
 	})
 	return channels, subscribers
 }
@@ -228,14 +284,24 @@ func (h *Hub) enter(ctx context.Context, name string, r *rules, s *subscription)
 		ch.mu.Lock()
 		s.channel, s.cursor, s.index = ch, ch.log.next(), len(ch.subs)
 		ch.subs = append(ch.subs, s)
+		if s.positioned {
+			ch.positioned++
+		}
+		first := len(ch.subs) == 1
 		ch.mu.Unlock()
 		ch.gate.Unlock()
+		if first {
+			h.metrics.channels.Inc()
+			h.metrics.lingering.Dec()
+		}
 		h.metrics.subscriptions.Inc()
 		return nil
 	}
 }
 
-// exit ends a subscription of a channel.
+// exit ends a subscription of a channel. After its last one a channel is heard
+// on for a while: a client that comes back at once then finds the tail, and
+// costs the engine nothing.
 func (h *Hub) exit(ctx context.Context, s *subscription) error {
 	ch := s.channel
 	ch.gate.Lock()
@@ -246,14 +312,54 @@ func (h *Hub) exit(ctx context.Context, s *subscription) error {
 	ch.subs[s.index].index = s.index
 	ch.subs[last] = nil
 	ch.subs = ch.subs[:last]
+	if s.positioned {
+		ch.positioned--
+	}
+	if last == 0 {
+		ch.subs, ch.idle = nil, h.now()
+		ch.log.drop(len(ch.log.messages)) // nobody is behind any more
+	}
 	ch.mu.Unlock()
 	h.metrics.subscriptions.Dec()
 	if last > 0 {
 		return nil
 	}
-	// In this order: whoever wants the channel again meanwhile waits at gate
-	// and then makes a new one, so that its Subscribe comes after.
-	err := h.engine.Unsubscribe(ctx, ch.name)
+	h.metrics.channels.Dec()
+	h.metrics.lingering.Inc()
+	if h.settings.Client.ChannelLinger > 0 {
+		return nil // the sweep calls retire
+	}
+	return h.retireHeld(ctx, ch)
+}
+
+// retire ends a channel that has been without subscribers for long enough.
+func (h *Hub) retire(ctx context.Context, ch *channel) error {
+	ch.gate.Lock()
+	defer ch.gate.Unlock()
+	ch.mu.Lock()
+	ch.retiring = false
+	stays := !ch.lingered(h.now())
+	ch.mu.Unlock()
+	if stays || ch.gone {
+		return nil
+	}
+	return h.retireHeld(ctx, ch)
+}
+
+// lingered tells whether the channel has outlived its subscribers long enough;
+// mu is held.
+func (ch *channel) lingered(now time.Duration) bool {
+	return len(ch.subs) == 0 && now-ch.idle >= ch.hub.settings.Client.ChannelLinger
+}
+
+// retireHeld is retire with gate held. In this order: whoever wants the
+// channel again meanwhile waits at gate and then makes a new one, so that its
+// Subscribe comes after.
+func (h *Hub) retireHeld(ctx context.Context, ch *channel) error {
+	var err error
+	if ch.heard {
+		err = h.engine.Unsubscribe(ctx, ch.name)
+	}
 	h.abandon(ch)
 	return err
 }

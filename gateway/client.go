@@ -53,6 +53,7 @@ type client struct {
 	verdict *Disconnect // what the handshake's tokens lead to, if not a login
 
 	calls *calls // nil until an rpc runs beside other commands; of the goroutine that reads
+	pace  pace   // of commands
 
 	working atomic.Bool // a message is being handled: pongs may wait behind it
 	heard   atomic.Bool // something came since the last ping
@@ -83,7 +84,7 @@ type client struct {
 func newClient(h *Hub, sock socket) *client {
 	c := &client{hub: h, sock: sock, id: newID(), since: time.Now()}
 	c.place.slot = nowhere
-	c.out.room.L = &c.out.mu
+	c.out.room.L, c.out.budget = &c.out.mu, h.budget
 	c.out.run = c.write
 	c.stale = h.now() + h.settings.Client.StaleCloseDelay
 	return c
@@ -126,7 +127,9 @@ func (c *client) infoIn(channel string) *protocol.ClientInfo {
 // each behind its length. It may be used again by the caller afterwards.
 func (c *client) receive(message []byte) {
 	c.working.Store(true)
+	c.hub.budget.add(len(message))
 	defer func() {
+		c.hub.budget.add(-len(message))
 		c.heard.Store(true) // whatever came meanwhile is read only now
 		c.working.Store(false)
 	}()

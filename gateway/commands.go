@@ -76,9 +76,15 @@ func (c *client) handle(cmd *protocol.Command) bool {
 	c.mu.Lock()
 	state := c.state
 	c.mu.Unlock()
+	s := &c.hub.settings.Client
+	inTime := c.pace.take(c.hub.now(), s.CommandRateLimit, s.CommandRateBurst)
 	switch {
 	case state == ending || state == rejected:
 		return false
+	// What cannot be refused is counted only: connect comes once, and SDKs
+	// answer an error on unsubscribe with a whole reconnect.
+	case !inTime && kind != cmdConnect && (kind != cmdUnsubscribe || c.pace.refused > s.CommandRateBurst):
+		return c.tooFast(cmd, kind)
 	case kind == cmdPong:
 		return true
 	case (kind == cmdConnect) != (state == opened):

@@ -214,7 +214,7 @@ func TestDisconnectLeaves(t *testing.T) {
 // in an order it can make sense of, and may subscribe again at once.
 func TestUnsubscribeTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := startHub(t, nil)
+		h := startHub(t, func(s *Settings) { s.Client.ChannelLinger = 0 })
 		w, _ := h.login("alice")
 		w.send(`{"id":2,"subscribe":{"channel":"live:a"}}`)
 		w.want(`{"id":2,"subscribe":{}}`)

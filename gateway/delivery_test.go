@@ -270,7 +270,7 @@ func TestNoRemains(t *testing.T) {
 // Replies that nobody reads are bounded too.
 func TestReplyQueueBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := startHub(t, func(s *Settings) { s.Client.QueueMaxSize = 64 << 10 })
+		h := startHub(t, func(s *Settings) { s.Client.QueueMaxSize, s.Client.CommandRateLimit = 64<<10, 0 })
 		w := h.dial(dialOptions{deaf: true})
 		w.send(`{"id":1,"connect":{"token":"alice"}}`)
 		done := make(chan struct{})

@@ -40,6 +40,12 @@
 //     order, or is told that its position is lost. What the engine missed is
 //     read from history once per channel and appended to the backlog; what a
 //     slow client missed is read from history for that client.
+//   - Clients that come back are answered from the channel's tail in memory, as
+//     long as it covers what they missed; else one read of the engine answers
+//     all that wait for one. A channel is heard on for a moment after its last
+//     subscriber, so that the tail is there when they do.
+//   - Where nothing was published for a while the engine is asked whether
+//     something was missed: once per channel and node.
 //   - The transport closes first, presence and leave messages follow.
 //   - Nobody waits for I/O under a lock, but for channel.gate, which makes the
 //     first and the last subscriber of a channel talk to the engine in turn.

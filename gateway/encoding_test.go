@@ -278,7 +278,9 @@ func TestEncodedOnce(t *testing.T) {
 	if n := ch.log.bytes.Load(); n != int64(total) {
 		t.Errorf("backlog of %d bytes, want %d", n, total)
 	}
-	ch.expire(h.now() + time.Hour)
+	ch.mu.Lock()
+	ch.log.expire(h.now() + time.Hour)
+	ch.mu.Unlock()
 	m.encoded(asDelta)
 	if n := ch.log.bytes.Load(); n != 0 {
 		t.Errorf("%d bytes after it was dropped", n)

@@ -49,6 +49,14 @@ func (f *frame) bytes() []byte {
 	return f.only
 }
 
+// own is how many bytes the frame has for itself: a lone push is everybody's.
+func (f *frame) own() int {
+	if f.count == 1 && f.pushes == 1 {
+		return 0
+	}
+	return len(f.bytes())
+}
+
 func (f *frame) full() bool { return f.count > 0 && len(f.bytes()) >= maxFrame }
 
 func (f *frame) reset() { f.only, f.count, f.pushes = nil, 0, 0 }

@@ -45,7 +45,7 @@ func FuzzReceive(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	h := startHub(f, nil)
+	h := startHub(f, func(s *Settings) { s.Client.ChannelLinger = 0 })
 	f.Fuzz(func(t *testing.T, data []byte) {
 		sock := &recorder{done: make(chan struct{})}
 		c := newClient(h.Hub, sock)
@@ -63,6 +63,9 @@ func FuzzReceive(f *testing.F) {
 		}
 		if h.channels.get("room:a") != nil || h.channels.get("feed:a") != nil {
 			t.Error("a channel is left")
+		}
+		if err := h.Check(); err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -66,10 +66,15 @@ type Hub struct {
 
 	channelIDs atomic.Int64 // the last number a channel got
 
-	news    *queue[*channel] // channels whose sockets have to be woken
-	refills *queue[*channel] // channels that missed something
-	checks  *queue[*client]  // sessions to verify again
-	doubts  doubts
+	budget *budget // of bytes that wait
+
+	news      *queue[*channel] // channels whose sockets have to be woken
+	refills   *queue[*channel] // channels that missed something
+	retries   retries          // refills that failed
+	positions *queue[*channel] // channels of which nothing was heard for a while
+	retired   *queue[*channel] // channels that lost their last subscriber a while ago
+	checks    *queue[*client]  // sessions to verify again
+	doubts    doubts
 }
 
 // New makes a hub. It does nothing until Run; calls that come earlier wait for
@@ -93,9 +98,13 @@ func New(o Options) *Hub {
 		start:    time.Now(),
 		clients:  newRegistry(o.Metrics),
 		channels: channels{seed: maphash.MakeSeed()},
-		news:     newQueue[*channel](),
-		refills:  newQueue[*channel](),
-		checks:   newQueue[*client](),
+		budget:   newBudget(int64(o.Settings.Client.QueueTotalMaxSize)),
+
+		news:      newQueue[*channel](),
+		refills:   newQueue[*channel](),
+		positions: newQueue[*channel](),
+		retired:   newQueue[*channel](),
+		checks:    newQueue[*client](),
 	}
 	h.node.Started = h.start
 	h.rpc = o.RPC
@@ -105,12 +114,6 @@ func New(o Options) *Hub {
 	}
 	return h
 }
-
-const (
-	refillWorkers = 4
-	refillRetries = 3
-	checkWorkers  = 4
-)
 
 // Run works until ctx ends or the engine cannot go on. Then it cuts what
 // connections are left, waits for all of its goroutines and returns. Call
@@ -129,6 +132,13 @@ func (h *Hub) Run(ctx context.Context) error {
 	for range refillWorkers {
 		g.Go(func() error { h.refill(inner); return nil })
 	}
+	for range positionWorkers {
+		g.Go(func() error { h.checkPositions(inner); return nil })
+	}
+	for range retireWorkers {
+		g.Go(func() error { h.retireChannels(); return nil })
+	}
+	g.Go(func() error { h.shed(inner); return nil })
 	for range checkWorkers {
 		g.Go(func() error { h.checkSessions(); return nil })
 	}
@@ -140,6 +150,8 @@ func (h *Hub) Run(ctx context.Context) error {
 	h.clients.running.Wait()
 	h.news.close()
 	h.refills.close()
+	h.positions.close()
+	h.retired.close()
 	h.checks.close()
 	stop()
 	return g.Wait()
@@ -215,33 +227,6 @@ func (h *Hub) fanOut() {
 	}
 }
 
-// refill repairs channels that missed something.
-func (h *Hub) refill(ctx context.Context) {
-	for {
-		ch, ok := h.refills.pop()
-		if !ok {
-			return
-		}
-		err := h.refillOnce(ctx, ch)
-		for range refillRetries {
-			if err == nil || !sleep(ctx, time.Second) {
-				break
-			}
-			err = h.refillOnce(ctx, ch)
-		}
-		if err != nil {
-			slog.Warn("missed publications cannot be read", "channel", ch.name, "error", err)
-			ch.giveUp()
-		}
-	}
-}
-
-func (h *Hub) refillOnce(ctx context.Context, ch *channel) error {
-	ctx, cancel := context.WithTimeout(ctx, h.settings.Client.RequestTimeout)
-	defer cancel()
-	return ch.refillFrom(ctx, h.engine)
-}
-
 // sleep waits for d and reports whether ctx lasted.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
@@ -266,13 +251,13 @@ func (h *Hub) checkSessions() {
 	}
 }
 
-// keepTime turns the wheel and forgets old messages.
+// keepTime turns the wheel and has channels looked after.
 func (h *Hub) keepTime(ctx context.Context) {
 	t := time.NewTicker(wheelTick)
 	defer t.Stop()
 	var due []*client
-	sweep := backlogAge / 3
-	for {
+	var swept []*channel
+	for shard := 0; ; shard = (shard + 1) % len(h.channels.shards) {
 		select {
 		case <-ctx.Done():
 			return
@@ -280,10 +265,8 @@ func (h *Hub) keepTime(ctx context.Context) {
 		}
 		now := h.now()
 		due = h.wheel.turn(now, due)
-		if now >= sweep {
-			sweep = now + backlogAge/3
-			h.channels.each(func(ch *channel) { ch.expire(now) })
-		}
+		swept = h.sweep(shard, swept)
+		h.retries.due(now, h.refills)
 	}
 }
 

@@ -110,6 +110,23 @@ type flakyEngine struct {
 	*engine.Memory
 	away           atomic.Bool
 	after, leaving atomic.Pointer[func()]
+
+	reads, subscribes atomic.Int64 // calls of History and Subscribe
+	joining           atomic.Pointer[func()]
+	broken            atomic.Pointer[func(channel string) bool]             // history away for some channels
+	top               atomic.Pointer[func(engine.Position) engine.Position] // what History says instead
+}
+
+func (e *flakyEngine) Subscribe(ctx context.Context, channel string) error {
+	e.subscribes.Add(1)
+	return e.Memory.Subscribe(ctx, channel)
+}
+
+func (e *flakyEngine) PublishJoin(ctx context.Context, channel string, info *protocol.ClientInfo) error {
+	if f := e.joining.Swap(nil); f != nil {
+		(*f)()
+	}
+	return e.Memory.PublishJoin(ctx, channel, info)
 }
 
 func (e *flakyEngine) Unsubscribe(ctx context.Context, channel string) error {
@@ -120,12 +137,16 @@ func (e *flakyEngine) Unsubscribe(ctx context.Context, channel string) error {
 }
 
 func (e *flakyEngine) History(ctx context.Context, channel string, q engine.HistoryQuery) ([]*protocol.Publication, engine.Position, error) {
-	if e.away.Load() {
+	e.reads.Add(1)
+	if f := e.broken.Load(); e.away.Load() || f != nil && (*f)(channel) {
 		return nil, engine.Position{}, fault.New(fault.Unavailable, "redis_unavailable", "Redis is away.")
 	}
 	pubs, top, err := e.Memory.History(ctx, channel, q)
 	if f := e.after.Swap(nil); f != nil {
 		(*f)()
+	}
+	if f := e.top.Load(); f != nil {
+		top = (*f)(top)
 	}
 	return pubs, top, err
 }

@@ -11,6 +11,7 @@ type Metrics struct {
 	connections   prometheus.Gauge
 	users         prometheus.Gauge
 	channels      prometheus.Gauge
+	lingering     prometheus.Gauge
 	subscriptions prometheus.Gauge
 	received      [commandCount]prometheus.Counter
 	publications  prometheus.Counter
@@ -22,7 +23,40 @@ type Metrics struct {
 	disconnects   *prometheus.CounterVec
 	skipped       *prometheus.CounterVec // channels of users that they were not subscribed to
 	errors        *prometheus.CounterVec // error replies by code
+	slow          *prometheus.CounterVec // connections closed with 3008, by reason
+	dropped       *prometheus.CounterVec // what somebody did not get, by reason
+	rewound       prometheus.Counter
+	reads         [readCount]prometheus.Counter    // of streams from the engine
+	checks        [checkResults]prometheus.Counter // of positions
+
+	placedFromMemory, placedFromEngine prometheus.Counter
 }
+
+// Why connections are closed as slow.
+const (
+	slowQueue   = "queue"   // queue_max_size
+	slowNode    = "node"    // queue_total_max_size
+	slowBacklog = "backlog" // channel_backlog, where history cannot help
+)
+
+// Why somebody did not get something and was not told.
+const (
+	droppedPresence = "presence" // joins and leaves that a subscriber was too slow for
+	droppedRate     = "rate"     // messages without an id, over command_rate_limit
+)
+
+// streamRead is why a stream is read from the engine, for counting.
+type streamRead uint8
+
+const (
+	readSubscribe streamRead = iota
+	readRefill               // this node missed something
+	readRepair               // one subscriber was too slow for the backlog
+	readCheck
+	readCount
+)
+
+var readNames = [readCount]string{"subscribe", "refill", "repair", "check"}
 
 // NewMetrics registers the metrics of the live side.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
@@ -42,14 +76,18 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		return v
 	}
 	recoveries := vec("minigate_recoveries_total", "Subscriptions that asked for what they missed, by result.", "result")
+	reads := vec("minigate_stream_reads_total", "Reads of channel streams from the engine, by reason.", "reason")
+	checks := vec("minigate_position_checks_total", "Checks whether a quiet channel missed something on this node, by result.", "result")
+	placed := vec("minigate_positions_total", "Positions told to subscribers, by where they came from.", "source")
 	received := vec("minigate_messages_received_total", "Messages received from clients, by command.", "command")
 	m := &Metrics{
 		connections:   gauge("minigate_connections", "Clients connected to this node."),
 		users:         gauge("minigate_users", "Users connected to this node."),
 		channels:      gauge("minigate_channels", "Channels with subscribers on this node."),
+		lingering:     gauge("minigate_channels_lingering", "Channels without subscribers on this node that it still hears."),
 		subscriptions: gauge("minigate_subscriptions", "Subscriptions of clients on this node."),
 		publications:  counter("minigate_publications_total", "Publications made on this node, by clients and by the server."),
-		deliveries:    counter("minigate_deliveries_total", "Publications, joins and leaves written to clients of this node."),
+		deliveries:    counter("minigate_deliveries_total", "Publications, joins, leaves and messages written to clients of this node."),
 		undeliverable: counter("minigate_undeliverable_total", "Publications that were not written to a client that speaks JSON, since their data is not JSON."),
 		recovered:     recoveries.WithLabelValues("recovered"),
 		unrecovered:   recoveries.WithLabelValues("unrecovered"),
@@ -57,6 +95,18 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		disconnects:   vec("minigate_disconnects_total", "Connections ended by the server, by code; 0 stands for those the client or the network ended.", "code"),
 		skipped:       vec("minigate_user_channels_skipped_total", "Channels named at login, or personal ones, that a connection was not subscribed to, by reason.", "reason"),
 		errors:        vec("minigate_command_errors_total", "Commands answered with an error, by its code.", "code"),
+		slow:          vec("minigate_slow_disconnects_total", "Connections closed as slow, by reason.", "reason"),
+		dropped:       vec("minigate_dropped_total", "Times that somebody did not get something, by reason.", "reason"),
+		rewound:       counter("minigate_streams_rewound_total", "Times that a stream was seen to have fallen back, as after a failover that lost publications."),
+
+		placedFromMemory: placed.WithLabelValues("memory"),
+		placedFromEngine: placed.WithLabelValues("engine"),
+	}
+	for r := range readCount {
+		m.reads[r] = reads.WithLabelValues(readNames[r])
+	}
+	for r := range checkResults {
+		m.checks[r] = checks.WithLabelValues(checkResultNames[r])
 	}
 	for c := range commandCount {
 		m.received[c] = received.WithLabelValues(c.String())

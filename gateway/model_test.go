@@ -64,6 +64,8 @@ type fleet interface {
 func modelSettings() Settings {
 	s := testSettings()
 	s.Client.ChannelBacklog = 16 // so that many fall behind it
+	s.Client.CommandRateLimit = 0
+	s.Client.ChannelLinger = 50 * time.Millisecond
 	s.Client.UserConnectionLimit = 0
 	all := Access{Presence: true, AllowSubscribeForClient: true}
 	s.Channel.Namespaces = []Namespace{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/centrifugal/protocol"
 )
@@ -19,6 +20,10 @@ type outbox struct {
 	bye     *Disconnect // what ends the connection, once everything else is written
 	writing bool
 	closed  bool
+
+	budget      *budget       // of the node; read only
+	writingSize int64         // bytes of the frame that is being written
+	moved       time.Duration // when a frame was written last, or the first reply queued
 
 	room   sync.Cond // something was taken from replies, or nothing more will be
 	writer sync.WaitGroup
@@ -41,7 +46,7 @@ func (o *outbox) full(limit int) bool { return o.size >= limit && o.bye == nil &
 // send queues an encoded message that the client did not ask for. Messages are
 // written in the order of the calls. It never waits: a client that lets too
 // many of them pile up is closed.
-func (c *client) send(msg []byte) { c.enqueue(msg, false) }
+func (c *client) send(msg []byte) (queued bool) { return c.enqueue(msg, false) }
 
 // reply queues the answer to a command. Pushes of the subscriptions that it
 // announces flow from then on. It waits while too much is queued, so that
@@ -50,24 +55,17 @@ func (c *client) send(msg []byte) { c.enqueue(msg, false) }
 // Only the goroutine that reads, and those of its rpc commands, may call it.
 func (c *client) reply(msg []byte, announced ...*subscription) { c.enqueue(msg, true, announced...) }
 
-func (c *client) enqueue(msg []byte, patient bool, announced ...*subscription) {
-	if c.put(msg, patient, announced...) {
-		c.disconnect(DisconnectSlow)
-	}
-}
-
-// put queues a message and tells whether too many of them wait instead.
-func (c *client) put(msg []byte, patient bool, announced ...*subscription) (overflow bool) {
+func (c *client) enqueue(msg []byte, patient bool, announced ...*subscription) (queued bool) {
 	limit := int(c.hub.settings.Client.QueueMaxSize)
 	o := &c.out
 	o.mu.Lock()
 	for patient && o.full(limit) {
 		o.room.Wait() // what fills it is being written, or the writer fails in time
 	}
-	overflow = o.full(limit)
-	if o.bye == nil && !o.closed && !overflow {
+	overflow := o.full(limit)
+	if queued = o.bye == nil && !o.closed && !overflow; queued {
 		o.replies = append(o.replies, msg)
-		o.size += len(msg)
+		o.grow(len(msg), c.hub.now())
 		for _, s := range announced {
 			s.live, s.dirty = true, true
 			o.dirty = append(o.dirty, s)
@@ -78,7 +76,10 @@ func (c *client) put(msg []byte, patient bool, announced ...*subscription) (over
 	if start {
 		go c.out.run()
 	}
-	return overflow
+	if overflow {
+		c.tooSlow(slowQueue)
+	}
+	return queued
 }
 
 // mark notes that a subscription has news.
@@ -119,6 +120,7 @@ func (o *outbox) next(f *frame) (s *subscription, bye *Disconnect, ok bool) {
 	for n < len(o.replies) && !f.full() && !o.closed {
 		f.add(o.replies[n])
 		o.size -= len(o.replies[n])
+		o.budget.add(-len(o.replies[n])) // counted again by hold, when it is written
 		n++
 	}
 	if o.replies = slices.Delete(o.replies, 0, n); len(o.replies) == 0 {
@@ -139,6 +141,10 @@ func (o *outbox) next(f *frame) (s *subscription, bye *Disconnect, ok bool) {
 		s = o.dirty[0]
 		o.dirty = slices.Delete(o.dirty, 0, 1)
 		s.dirty = false
+		if s.again {
+			s.again = false
+			f.add(s.announceAgain())
+		}
 		return s, nil, true
 	}
 	o.writing = f.count > 0
@@ -163,7 +169,7 @@ func (c *client) write() {
 			}
 		}
 		if f.count > 0 {
-			if err := c.sock.write(f.bytes()); err != nil {
+			if err := c.writeFrame(f); err != nil {
 				c.fail(DisconnectWriteError)
 				return
 			}
@@ -176,6 +182,17 @@ func (c *client) write() {
 			return
 		}
 	}
+}
+
+// writeFrame counts what a frame holds for as long as it is being written.
+func (c *client) writeFrame(f *frame) error {
+	own := f.own()
+	if own == 0 { // a lone push: not worth a lock
+		return c.sock.write(f.bytes())
+	}
+	c.out.hold(own, c.hub.now())
+	defer func() { c.out.hold(0, c.hub.now()) }()
+	return c.sock.write(f.bytes())
 }
 
 // gather adds the news of a subscription to f.
@@ -195,7 +212,7 @@ func (c *client) gather(s *subscription, f *frame) {
 	case lostTrack:
 		c.lose(s)
 	case tooSlow:
-		c.disconnect(DisconnectSlow)
+		c.tooSlow(slowBacklog)
 	}
 }
 
@@ -215,8 +232,9 @@ func (c *client) lose(s *subscription) {
 }
 
 // disconnect ends the connection after what is due was written. Only the
-// first reason counts. It does not wait.
-func (c *client) disconnect(d *Disconnect) {
+// first reason counts, and the result says whether it was this one. It does
+// not wait.
+func (c *client) disconnect(d *Disconnect) bool {
 	c.mu.Lock()
 	c.state = ending
 	c.mu.Unlock()
@@ -227,7 +245,7 @@ func (c *client) disconnect(d *Disconnect) {
 	if first {
 		o.bye = d
 		if d == DisconnectSlow {
-			o.replies, o.size = nil, 0
+			o.drop()
 		}
 		o.room.Broadcast()
 		start = o.begin()
@@ -239,6 +257,7 @@ func (c *client) disconnect(d *Disconnect) {
 	if start {
 		go c.out.run()
 	}
+	return first
 }
 
 // farewell tells the client why, twice: as a push, since many WeChat runtimes
@@ -267,7 +286,8 @@ func (o *outbox) shut() bool {
 	defer o.mu.Unlock()
 	first := o.bye == nil && !o.closed
 	o.closed = true
-	o.replies, o.dirty, o.size = nil, nil, 0
+	o.drop()
+	o.dirty = nil
 	o.room.Broadcast()
 	return first
 }

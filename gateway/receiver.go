@@ -51,7 +51,10 @@ func (h *Hub) Lost(names []string) {
 func (ch *channel) recheck() {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	if ch.rules.keepsHistory() && ch.top.Epoch != "" {
+	switch {
+	case len(ch.subs) == 0: // nobody missed anything
+		ch.forget()
+	case ch.rules.keepsHistory() && ch.top.Epoch != "":
 		ch.refill()
 	}
 }
@@ -70,6 +73,8 @@ func (h *Hub) Survey(op string, payload []byte) []byte {
 	switch op {
 	case opMessage:
 		n = h.broadcastMessage(payload)
+	case opForget:
+		h.forgetTail(string(payload))
 	case opDisconnect, opUnsubscribe, opSubscribe, opRefresh, opSingle:
 		var req userRequest
 		if err := json.Unmarshal(payload, &req); err != nil {
@@ -95,10 +100,19 @@ func (h *Hub) broadcastMessage(msg []byte) (sockets int) {
 		c.mu.Lock()
 		ok := c.state == connected
 		c.mu.Unlock()
-		if msg := forms[c.encoding()]; ok && msg != nil {
-			c.send(msg)
+		if msg := forms[c.encoding()]; ok && msg != nil && c.send(msg) {
 			sockets++
 		}
 	}
+	h.metrics.deliveries.Add(float64(sockets))
 	return sockets
+}
+
+// forgetTail drops what was kept of a channel's history.
+func (h *Hub) forgetTail(channel string) {
+	if ch := h.channels.get(channel); ch != nil {
+		ch.mu.Lock()
+		ch.tail.reset()
+		ch.mu.Unlock()
+	}
 }

@@ -227,8 +227,9 @@ func TestMissedDeliveries(t *testing.T) {
 	})
 	t.Run("repeated", func(t *testing.T) {
 		h, w, epoch := subscribed(t)
-		h.deliver("feed:a", 1, epoch)
-		w.sync()
+		h.Publication("feed:a", &protocol.Publication{Data: protocol.Raw("1"), Offset: 1}, epoch)
+		h.publish("feed:a", "2")
+		w.want(`*"data":2,"offset":2*`)
 	})
 	t.Run("other epoch", func(t *testing.T) {
 		h, w, _ := subscribed(t)

@@ -30,7 +30,10 @@ type ClientSettings struct {
 	ConnectionLimit        int           `yaml:"connection_limit" default:"0" doc:"How many connections this node accepts before it answers 503; 0 sets no limit."`
 	UserConnectionLimit    int           `yaml:"user_connection_limit" default:"0" doc:"How many connections one user may have on this node; 0 sets no limit."`
 	ConnectionRateLimit    int           `yaml:"connection_rate_limit" default:"0" doc:"How many new connections per second this node accepts before it answers 503; 0 sets no limit."`
+	CommandRateLimit       int           `yaml:"command_rate_limit" default:"100" doc:"How many commands per second one connection may send in the long run; more are answered with error 111, and whoever goes on is closed with 3013. 0 sets no limit."`
+	CommandRateBurst       int           `yaml:"command_rate_burst" default:"1000" doc:"How many commands one connection may send at once before command_rate_limit holds, and how many are refused before it is closed."`
 	QueueMaxSize           settings.Size `yaml:"queue_max_size" default:"1MiB" doc:"How many bytes may wait for one connection; beyond that its commands wait for their replies to be read, and messages it did not ask for close it as slow."`
+	QueueTotalMaxSize      settings.Size `yaml:"queue_total_max_size" default:"256MiB" doc:"How many bytes of commands and replies may wait on this node for all connections together; beyond that those that have left most unread for longest are closed as slow. 0 sets no limit."`
 	HistoryLimit           int           `yaml:"history_max_publication_limit" default:"300" doc:"How many publications one history request returns at most."`
 	RecoveryLimit          int           `yaml:"recovery_max_publication_limit" default:"300" doc:"How many missed publications a reconnecting client gets at most before it is told that it was not recovered."`
 	PersonalChannel        Personal      `yaml:"subscribe_to_user_personal_channel" doc:"The channel that every user is subscribed to by the server."`
@@ -40,6 +43,10 @@ type ClientSettings struct {
 	IdempotentResultTTL    time.Duration `yaml:"idempotent_result_ttl" default:"5m" doc:"How long a publication with an idempotency key is remembered."`
 	ChannelBacklog         int           `yaml:"channel_backlog" default:"512" doc:"How many messages of one channel a connection may be behind before it is repaired from history or closed as slow."`
 	ChannelBacklogMaxSize  settings.Size `yaml:"channel_backlog_max_size" default:"1MiB" doc:"How many bytes of one channel's messages are kept for connections that are behind."`
+	ChannelTail            int           `yaml:"channel_tail" default:"64" doc:"How many of the newest publications of a channel are kept in memory, never more than history_size, so that clients that come back are answered without asking the engine."`
+	ChannelTailMaxSize     settings.Size `yaml:"channel_tail_max_size" default:"64KiB" doc:"How many bytes of payload channel_tail keeps per channel; the newest publication stays in any case."`
+	ChannelLinger          time.Duration `yaml:"channel_linger" default:"10s" doc:"How long this node goes on hearing a channel after its last subscriber here left, so that clients that come back at once cost little; 0 ends it at once."`
+	PositionCheckDelay     time.Duration `yaml:"channel_position_check_delay" default:"40s" doc:"After how long without a publication this node asks the engine whether it missed one in a channel whose subscribers need to know; 0 never does."`
 	AllowChannelCompaction bool          `yaml:"allow_channel_compaction" default:"true" doc:"Clients that speak JSON and can do with it are sent a number instead of the name of a channel with each publication, join and leave."`
 
 	SingleConnection   string        `yaml:"single_connection" default:"" doc:"How many connections a user may have in the whole cluster: user allows one, device one for each device label given at login (without a label, for each login); a newer one closes the older with 3504. Empty sets no limit. Connections without a user are never counted."`
@@ -223,6 +230,8 @@ func (s *ClientSettings) check(report func(path, problem string)) {
 		"history_max_publication_limit":  s.HistoryLimit,
 		"recovery_max_publication_limit": s.RecoveryLimit,
 		"channel_backlog":                s.ChannelBacklog,
+		"channel_tail":                   s.ChannelTail,
+		"command_rate_burst":             s.CommandRateBurst,
 	} {
 		if n < 1 {
 			report(path, "must be at least 1")
@@ -233,6 +242,10 @@ func (s *ClientSettings) check(report func(path, problem string)) {
 		"user_connection_limit": s.UserConnectionLimit,
 		"connection_rate_limit": s.ConnectionRateLimit,
 		"shutdown_spread":       int(s.ShutdownSpread),
+		"command_rate_limit":    s.CommandRateLimit,
+		"channel_linger":        int(s.ChannelLinger),
+
+		"channel_position_check_delay": int(s.PositionCheckDelay),
 	} {
 		if n < 0 {
 			report(path, "must not be negative")
@@ -252,6 +265,9 @@ func (s *ClientSettings) check(report func(path, problem string)) {
 	}
 	if s.QueueMaxSize < 64<<10 {
 		report("queue_max_size", "must be at least 64KiB")
+	}
+	if s.QueueTotalMaxSize != 0 && s.QueueTotalMaxSize < s.QueueMaxSize {
+		report("queue_total_max_size", "must be at least queue_max_size")
 	}
 	if s.ChannelBacklogMaxSize < 64<<10 {
 		report("channel_backlog_max_size", "must be at least 64KiB")
@@ -305,6 +321,12 @@ func checkRules(a Access, h History, metaTTL time.Duration, report func(path, pr
 		if on && !keeps {
 			report(path, "needs history_size and history_ttl")
 		}
+	}
+	switch mode := h.ForceRecoveryMode; {
+	case mode != "" && mode != "stream" && mode != "cache":
+		report("force_recovery_mode", `must be "stream" or "cache"`)
+	case h.AutoCacheRecover && (mode != "cache" || !h.ForceRecovery):
+		report("auto_cache_recover", `needs force_recovery and "force_recovery_mode: cache"`)
 	}
 	if h.HistoryMetaTTL > 0 {
 		metaTTL = h.HistoryMetaTTL

@@ -3,12 +3,10 @@ package gateway
 import (
 	"context"
 	"log/slog"
-	"strings"
 
 	"github.com/centrifugal/protocol"
 
 	"github.com/minigate/minigate/auth/connjwt"
-	"github.com/minigate/minigate/gateway/engine"
 )
 
 // Flags of a subscribe command.
@@ -203,40 +201,6 @@ func (c *client) takesChannelIDs() bool {
 	return !c.binary && c.hub.settings.Client.AllowChannelCompaction
 }
 
-// position reads where the stream stands, and what the client missed if it
-// asks for that.
-func (c *client) position(ctx context.Context, s *subscription, req *protocol.SubscribeRequest, res *protocol.SubscribeResult) error {
-	if !s.positioned {
-		return nil
-	}
-	q := engine.HistoryQuery{MetaTTL: s.rules.HistoryMetaTTL}
-	recovering := s.recoverable && req.Recover
-	var from engine.Position
-	if recovering {
-		from = engine.Position{Offset: req.Offset, Epoch: strings.Clone(req.Epoch)}
-		q.Since, q.Limit = &from, c.hub.settings.Client.RecoveryLimit
-	}
-	pubs, top, err := c.hub.engine.History(ctx, s.name, q)
-	if err != nil {
-		return err
-	}
-	s.position = top
-	s.channel.learn(top)
-	res.Epoch, res.Offset = top.Epoch, top.Offset
-	if !recovering {
-		return nil
-	}
-	if !continuous(from, pubs, top) {
-		c.hub.metrics.unrecovered.Inc()
-		return nil
-	}
-	// The offset asked for, not the top: SDKs move on from it by applying
-	// the publications.
-	res.Recovered, res.Publications, res.Offset = true, s.missed(pubs, top.Epoch), from.Offset
-	c.hub.metrics.recovered.Inc()
-	return nil
-}
-
 // leave ends a subscription everywhere, sends notice if there is one, and
 // reports whether it was this call that did. The name stays reserved until all
 // of it is done, so that the old one's end cannot remove the presence of a new
@@ -265,7 +229,8 @@ func (c *client) leave(ctx context.Context, s *subscription, notice []byte) bool
 			slog.Debug("presence not removed", "channel", s.name, "error", err) // its lease ends with the node's
 		}
 	}
-	if joined {
+	if joined != nil {
+		<-joined // the leave comes after the join
 		if err := h.engine.PublishLeave(ctx, s.name, info); err != nil {
 			slog.Debug("leave not published", "channel", s.name, "error", err)
 		}
@@ -285,7 +250,10 @@ func (h *Hub) announceJoin(s *subscription) {
 	c := s.client
 	c.mu.Lock()
 	gone := s.left != nil
-	s.joined = !gone
+	if !gone {
+		s.joined = make(chan struct{})
+		defer close(s.joined)
+	}
 	c.mu.Unlock()
 	if gone {
 		return

@@ -32,20 +32,20 @@ type subscription struct {
 	channel *channel // set by Hub.enter
 	index   int      // in channel.subs, guarded by channel.mu
 
-	// Set while subscribing; from then on the client's writer alone moves them,
-	// with channel.mu held for reading.
+	// Set while subscribing; from then on only the client's writer uses them.
 	cursor   uint64          // number of the next message in the log
 	position engine.Position // of the last publication sent
 	sent     *publicationID  // the last publication sent, where deltas are taken
 
 	live  bool // guarded by outbox.mu: the client knows of it, pushes may follow
 	dirty bool // guarded by outbox.mu: in outbox.dirty
+	again bool // guarded by outbox.mu: the client is to be told of it once more
 
 	info   protocol.Raw  // what others see of the subscription; read only
 	data   protocol.Raw  // for the subscribe reply; read only
 	endAt  time.Duration // guarded by client.mu: when it is ended unless refreshed; 0: never
 	left   chan struct{} // guarded by client.mu: made when the end begins, closed when nothing is left
-	joined bool          // guarded by client.mu: the others were told
+	joined chan struct{} // guarded by client.mu: made when the others are about to be told, closed when they were
 }
 
 // verdict is how far a look into the log came.
@@ -92,6 +92,9 @@ func (s *subscription) look(f *frame) (n int, v verdict) {
 			if ch.top.Offset > s.position.Offset {
 				return 0, behind
 			}
+		}
+		if s.joinLeave && s.cursor < ch.log.changes {
+			ch.hub.metrics.dropped.WithLabelValues(droppedPresence).Inc()
 		}
 		s.cursor = ch.log.first
 	}
@@ -168,14 +171,13 @@ func continuous(from engine.Position, pubs []*protocol.Publication, top engine.P
 
 // repair adds what a subscriber missed to f, read from history.
 func (s *subscription) repair(ctx context.Context, e engine.Engine, limit int, f *frame) verdict {
+	s.client.hub.metrics.reads[readRepair].Inc()
 	pubs, top, err := e.History(ctx, s.name, engine.HistoryQuery{
 		Since: &s.position, Limit: limit, MetaTTL: s.rules.HistoryMetaTTL,
 	})
 	if err != nil || len(pubs) == 0 || !continuous(s.position, pubs, top) {
 		return lostTrack
 	}
-	s.channel.mu.RLock() // together, see client.repeat
-	defer s.channel.mu.RUnlock()
 	for _, p := range s.missed(pubs, top.Epoch) {
 		data := s.channel.encodeIn(s.encoding, func(v *envelope) {
 			copyPublication(&v.pub, p, top.Epoch)
@@ -196,9 +198,16 @@ var errRefill = errors.New("publications come faster than history can be read")
 // did not deliver, after it was away or lost something.
 func (ch *channel) refillFrom(ctx context.Context, e engine.Engine) error {
 	for range 3 { // publications go on meanwhile: what came is in the next read
-		ch.mu.RLock()
-		from := ch.top
-		ch.mu.RUnlock()
+		ch.mu.Lock()
+		if len(ch.subs) == 0 { // nobody misses anything any more
+			ch.forget()
+		}
+		from, wanted := ch.top, ch.lost
+		ch.mu.Unlock()
+		if !wanted {
+			return nil
+		}
+		ch.hub.metrics.reads[readRefill].Inc()
 		pubs, top, err := e.History(ctx, ch.name, engine.HistoryQuery{
 			Since: &from, Limit: ch.rules.HistorySize, MetaTTL: ch.rules.HistoryMetaTTL,
 		})
@@ -217,6 +226,11 @@ func (ch *channel) append(from engine.Position, pubs []*protocol.Publication, to
 	whole := continuous(from, pubs, top)
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
+	if top.Epoch == from.Epoch && top.Offset < from.Offset {
+		ch.lost = false
+		ch.rewind(top)
+		return true
+	}
 	if !whole {
 		ch.add(&message{kind: marker, offset: top.Offset, epoch: top.Epoch})
 	} else {
@@ -234,7 +248,6 @@ func (ch *channel) append(from engine.Position, pubs []*protocol.Publication, to
 func (ch *channel) giveUp() {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	ch.lost = false
-	ch.top = engine.Position{}
 	ch.add(&message{kind: marker, offset: 1})
+	ch.forget()
 }

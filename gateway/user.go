@@ -22,6 +22,7 @@ const (
 	opRefresh     = "refresh"
 	opSingle      = "single"
 	opMessage     = "message"
+	opForget      = "forget" // the payload is a channel's name: its history was removed
 )
 
 // userRequest is an operation on the connections of one user.
@@ -265,16 +266,19 @@ func (c *client) repeat(s *subscription) {
 	if !s.serverSide || !s.isSettled() || !c.isLive(s) {
 		return // its own doing, or it is being told just now
 	}
-	// Under the lock the writer does not move on: the position is that of what
-	// it has collected, which is written before this.
-	s.channel.mu.Lock()
-	overflow := c.put(encodeSubscribed(s, &protocol.SubscribeResult{
+	o := &c.out
+	o.mu.Lock()
+	s.again = true
+	o.mu.Unlock()
+	c.mark(s)
+}
+
+// announceAgain is the push that repeat asks for. Only the writer can make it:
+// the position is that of what it has sent.
+func (s *subscription) announceAgain() []byte {
+	return encodeSubscribed(s, &protocol.SubscribeResult{
 		Recoverable: s.recoverable, Positioned: s.positioned, Epoch: s.position.Epoch, Offset: s.position.Offset, Data: s.data,
-	}), false)
-	s.channel.mu.Unlock()
-	if overflow {
-		c.disconnect(DisconnectSlow)
-	}
+	})
 }
 
 func encodeSubscribed(s *subscription, res *protocol.SubscribeResult) []byte {

@@ -246,12 +246,6 @@ func (f *follower) take(r *room, p publication) {
 	r.got = append(r.got, n)
 }
 
-func (f *follower) connected() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.live
-}
-
 // caughtUp tells whether the follower is connected and its last publication of
 // each channel is the newest.
 func (f *follower) caughtUp(newest map[string]int) bool {
@@ -263,6 +257,19 @@ func (f *follower) caughtUp(newest map[string]int) bool {
 		}
 	}
 	return true
+}
+
+func (f *follower) describe() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	text := fmt.Sprintf("live %v", f.live)
+	for ch, r := range f.rooms {
+		text += fmt.Sprintf(", %s at %d of %q, %d came, told at %v", ch, r.offset, r.epoch, len(r.got), r.told)
+		if n := len(r.got); n > 0 {
+			text += fmt.Sprintf(", last %d", r.got[n-1])
+		}
+	}
+	return text
 }
 
 // verify checks what came: every number follows the one before, but where the
@@ -304,18 +311,39 @@ func (p *publisher) publish(channel string) {
 	body := fmt.Sprintf(`{"channel":%q,"data":%d,"idempotency_key":"%s-%d"}`, channel, n, p.run, n)
 	for deadline := time.Now().Add(60 * time.Second); ; {
 		nodes := p.nodes()
-		var answer struct {
-			Result struct{ Offset uint64 }
-			Error  *struct{ Code int }
-		}
-		call(p.t, "POST", nodes[rand.IntN(len(nodes))].Ops+"/api/publish", map[string]string{"X-API-Key": testAPIKey}, body, &answer)
-		if answer.Error == nil && answer.Result.Offset > 0 {
+		err := post(nodes[rand.IntN(len(nodes))].Ops+"/api/publish", body)
+		if err == nil {
 			break
 		}
 		if time.Now().After(deadline) {
-			p.t.Fatalf("%s was never acknowledged: %+v", body, answer)
+			p.t.Fatalf("%s was never acknowledged: %v", body, err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 	p.newest[channel] = n
+}
+
+// post publishes once. The node may die meanwhile.
+func post(url, body string) error {
+	req, err := http.NewRequest("POST", url, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("X-API-Key", testAPIKey)
+	res, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = res.Body.Close() }()
+	var answer struct {
+		Result struct{ Offset uint64 }
+		Error  *struct{ Message string }
+	}
+	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil {
+		return err
+	}
+	if answer.Error != nil || answer.Result.Offset == 0 {
+		return fmt.Errorf("answered %+v", answer)
+	}
+	return nil
 }

@@ -79,18 +79,26 @@ func (s *survival) during(what func()) {
 	}
 }
 
-// settle waits until all are connected, publishes once more everywhere, and
-// waits until all have that.
+// settle publishes everywhere until all have the newest: who was told to start
+// over meanwhile sees only what comes after.
 func (s *survival) settle(after string) {
 	s.t.Helper()
+	defer func() { // says who is late, if somebody stays so
+		for _, f := range s.followers {
+			if s.t.Failed() && !f.caughtUp(s.newest) {
+				s.t.Logf("late: %s", f.describe())
+			}
+		}
+	}()
 	began := time.Now()
-	eventually(s.t, "everybody is connected after "+after, func() bool {
-		return !slices.ContainsFunc(s.followers, func(f *follower) bool { return !f.connected() })
-	})
-	for _, ch := range survivalRooms {
-		s.publish(ch)
-	}
+	var next time.Time
 	eventually(s.t, "everybody is connected and has everything after "+after, func() bool {
+		if time.Now().After(next) {
+			for _, ch := range survivalRooms {
+				s.publish(ch)
+			}
+			next = time.Now().Add(2 * time.Second)
+		}
 		return !slices.ContainsFunc(s.followers, func(f *follower) bool { return !f.caughtUp(s.newest) })
 	})
 	s.t.Logf("%s: all caught up after %v", after, time.Since(began).Round(time.Millisecond))

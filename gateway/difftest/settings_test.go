@@ -22,6 +22,7 @@ func labSettings(t testing.TB) gateway.Settings {
 	s.Client.ChannelLimit = 8
 	s.Client.HistoryLimit = 20
 	s.Client.RecoveryLimit = 20
+	s.Client.CommandRateLimit = 0
 	s.Client.AllowChannelCompaction = false // the library has no numbers for channels
 	s.Client.UnionIDNamespace = ""
 	s.Client.Token.HMACSecretKey = secret

@@ -37,6 +37,7 @@ const (
 	Unavailable                 // 503, somebody behind us is away: try again
 	UpstreamTimeout             // 504
 	NoSpace                     // 507
+	UpgradeRequired             // 426, the client speaks another protocol than the address
 )
 
 // Error is a failure as the client may see it. Msg is a full sentence without

@@ -50,6 +50,7 @@ var statuses = map[fault.Kind]int{
 	fault.Unavailable:     http.StatusServiceUnavailable,
 	fault.UpstreamTimeout: http.StatusGatewayTimeout,
 	fault.NoSpace:         http.StatusInsufficientStorage,
+	fault.UpgradeRequired: http.StatusUpgradeRequired,
 }
 
 // Status is the HTTP status of a kind of error.

@@ -1,0 +1,172 @@
+package gateway
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/centrifugal/protocol"
+)
+
+// pace limits the commands of a connection: a token bucket kept as the moment
+// at which it is full again, so that it needs no timer. Only the goroutine
+// that reads uses it.
+type pace struct {
+	full    time.Duration // on the hub's clock
+	refused int           // since the bucket was full
+}
+
+// take tells whether one more command may be, at rate per second and burst at
+// once.
+func (p *pace) take(now time.Duration, rate, burst int) bool {
+	if rate <= 0 {
+		return true
+	}
+	if p.full <= now {
+		p.full, p.refused = now, 0
+	}
+	cost := time.Second / time.Duration(rate)
+	if p.full+cost-now > cost*time.Duration(burst) {
+		p.refused++
+		return false
+	}
+	p.full += cost
+	return true
+}
+
+// tooFast handles a command that is over the limit, and reports whether the
+// next may follow. A client that goes on, until as many were refused as it may
+// send at once, is closed: what is refused costs time too.
+func (c *client) tooFast(cmd *protocol.Command, kind command) bool {
+	switch {
+	case c.pace.refused > c.hub.settings.Client.CommandRateBurst:
+		c.disconnect(DisconnectTooManyRequests)
+		return false
+	case kind == cmdPong:
+		return true
+	case cmd.Id == 0: // nobody waits for an answer
+		c.hub.metrics.dropped.WithLabelValues(droppedRate).Inc()
+		return true
+	}
+	return c.answer(cmd.Id, ErrTooManyRequests)
+}
+
+// budget counts the bytes that commands and replies hold on this node.
+type budget struct {
+	limit int64 // 0: none
+	used  atomic.Int64
+	over  chan struct{} // holds one while somebody should shed
+}
+
+func newBudget(limit int64) *budget { return &budget{limit: limit, over: make(chan struct{}, 1)} }
+
+// add takes n bytes, or gives them back where n is negative. It never waits.
+func (b *budget) add(n int) {
+	used := b.used.Add(int64(n))
+	if n > 0 && b.limit > 0 && used > b.limit {
+		select {
+		case b.over <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// excess is how many bytes have to go: a little more than the limit asks, so
+// that the next message does not bring it all about again.
+func (b *budget) excess() int64 { return b.used.Load() - b.limit + b.limit/8 }
+
+// shed closes connections while too much waits on this node.
+func (h *Hub) shed(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-h.budget.over:
+		}
+		h.shedLaziest()
+		if !sleep(ctx, wheelTick) { // for what was closed to let go of its bytes
+			return
+		}
+	}
+}
+
+// shedLaziest closes those that hold the most bytes for the longest time,
+// until what is left is within the budget.
+func (h *Hub) shedLaziest() {
+	if h.budget.used.Load() <= h.budget.limit {
+		return
+	}
+	type holder struct {
+		c     *client
+		held  int64
+		sloth float64
+	}
+	var holders []holder
+	excess, now := h.budget.excess(), h.now()
+	for _, c := range h.clients.list() {
+		held, since, ending := c.out.holds()
+		switch {
+		case ending:
+			excess -= held // on its way out already
+		case held > 0:
+			holders = append(holders, holder{c, held, float64(held) * float64(now-since+time.Millisecond)})
+		}
+	}
+	slices.SortFunc(holders, func(a, b holder) int {
+		switch {
+		case a.sloth > b.sloth:
+			return -1
+		case a.sloth < b.sloth:
+			return 1
+		}
+		return 0
+	})
+	for _, l := range holders {
+		if excess <= 0 {
+			return
+		}
+		excess -= l.held
+		l.c.tooSlow(slowNode)
+	}
+}
+
+// tooSlow closes a client for which too much waits, and counts why.
+func (c *client) tooSlow(reason string) {
+	if c.disconnect(DisconnectSlow) {
+		c.hub.metrics.slow.WithLabelValues(reason).Inc()
+	}
+}
+
+// holds returns the bytes that wait for the client, those in the frame being
+// written among them, since when nothing has moved, and whether the end of the
+// connection is on its way.
+func (o *outbox) holds() (bytes int64, since time.Duration, ending bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return int64(o.size) + o.writingSize, o.moved, o.bye != nil || o.closed
+}
+
+// grow notes that n bytes more wait for the client, or -n fewer; mu is held.
+func (o *outbox) grow(n int, now time.Duration) {
+	if o.size == 0 && o.writingSize == 0 {
+		o.moved = now
+	}
+	o.size += n
+	o.budget.add(n)
+}
+
+// drop forgets what waits; mu is held.
+func (o *outbox) drop() {
+	o.budget.add(-o.size)
+	o.replies, o.size = nil, 0
+}
+
+// hold notes how many bytes of its own the frame has that is written now; 0
+// says that it was.
+func (o *outbox) hold(n int, now time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.budget.add(n - int(o.writingSize))
+	o.writingSize, o.moved = int64(n), now
+}
