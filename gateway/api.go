@@ -31,6 +31,8 @@ type PublishOptions struct {
 	Tags           map[string]string // travel with the publication
 	Delta          bool              // subscribers that take deltas may be sent what changed since the last one
 	IdempotencyKey string            // a repeat answers the first result and is not delivered
+	Version        uint64            // with history, one that is not above the last one is not published; 0 has none
+	VersionEpoch   string            // versions of another epoch are not compared; "" compares with any
 	Count          bool              // ask for PublishResult.Sockets
 }
 
@@ -91,13 +93,13 @@ func (h *Hub) Publish(ctx context.Context, channel string, data json.RawMessage,
 		return engine.PublishResult{}, errBadData
 	}
 	eo := r.publishOptions(o.SkipHistory)
-	eo.Count = o.Count
+	eo.Count, eo.Version, eo.VersionEpoch = o.Count, o.Version, o.VersionEpoch
 	if o.IdempotencyKey != "" {
 		eo.IdempotencyKey, eo.IdempotencyTTL = o.IdempotencyKey, h.settings.Client.IdempotentResultTTL
 	}
 	pub := &protocol.Publication{Data: protocol.Raw(data), Tags: o.Tags, Delta: (o.Delta || r.DeltaPublish) && r.allowsDelta()}
 	res, err := h.engine.Publish(ctx, channel, pub, eo)
-	if err == nil && !res.Repeated {
+	if err == nil && !res.Repeated && !res.Suppressed {
 		h.metrics.publications.Inc()
 	}
 	return res, err
@@ -194,13 +196,17 @@ func (h *Hub) messageAll(ctx context.Context, data json.RawMessage) (sockets int
 // survey asks all nodes and adds up their answers.
 func (h *Hub) survey(ctx context.Context, op string, payload []byte) (sum int, err error) {
 	answers, err := h.engine.Survey(ctx, op, payload)
+	return addUp(answers), err
+}
+
+func addUp(answers [][]byte) (sum int) {
 	for _, a := range answers {
 		var n int
 		if json.Unmarshal(a, &n) == nil { // nil from a node that does not know op
 			sum += n
 		}
 	}
-	return sum, err
+	return sum
 }
 
 // surveyUser asks the nodes that hold a user, and adds up their answers.
@@ -212,7 +218,8 @@ func (h *Hub) surveyUser(ctx context.Context, op string, req *userRequest) (sum 
 	if err != nil {
 		return 0, err
 	}
-	return h.survey(ctx, op, payload)
+	answers, err := h.engine.SurveyUser(ctx, req.User, op, payload)
+	return addUp(answers), err
 }
 
 // Disconnect closes connections of a user on all nodes. That there are none is

@@ -29,6 +29,7 @@ type channel struct {
 	subs       []*subscription
 	positioned int             // how many of subs need a position
 	top        engine.Position // of the newest publication this node knows of; no epoch: not known yet
+	before     engine.Position // end of the epoch before top's, where the engine told; no epoch: not known
 	have       uint64          // offset of the newest publication in top's epoch that went through log
 	live       engine.Position // of the newest publication the engine delivered
 	lost       bool            // what follows top was missed, a refill is under way
@@ -122,10 +123,10 @@ func (ch *channel) advance(m *message) {
 	switch {
 	case m.kind == marker:
 		ch.tail.reset()
-		ch.top, ch.have = at, at.Offset
+		ch.top, ch.have, ch.before = at, at.Offset, engine.Position{}
 	case at.Epoch != ch.top.Epoch:
 		ch.tail.reset()
-		ch.top, ch.have = at, at.Offset
+		ch.top, ch.have, ch.before = at, at.Offset, engine.Position{}
 		ch.keep(m)
 	case at.Offset > ch.top.Offset:
 		if at.Offset > ch.top.Offset+1 { // only while nobody needs a position
@@ -153,7 +154,8 @@ func (ch *channel) tailLimits() (count, size int) {
 
 // forget lets go of what is known about the stream; mu is held.
 func (ch *channel) forget() {
-	ch.top, ch.have, ch.lost, ch.tries = engine.Position{}, 0, false, 0
+	ch.top, ch.before = engine.Position{}, engine.Position{}
+	ch.have, ch.lost, ch.tries = 0, false, 0
 	ch.tail.reset()
 }
 

@@ -76,6 +76,7 @@ type client struct {
 	pongBy        time.Duration // 0: no ping is outstanding
 	checkAt       time.Duration // when the session is verified again
 	doubted       bool          // the session may have ended unheard; see VerifyAll
+	enlisted      string        // user whom the engine knows to be on this node
 
 	out   outbox
 	place place // in the wheel
@@ -190,6 +191,7 @@ func (c *client) gone() {
 	c.endRPCs()
 	c.out.writer.Wait()
 	h.clients.remove(c)
+	c.delist()
 	ctx, cancel := h.timeout()
 	defer cancel()
 	for _, s := range subs {

@@ -27,6 +27,7 @@ func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 	if !c.hub.clients.login(c, who.session, c.hub.settings.Client.UserConnectionLimit) {
 		return c.reject(cmd.Id, DisconnectConnectionLimit)
 	}
+	c.enlist(ctx, who.session.User.OpenID)
 	subs, results, err := c.subscribeByServer(ctx, who, req.Subs)
 	if err != nil {
 		return c.reject(cmd.Id, err)

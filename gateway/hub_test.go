@@ -110,6 +110,7 @@ type flakyEngine struct {
 	*engine.Memory
 	away           atomic.Bool
 	after, leaving atomic.Pointer[func()]
+	users          userIndex
 
 	reads, subscribes atomic.Int64 // calls of History and Subscribe
 	joining           atomic.Pointer[func()]
@@ -129,6 +130,8 @@ func (e *flakyEngine) PublishJoin(ctx context.Context, channel string, info *pro
 	return e.Memory.PublishJoin(ctx, channel, info)
 }
 
+var errEngineAway = fault.New(fault.Unavailable, "redis_unavailable", "Redis is away.")
+
 func (e *flakyEngine) Unsubscribe(ctx context.Context, channel string) error {
 	if f := e.leaving.Swap(nil); f != nil {
 		(*f)()
@@ -139,7 +142,7 @@ func (e *flakyEngine) Unsubscribe(ctx context.Context, channel string) error {
 func (e *flakyEngine) History(ctx context.Context, channel string, q engine.HistoryQuery) ([]*protocol.Publication, engine.Position, error) {
 	e.reads.Add(1)
 	if f := e.broken.Load(); e.away.Load() || f != nil && (*f)(channel) {
-		return nil, engine.Position{}, fault.New(fault.Unavailable, "redis_unavailable", "Redis is away.")
+		return nil, engine.Position{}, errEngineAway
 	}
 	pubs, top, err := e.Memory.History(ctx, channel, q)
 	if f := e.after.Swap(nil); f != nil {

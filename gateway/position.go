@@ -111,24 +111,25 @@ func (ch *channel) locate(ctx context.Context, w wanted) (placed, error) {
 // recall answers from memory, if that is certain; mu is held.
 func (ch *channel) recall(w *wanted) (p placed, ok bool) {
 	p.top = ch.top
+	from := w.from.Under(ch.top, ch.before)
 	now := ch.hub.now()
 	switch {
 	case ch.top.Epoch == "" || ch.lost:
 		return p, false
 	case !w.recover:
 		return p, true
-	case w.cache && w.from == p.top:
+	case w.cache && from == p.top:
 		p.recovered = p.top.Offset > 0
 		return p, true
 	case w.cache:
 		p.pubs, ok = ch.tail.last(1, now)
 		p.recovered = ok
 		return p, ok || p.top.Offset == 0
-	case w.from.Epoch != "" && w.from.Epoch != p.top.Epoch || w.from.Offset > p.top.Offset:
+	case from.Epoch != "" && from.Epoch != p.top.Epoch || from.Offset > p.top.Offset:
 		return p, false
 	}
-	missed := p.top.Offset - w.from.Offset
-	if ch.rewound.ambiguous(w.from) || missed > uint64(min(w.limit, ch.rules.HistorySize)) {
+	missed := p.top.Offset - from.Offset
+	if ch.rewound.ambiguous(from) || missed > uint64(min(w.limit, ch.rules.HistorySize)) {
 		return p, true // history cannot have it either
 	}
 	p.pubs, ok = ch.tail.last(missed, now)
@@ -139,20 +140,21 @@ func (ch *channel) recall(w *wanted) (p placed, ok bool) {
 // judge answers from what was read.
 func (ch *channel) judge(w *wanted, r *reading) placed {
 	p := placed{top: r.top}
+	from := w.from.Under(r.top, r.before)
 	switch {
 	case !w.recover:
-	case w.cache && w.from == r.top:
+	case w.cache && from == r.top:
 		p.recovered = r.top.Offset > 0
 	case w.cache:
 		if n := len(r.pubs); n > 0 && r.pubs[n-1].Offset == r.top.Offset {
 			p.recovered, p.pubs = true, []*protocol.Publication{r.pubs[n-1]}
 		}
 	default:
-		missed := r.pubs[len(r.pubs)-countAfter(r.pubs, w.from.Offset):]
+		missed := r.pubs[len(r.pubs)-countAfter(r.pubs, from.Offset):]
 		ch.mu.RLock()
-		ambiguous := ch.rewound.ambiguous(w.from)
+		ambiguous := ch.rewound.ambiguous(from)
 		ch.mu.RUnlock()
-		if !ambiguous && len(missed) <= w.limit && continuous(w.from, missed, r.top) {
+		if !ambiguous && len(missed) <= w.limit && continuous(from, missed, r.top) {
 			p.recovered, p.pubs = true, slices.Clone(missed)
 		}
 	}
@@ -174,10 +176,11 @@ type reading struct {
 	since engine.Position // of query.Since
 	wide  bool            // the newest publications, whatever anybody has seen
 
-	done chan struct{} // closed when what follows is set
-	pubs []*protocol.Publication
-	top  engine.Position
-	err  error
+	done   chan struct{} // closed when what follows is set
+	pubs   []*protocol.Publication
+	top    engine.Position
+	before engine.Position // end of the epoch before
+	err    error
 }
 
 func (r *reading) wait(ctx context.Context) error {
@@ -229,7 +232,7 @@ func (ch *channel) read(r *reading) {
 	if r.wide {
 		q.Since, q.Reverse = nil, true
 	}
-	q.MetaTTL = ch.rules.HistoryMetaTTL
+	q.MetaTTL, q.Before = ch.rules.HistoryMetaTTL, &r.before
 	ch.hub.metrics.reads[readSubscribe].Inc()
 	r.pubs, r.top, r.err = ch.hub.engine.History(ctx, ch.name, q)
 	if r.wide {
@@ -238,6 +241,9 @@ func (ch *channel) read(r *reading) {
 	ch.mu.Lock()
 	if r.err == nil {
 		ch.learn(before, r.top, r.pubs)
+		if r.top.Epoch == ch.top.Epoch {
+			ch.before = r.before
+		}
 	}
 	ch.now, ch.next = ch.next, nil
 	ch.mu.Unlock()

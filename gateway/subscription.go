@@ -208,13 +208,14 @@ func (ch *channel) refillFrom(ctx context.Context, e engine.Engine) error {
 			return nil
 		}
 		ch.hub.metrics.reads[readRefill].Inc()
+		var before engine.Position
 		pubs, top, err := e.History(ctx, ch.name, engine.HistoryQuery{
-			Since: &from, Limit: ch.rules.HistorySize, MetaTTL: ch.rules.HistoryMetaTTL,
+			Since: &from, Before: &before, Limit: ch.rules.HistorySize, MetaTTL: ch.rules.HistoryMetaTTL,
 		})
 		if err != nil {
 			return err
 		}
-		if ch.append(from, pubs, top) {
+		if ch.append(from, pubs, top, before) {
 			return nil
 		}
 	}
@@ -222,7 +223,7 @@ func (ch *channel) refillFrom(ctx context.Context, e engine.Engine) error {
 }
 
 // append adds what a refill read, and reports whether nothing is missing now.
-func (ch *channel) append(from engine.Position, pubs []*protocol.Publication, top engine.Position) bool {
+func (ch *channel) append(from engine.Position, pubs []*protocol.Publication, top, before engine.Position) bool {
 	whole := continuous(from, pubs, top)
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
@@ -238,7 +239,7 @@ func (ch *channel) append(from engine.Position, pubs []*protocol.Publication, to
 			ch.add(newMessage(p, top.Epoch))
 		}
 	}
-	ch.top = top
+	ch.top, ch.before = top, before
 	ch.lost = whole && ch.newest > top.Offset
 	return !ch.lost
 }

@@ -107,7 +107,7 @@ func (s *server) buildLive() (err error) {
 		return err
 	}
 	s.hub = gateway.New(gateway.Options{
-		Settings: cfg.gateway(), Engine: s.stores.engine(s.registry), Verify: s.auth.Verify,
+		Settings: cfg.gateway(), Engine: s.stores.engine(&cfg.Redis, s.registry), Verify: s.auth.Verify,
 		VerifyTicket: s.verifySocketTicket, Alive: s.auth.Alive, ConnectTokens: connectTokens, SubscribeTokens: subscribeTokens,
 		Blocked: s.auth.Blocked, RPC: s.rpc(), Metrics: gateway.NewMetrics(s.registry), Node: thisNode(cfg),
 	})
@@ -272,11 +272,14 @@ func openStores(cfg *Config) (*stores, error) {
 	return st, nil
 }
 
-func (st *stores) engine(reg prometheus.Registerer) engine.Engine {
+func (st *stores) engine(cfg *redisclient.Settings, reg prometheus.Registerer) engine.Engine {
 	if st.redis == nil {
 		return engine.NewMemory()
 	}
-	return engine.NewRedis(engine.RedisOptions{Client: st.redis, Prefix: st.prefix, Metrics: engine.NewMetrics(reg)})
+	return engine.NewRedis(engine.RedisOptions{
+		Client: st.redis, Prefix: st.prefix, Metrics: engine.NewMetrics(reg),
+		Partitions: cfg.ShardedPubSubPartitions, WaitReplicas: cfg.WaitReplicas, WaitTimeout: cfg.WaitTimeout,
+	})
 }
 
 func (st *stores) close() {

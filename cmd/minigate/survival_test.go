@@ -3,10 +3,12 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/minigate/minigate/internal/redisclient"
 	"github.com/minigate/minigate/internal/testdeps"
 )
 
@@ -196,4 +198,43 @@ func TestRedisForgets(t *testing.T) {
 	s.during(func() { redis.Kill(); redis.Restart() })
 	s.settle("a restart of Redis without data")
 	s.verify(false)
+}
+
+// TestRedisFailsOver kills a master of a Redis Cluster of three masters and
+// three replicas. Where replicas are waited for, nothing acknowledged is lost.
+func TestRedisFailsOver(t *testing.T) {
+	for name, options := range map[string]string{
+		"plain":               "wait_replicas: 1",
+		"sharded":             "wait_replicas: 1, sharded_pub_sub_partitions: 16",
+		"sharded, no waiting": "sharded_pub_sub_partitions: 16",
+	} {
+		t.Run(name, func(t *testing.T) {
+			cluster := testdeps.StartRedisCluster(t)
+			s := startSurvival(t, 2, fmt.Sprintf("{addresses: [%s], %s}", strings.Join(cluster.Addrs, ", "), options))
+			s.during(func() {
+				cluster.Masters[0].Kill()
+				promoted(t, cluster)
+				cluster.Masters[0].Restart() // as a replica, which those who wait for one need
+			})
+			s.settle("the failover")
+			s.present("the failover")
+			s.during(func() { s.kill(0) })
+			s.settle("kill -9 of a node")
+			s.verify(strings.Contains(options, "wait_replicas"))
+		})
+	}
+}
+
+// promoted waits until the first replica has taken over.
+func promoted(t *testing.T, cluster *testdeps.RedisClusterServers) {
+	c := redisclient.Open(redisclient.Settings{Addresses: []string{cluster.Masters[1].Addr}})
+	defer func() { _ = c.Close() }()
+	eventually(t, "the replica is master", func() bool {
+		for line := range strings.Lines(c.ClusterNodes(t.Context()).Val()) {
+			if strings.Contains(line, cluster.Replicas[0].Addr) && strings.Contains(line, "master") {
+				return true
+			}
+		}
+		return false
+	})
 }

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -10,15 +8,43 @@ import (
 	"time"
 
 	"github.com/centrifugal/protocol"
-
-	"github.com/minigate/minigate/internal/fault"
 )
+
+// TestContract is what both engines promise, Redis in each of its forms.
+func TestContract(t *testing.T) {
+	s := newSuite(t)
+	for _, c := range []struct {
+		name string
+		test func(*testing.T, suite)
+	}{
+		{"Publish", contractPublish},
+		{"PublicationWhole", contractPublicationWhole},
+		{"OrderAndOffsetsUnderLoad", contractOrderAndOffsetsUnderLoad},
+		{"History", contractHistory},
+		{"EpochOfEmptyChannel", contractEpochOfEmptyChannel},
+		{"RemoveHistory", contractRemoveHistory},
+		{"HistoryExpires", contractHistoryExpires},
+		{"Idempotency", contractIdempotency},
+		{"Versions", contractVersions},
+		{"EpochWhileHeard", contractEpochWhileHeard},
+		{"Users", contractUsers},
+		{"SubscribeAndUnsubscribe", contractSubscribeAndUnsubscribe},
+		{"ChannelNames", contractChannelNames},
+		{"Presence", contractPresence},
+		{"JoinAndLeave", contractJoinAndLeave},
+		{"SurveyAndNodes", contractSurveyAndNodes},
+		{"EndedContext", contractEndedContext},
+		{"AfterRun", contractAfterRun},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.test(t, s) })
+	}
+}
 
 // kept is a publication that goes into history.
 func kept(size int) PublishOptions { return PublishOptions{HistorySize: size, HistoryTTL: time.Minute} }
 
-func TestPublish(t *testing.T) {
-	each(t, func(t *testing.T, n *node) {
+func contractPublish(t *testing.T, s suite) {
+	s.each(t, func(t *testing.T, n *node) {
 		if res := n.publish("room", "nobody hears", PublishOptions{Count: true}); res != (PublishResult{}) {
 			t.Fatalf("without subscribers: %+v", res)
 		}
@@ -49,8 +75,8 @@ func TestPublish(t *testing.T) {
 }
 
 // Everything a publication carries arrives, live and from history.
-func TestPublicationWhole(t *testing.T) {
-	each(t, func(t *testing.T, n *node) {
+func contractPublicationWhole(t *testing.T, s suite) {
+	s.each(t, func(t *testing.T, n *node) {
 		pub := &protocol.Publication{
 			Data: protocol.Raw("{\"a\":\n\"\x00\xff\"}"),
 			Info: &protocol.ClientInfo{User: "u", Client: "c", ChanInfo: protocol.Raw(`1`)},
@@ -71,9 +97,9 @@ func TestPublicationWhole(t *testing.T) {
 	})
 }
 
-func TestOrderAndOffsetsUnderLoad(t *testing.T) {
+func contractOrderAndOffsetsUnderLoad(t *testing.T, s suite) {
 	const publishers, each1 = 8, 100
-	each(t, func(t *testing.T, n *node) {
+	s.each(t, func(t *testing.T, n *node) {
 		n.subscribe("room")
 		var wg sync.WaitGroup
 		for p := range publishers {
@@ -108,7 +134,7 @@ func TestOrderAndOffsetsUnderLoad(t *testing.T) {
 	})
 }
 
-func TestHistory(t *testing.T) {
+func contractHistory(t *testing.T, s suite) {
 	at := func(offset uint64) *Position { return &Position{Offset: offset} }
 	tests := []struct {
 		name  string
@@ -137,7 +163,7 @@ func TestHistory(t *testing.T) {
 		{"reverse since the future", HistoryQuery{Limit: 1, Since: at(100), Reverse: true}, "7=g "},
 		{"reverse position only", HistoryQuery{Reverse: true}, ""},
 	}
-	each(t, func(t *testing.T, n *node) {
+	s.each(t, func(t *testing.T, n *node) {
 		var top Position
 		for _, data := range strings.Split("abcdefg", "") {
 			top = n.publish("room", data, kept(4)).Position
@@ -158,8 +184,8 @@ func TestHistory(t *testing.T) {
 	})
 }
 
-func TestEpochOfEmptyChannel(t *testing.T) {
-	each(t, func(t *testing.T, n *node) {
+func contractEpochOfEmptyChannel(t *testing.T, s suite) {
+	s.each(t, func(t *testing.T, n *node) {
 		_, first := n.history("room", HistoryQuery{Limit: -1})
 		if len(first.Epoch) != 8 || first.Offset != 0 {
 			t.Fatalf("position %+v", first)
@@ -176,8 +202,8 @@ func TestEpochOfEmptyChannel(t *testing.T) {
 	})
 }
 
-func TestRemoveHistory(t *testing.T) {
-	each(t, func(t *testing.T, n *node) {
+func contractRemoveHistory(t *testing.T, s suite) {
+	s.each(t, func(t *testing.T, n *node) {
 		if err := n.RemoveHistory(t.Context(), "nothing there"); err != nil {
 			t.Fatal(err)
 		}
@@ -196,8 +222,8 @@ func TestRemoveHistory(t *testing.T) {
 	})
 }
 
-func TestHistoryExpires(t *testing.T) {
-	each(t, func(t *testing.T, n *node) {
+func contractHistoryExpires(t *testing.T, s suite) {
+	s.each(t, func(t *testing.T, n *node) {
 		top := n.publish("room", "a", PublishOptions{HistorySize: 5, HistoryTTL: 30 * time.Millisecond}).Position
 		eventually(t, "the history expires", func() bool {
 			got, pos := n.history("room", HistoryQuery{Limit: -1})
@@ -214,8 +240,8 @@ func TestHistoryExpires(t *testing.T) {
 	})
 }
 
-func TestIdempotency(t *testing.T) {
-	each(t, func(t *testing.T, n *node) {
+func contractIdempotency(t *testing.T, s suite) {
+	s.each(t, func(t *testing.T, n *node) {
 		n.subscribe("room")
 		o := kept(5)
 		o.IdempotencyKey = "k"
@@ -248,8 +274,107 @@ func TestIdempotency(t *testing.T) {
 	})
 }
 
-func TestSubscribeAndUnsubscribe(t *testing.T) {
-	each(t, func(t *testing.T, n *node) {
+func contractVersions(t *testing.T, s suite) {
+	s.each(t, func(t *testing.T, n *node) {
+		n.subscribe("room")
+		versioned := func(version uint64, epoch string) PublishOptions {
+			o := kept(5)
+			o.Version, o.VersionEpoch = version, epoch
+			return o
+		}
+		const high = 1<<64 - 1
+		for i, tt := range []struct {
+			version    uint64
+			epoch      string
+			suppressed bool
+		}{
+			{9, "", false},
+			{9, "", true},
+			{10, "", false}, // not compared as text
+			{9, "", true},
+			{9, "x", false}, // versions of another epoch
+			{8, "x", true},
+			{9, "", true}, // compares with any
+			{10, "y", false},
+			{high - 1, "y", false},
+			{high, "y", false}, // beyond what doubles can tell apart
+			{high - 1, "y", true},
+			{high, "y", true},
+			{0, "", false}, // has none, and keeps the one there is
+			{high, "y", true},
+		} {
+			_, before := n.history("room", HistoryQuery{})
+			data := fmt.Sprint("p", i)
+			res := n.publish("room", data, versioned(tt.version, tt.epoch))
+			if res.Suppressed != tt.suppressed || res.Repeated {
+				t.Fatalf("%d, version %d of %q: %+v", i, tt.version, tt.epoch, res)
+			}
+			if tt.suppressed {
+				if res.Position != before {
+					t.Fatalf("%d: suppressed at %+v, the top is %+v", i, res.Position, before)
+				}
+				continue
+			}
+			n.want(event{"pub", "room", data, before.Offset + 1, before.Epoch})
+		}
+		n.quiet("room")
+		o := versioned(1, "y")
+		o.HistorySize = 0
+		if n.publish("room", "live", o).Suppressed {
+			t.Fatal("a version counts without history")
+		}
+		n.next()
+
+		// The key is looked at first, and a suppressed publication leaves none.
+		o = versioned(1, "z")
+		o.IdempotencyKey = "k"
+		first := n.publish("room", "once", o)
+		if again := n.publish("room", "once", o); !again.Repeated || again.Suppressed || again.Position != first.Position {
+			t.Fatalf("%+v after %+v", again, first)
+		}
+		o.IdempotencyKey = "other"
+		if res := n.publish("room", "late", o); !res.Suppressed {
+			t.Fatalf("%+v", res)
+		}
+		if res := n.publish("room", "late", o); !res.Suppressed || res.Repeated {
+			t.Fatalf("%+v", res)
+		}
+		n.publish("other", "v", versioned(1, "")) // each channel has its own
+	})
+}
+
+// An epoch that was read from an empty channel lives while it is heard.
+func contractEpochWhileHeard(t *testing.T, s suite) {
+	s.each(t, func(t *testing.T, n *node) {
+		n.subscribe("room")
+		_, first := n.history("room", HistoryQuery{})
+		n.elapse(t, "room")
+		if res := n.publish("room", "x", kept(5)); res.Position != (Position{1, first.Epoch}) {
+			t.Fatalf("the epoch went from %q to %+v", first.Epoch, res.Position)
+		}
+	})
+}
+
+func contractUsers(t *testing.T, s suite) {
+	s.each(t, func(t *testing.T, n *node) {
+		ctx := t.Context()
+		for range 2 {
+			if err := n.AddUser(ctx, "u"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.RemoveUser("u")
+		for _, user := range []string{"u", "stranger", ""} {
+			answers, err := n.askUser(user, "op", "x")
+			if err != nil || len(answers) != 1 || string(answers[0]) != "one:op:x" {
+				t.Fatalf("%q: %q, %v", user, answers, err)
+			}
+		}
+	})
+}
+
+func contractSubscribeAndUnsubscribe(t *testing.T, s suite) {
+	s.each(t, func(t *testing.T, n *node) {
 		ctx := t.Context()
 		for i := range 20 { // quick changes must not leave the wrong state behind
 			n.subscribe("room")
@@ -284,9 +409,9 @@ func TestSubscribeAndUnsubscribe(t *testing.T) {
 }
 
 // Names may hold anything, and are not mixed up.
-func TestChannelNames(t *testing.T) {
+func contractChannelNames(t *testing.T, s suite) {
 	names := []string{"", "}", "{}", "{", "a}b", "}:x", "a{b}c", "a:b", "a b", "房间", "\x00", "a\nb", strings.Repeat("x", 255)}
-	each(t, func(t *testing.T, n *node) {
+	s.each(t, func(t *testing.T, n *node) {
 		for _, name := range names {
 			n.subscribe(name)
 			n.enter(name, "client of "+name)
@@ -314,8 +439,8 @@ func TestChannelNames(t *testing.T) {
 	})
 }
 
-func TestPresence(t *testing.T) {
-	each(t, func(t *testing.T, n *node) {
+func contractPresence(t *testing.T, s suite) {
+	s.each(t, func(t *testing.T, n *node) {
 		if p := n.present("room"); p == nil || len(p) != 0 {
 			t.Fatalf("empty channel: %v", p)
 		}
@@ -338,8 +463,8 @@ func TestPresence(t *testing.T) {
 	})
 }
 
-func TestJoinAndLeave(t *testing.T) {
-	each(t, func(t *testing.T, n *node) {
+func contractJoinAndLeave(t *testing.T, s suite) {
+	s.each(t, func(t *testing.T, n *node) {
 		info := &protocol.ClientInfo{Client: "c", User: "u"}
 		if err := n.PublishJoin(t.Context(), "room", info); err != nil {
 			t.Fatal(err)
@@ -356,8 +481,8 @@ func TestJoinAndLeave(t *testing.T) {
 	})
 }
 
-func TestSurveyAndNodes(t *testing.T) {
-	each(t, func(t *testing.T, n *node) {
+func contractSurveyAndNodes(t *testing.T, s suite) {
+	s.each(t, func(t *testing.T, n *node) {
 		answers, err := n.ask("op", "x\ny")
 		if err != nil || len(answers) != 1 || string(answers[0]) != "one:op:x\ny" {
 			t.Fatalf("%q, %v", answers, err)
@@ -370,82 +495,4 @@ func TestSurveyAndNodes(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-}
-
-// calls is every method, by name.
-func calls(ctx context.Context, e Engine) map[string]error {
-	_, errPublish := e.Publish(ctx, "c", &protocol.Publication{}, kept(1))
-	_, _, errHistory := e.History(ctx, "c", HistoryQuery{})
-	_, errPresence := e.Presence(ctx, "c")
-	_, errSurvey := e.Survey(ctx, "op", nil)
-	_, errNodes := e.Nodes(ctx)
-	return map[string]error{
-		"Ping":          e.Ping(ctx),
-		"Publish":       errPublish,
-		"PublishJoin":   e.PublishJoin(ctx, "c", &protocol.ClientInfo{}),
-		"PublishLeave":  e.PublishLeave(ctx, "c", &protocol.ClientInfo{}),
-		"Subscribe":     e.Subscribe(ctx, "c"),
-		"History":       errHistory,
-		"RemoveHistory": e.RemoveHistory(ctx, "c"),
-		"AddPresence":   e.AddPresence(ctx, "c", "x", &protocol.ClientInfo{}),
-		"Presence":      errPresence,
-		"Survey":        errSurvey,
-		"Nodes":         errNodes,
-	}
-}
-
-func TestEndedContext(t *testing.T) {
-	each(t, func(t *testing.T, n *node) {
-		n.subscribe("room")
-		n.enter("room", "a")
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		for name, err := range calls(ctx, n.Engine) {
-			if !errors.Is(err, context.Canceled) {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
-		// These clean up after somebody who has gone.
-		_ = n.Unsubscribe(ctx, "room") // may say that ctx has ended
-		_ = n.RemovePresence(ctx, "room", "a")
-		n.publish("room", "unheard", PublishOptions{})
-		n.quiet("room")
-		if p := n.present("room"); len(p) != 0 {
-			t.Errorf("presence %v", p)
-		}
-	})
-}
-
-func TestAfterRun(t *testing.T) {
-	each(t, func(t *testing.T, n *node) {
-		n.subscribe("c")
-		n.halt()
-		for name, err := range calls(t.Context(), n.Engine) {
-			if f := fault.Of(err); f.Kind != fault.Unavailable || f.Code != "engine_stopped" {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
-		if err := n.Run(t.Context(), n); err == nil {
-			t.Error("a second Run is accepted")
-		}
-	})
-}
-
-// Methods called before Run wait for it.
-func TestBeforeRun(t *testing.T) {
-	e := NewMemory()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- e.Subscribe(ctx, "room") }()
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Fatal(err)
-	}
-	go func() { done <- e.Subscribe(t.Context(), "room") }()
-	n := start(t, e, "one")
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	n.publish("room", "a", PublishOptions{})
-	n.want(event{"pub", "room", "a", 0, ""})
 }

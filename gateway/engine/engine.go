@@ -33,6 +33,15 @@ type Position struct {
 	Epoch  string
 }
 
+// Under is what p is called under the epoch of top, if that epoch took over
+// from before, see HistoryQuery. Any other p stays as it is.
+func (p Position) Under(top, before Position) Position {
+	if before.Epoch != "" && p.Epoch == before.Epoch && p.Offset <= before.Offset {
+		p.Epoch = top.Epoch
+	}
+	return p
+}
+
 // PublishOptions say how one publication is kept and counted.
 type PublishOptions struct {
 	HistorySize    int           // publications kept; 0 keeps no history
@@ -40,21 +49,30 @@ type PublishOptions struct {
 	MetaTTL        time.Duration // how long epoch and offset are kept after their last use; 0 takes DefaultMetaTTL
 	IdempotencyKey string        // a repeat within IdempotencyTTL answers the first result and is not delivered
 	IdempotencyTTL time.Duration // 0 takes DefaultIdempotencyTTL
+	Version        uint64        // of what is published, with history only; one that is not above the stream's is suppressed; 0 has none
+	VersionEpoch   string        // versions of another epoch are not compared; "" compares with any
 	Count          bool          // ask for PublishResult.Sockets
 }
 
 // PublishResult answers for one publication.
 type PublishResult struct {
-	Position Position
-	Sockets  int  // sockets subscribed at that moment on all nodes, where asked for
-	Repeated bool // the idempotency key was seen before
+	Position   Position
+	Sockets    int  // sockets subscribed at that moment on all nodes, where asked for
+	Repeated   bool // the idempotency key was seen before
+	Suppressed bool // the version is not above that of the stream; Position is the stream's top
 }
 
 // HistoryQuery selects part of a stream.
+//
+// A stream goes on under another epoch after its server was replaced or
+// restarted, since it may have lost its end. Positions up to where the old
+// epoch ended still name the same publications, see Position.Under: History
+// writes the present epoch into such a Since, and that end into Before.
 type HistoryQuery struct {
-	Since   *Position     // exclusive; nil starts at the end that Reverse says. Only the offset counts, comparing epochs is up to the caller
+	Since   *Position     // exclusive; nil starts at the end that Reverse says. Only the offset selects, comparing epochs is up to the caller
 	Limit   int           // -1 all, 0 the position only
 	Reverse bool          // newest first
+	Before  *Position     // where set: gets the last position of the epoch before, or none
 	MetaTTL time.Duration // as in PublishOptions: reading creates the epoch of an empty channel
 }
 
@@ -91,7 +109,7 @@ type Receiver interface {
 // Engine is the contract; see the package comment for its promises. Every
 // method may return a *fault.Error of kind Unavailable: while Redis is away, or
 // after Run has ended. With a ctx that has ended they return its error and do
-// nothing, except Unsubscribe and RemovePresence: those always take effect.
+// nothing, except Unsubscribe, RemovePresence and AddUser: those always take effect.
 type Engine interface {
 	// Run delivers to r until ctx ends, and returns after its last delivery. It
 	// reconnects by itself and returns an error only if it can never work. The
@@ -100,8 +118,11 @@ type Engine interface {
 	// Ping tells whether the engine works now.
 	Ping(ctx context.Context) error
 
-	// Publish is one atomic step: idempotency, offset, history, fan-out. It
-	// sets pub.Offset. It never waits for fan-out, unless Count is asked for on
+	// Publish is one atomic step: idempotency, version, offset, history,
+	// fan-out. It sets pub.Offset. Where it is configured to wait for replicas
+	// and they do not confirm in time, it returns the result together with the
+	// error: the publication happened and was delivered, but a failover could
+	// lose it; a repeat with the same idempotency key waits again. It never waits for fan-out, unless Count is asked for on
 	// more than one node. The engine keeps pub: it must not change afterwards.
 	Publish(ctx context.Context, channel string, pub *protocol.Publication, o PublishOptions) (PublishResult, error)
 	PublishJoin(ctx context.Context, channel string, info *protocol.ClientInfo) error
@@ -114,7 +135,9 @@ type Engine interface {
 	Unsubscribe(ctx context.Context, channel string) error
 
 	// History returns publications and the top position, read atomically. The
-	// publications are shared: read-only. An empty channel gets its epoch here.
+	// publications are shared: read-only. A channel that was never published to
+	// gets its epoch here, and keeps it for as long as this node hears it, then
+	// for some minutes at most: names that are merely tried cost little.
 	History(ctx context.Context, channel string, q HistoryQuery) ([]*protocol.Publication, Position, error)
 	// RemoveHistory empties a stream; epoch and top stay.
 	RemoveHistory(ctx context.Context, channel string) error
@@ -125,6 +148,18 @@ type Engine interface {
 	RemovePresence(ctx context.Context, channel, client string) error
 	// Presence returns who is there by client id, exact as of now.
 	Presence(ctx context.Context, channel string) (map[string]*protocol.ClientInfo, error)
+
+	// AddUser says that this node has one more connection of user, RemoveUser
+	// that it has one less; the order in which the calls of several connections
+	// come does not matter. AddUser returns once other nodes' SurveyUser finds
+	// the user here. It counts even where it returns an error, which needs no
+	// answer: SurveyUser then asks this node whatever the user, as soon as Redis
+	// can be told. RemoveUser does not wait.
+	AddUser(ctx context.Context, user string) error
+	RemoveUser(user string)
+	// SurveyUser is Survey of the nodes that have connections of user, and of
+	// this node.
+	SurveyUser(ctx context.Context, user, op string, payload []byte) ([][]byte, error)
 
 	// Survey asks op of every live node, this one included, and returns the
 	// answers that came before ctx ended, at most two seconds.

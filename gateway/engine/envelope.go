@@ -12,7 +12,8 @@ import (
 //	1p<offset>:<epoch>:<asker>:<request>   publication
 //	1j0:::  1l0:::                         join, leave
 //	1b                                     beat, to our own inbox
-//	1c<request>:<sockets>                  answer to the asker of a publication
+//	1c<request>:<sockets>:<node>           answer to the asker of a publication
+//	1h<request>:<asker>                    who does not hear the channel in the body says so
 //	1q<request>:<asker>:<op>               survey question
 //	1a<request>                            survey answer
 //
@@ -24,6 +25,7 @@ const (
 	kindLeave       = 'l'
 	kindBeat        = 'b'
 	kindCount       = 'c'
+	kindHearing     = 'h'
 	kindQuestion    = 'q'
 	kindAnswer      = 'a'
 )
@@ -37,7 +39,7 @@ var errMessage = errors.New("engine: malformed pub/sub message")
 type envelope struct {
 	kind    byte
 	pos     Position
-	asker   string // node that wants to know how many sockets were reached, or that asks
+	asker   string // node that wants to know how many sockets were reached, that asks, or that answers with a count
 	request uint64
 	op      string
 	sockets int
@@ -59,13 +61,19 @@ func parseEnvelope(s string) (envelope, error) {
 	case kindBeat:
 		ok = line == ""
 	case kindCount:
-		request, sockets, _ := strings.Cut(line, ":")
+		request, rest, _ := strings.Cut(line, ":")
+		sockets, node, _ := strings.Cut(rest, ":")
+		e.asker = node
 		n, err := strconv.ParseUint(sockets, 10, 31)
 		e.sockets, ok = int(n), err == nil && e.parseRequest(request)
 	case kindQuestion:
 		request, rest, _ := strings.Cut(line, ":")
 		e.asker, e.op, _ = strings.Cut(rest, ":")
 		ok = e.asker != "" && e.parseRequest(request)
+	case kindHearing:
+		request, asker, _ := strings.Cut(line, ":")
+		e.asker = asker
+		ok = asker != "" && e.parseRequest(request)
 	case kindAnswer:
 		ok = e.parseRequest(line)
 	default:

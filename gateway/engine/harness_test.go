@@ -3,8 +3,10 @@ package engine
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/centrifugal/protocol"
@@ -42,6 +44,7 @@ type node struct {
 	sockets int // answer to Publication
 	events  chan event
 	stop    context.CancelFunc
+	elapse  func(t *testing.T, channel string) // lets more time pass than the engine keeps what nobody uses
 	done    chan struct{}
 
 	mu     sync.Mutex
@@ -111,6 +114,10 @@ func (n *node) halt() {
 // ask is the Survey of the engine; the name Survey is taken by the Receiver.
 func (n *node) ask(op, payload string) ([][]byte, error) {
 	return n.Engine.Survey(n.t.Context(), op, []byte(payload))
+}
+
+func (n *node) askUser(user, op, payload string) ([][]byte, error) {
+	return n.SurveyUser(n.t.Context(), user, op, []byte(payload))
 }
 
 // next returns the next event.
@@ -210,30 +217,78 @@ func eventually(t testing.TB, what string, ok func() bool) {
 
 // openRedis returns a client that is closed with the test.
 func openRedis(t testing.TB, addr string) redis.UniversalClient {
-	client := redisclient.Open(redisclient.Settings{Addresses: []string{addr}})
+	return openClient(t, redisclient.Settings{Addresses: []string{addr}})
+}
+
+func openClient(t testing.TB, s redisclient.Settings) redis.UniversalClient {
+	client := redisclient.Open(s)
 	t.Cleanup(func() { _ = client.Close() })
 	return client
 }
 
 // quick is the timing of Redis nodes in tests.
-var quick = timing{beat: 50 * time.Millisecond, lease: time.Second, silence: 2 * time.Second}
+var quick = timing{beat: 50 * time.Millisecond, lease: time.Second, silence: 2 * time.Second, empty: time.Second}
 
 func redisNode(t testing.TB, addr, uid string) *node { return timedNode(t, addr, uid, quick) }
 
 func timedNode(t testing.TB, addr, uid string, rhythm timing) *node {
-	e := NewRedis(RedisOptions{Client: openRedis(t, addr), Prefix: "test"})
-	e.timing = rhythm
-	return start(t, e, uid)
+	return optionsNode(t, RedisOptions{Client: openRedis(t, addr), Prefix: "test"}, uid, rhythm)
 }
 
-// each runs a test over both engines.
-func each(t *testing.T, test func(t *testing.T, n *node)) {
+func optionsNode(t testing.TB, o RedisOptions, uid string, rhythm timing) *node {
+	e := NewRedis(o)
+	e.timing = rhythm
+	n := start(t, e, uid)
+	n.elapse = func(t *testing.T, channel string) { // longer than Redis keeps what nobody hears
+		meta := e.keys.meta(channel)
+		for range 5 {
+			for _, long := range []bool{false, true} {
+				eventually(t, "the epoch is prolonged", func() bool {
+					return o.Client.PTTL(t.Context(), meta).Val() > rhythm.empty*8/10 == long
+				})
+			}
+		}
+	}
+	return n
+}
+
+// suite is the servers of the contract test, which its tests share.
+type suite struct{ sentinel, cluster redisclient.Settings }
+
+func newSuite(t *testing.T) suite {
+	sentinel := testdeps.StartRedisSentinel(t)
+	cluster := testdeps.StartRedisCluster(t)
+	return suite{
+		sentinel: redisclient.Settings{Addresses: sentinel.Addrs, SentinelMaster: sentinel.Name},
+		cluster:  redisclient.Settings{Addresses: cluster.Addrs},
+	}
+}
+
+// each runs a test over all engines.
+func (s suite) each(t *testing.T, test func(t *testing.T, n *node)) {
 	t.Run("memory", func(t *testing.T) {
-		t.Parallel()
-		test(t, start(t, NewMemory(), "one"))
+		synctest.Test(t, func(t *testing.T) {
+			n := start(t, NewMemory(), "one")
+			n.elapse = func(*testing.T, string) { time.Sleep(24 * time.Hour) }
+			test(t, n)
+		})
 	})
-	t.Run("redis", func(t *testing.T) {
-		t.Parallel()
-		test(t, redisNode(t, testdeps.Redis(t), "one"))
-	})
+	for name, o := range map[string]struct {
+		settings   redisclient.Settings
+		partitions int
+		wait       int
+	}{
+		"redis":    {settings: redisclient.Settings{Addresses: []string{testdeps.Redis(t)}}},
+		"sentinel": {settings: s.sentinel, wait: 1},
+		"cluster":  {settings: s.cluster},
+		"sharded":  {settings: s.cluster, partitions: 16, wait: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			prefix := strings.ReplaceAll(t.Name(), "/", ".")
+			test(t, optionsNode(t, RedisOptions{
+				Client: openClient(t, o.settings), Prefix: prefix, Partitions: o.partitions,
+				WaitReplicas: o.wait, WaitTimeout: time.Second,
+			}, "one", quick))
+		})
+	}
 }

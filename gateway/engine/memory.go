@@ -100,7 +100,12 @@ func (m *Memory) Publish(ctx context.Context, channel string, pub *protocol.Publ
 	}
 	var res PublishResult
 	if o.HistorySize > 0 && o.HistoryTTL > 0 {
-		res.Position = s.append(channel, pub, o, now)
+		st := s.stream(channel, now)
+		if st.outdated(o) {
+			pub.Offset = st.top
+			return PublishResult{Position: Position{Offset: st.top, Epoch: st.epoch}, Suppressed: true}, nil
+		}
+		res.Position = s.append(channel, st, pub, o, now)
 	} else {
 		pub.Offset = 0
 	}
@@ -159,6 +164,9 @@ func (m *Memory) Unsubscribe(ctx context.Context, channel string) error {
 	}
 	defer s.mu.Unlock()
 	if c := s.channels[channel]; c != nil {
+		if c.subscribed && c.stream != nil && c.stream.top == 0 {
+			c.stream.known = time.Now().Add(emptyMemoryTTL)
+		}
 		c.subscribed = false
 		s.drop(channel, c)
 	}
@@ -172,7 +180,9 @@ func (m *Memory) History(ctx context.Context, channel string, q HistoryQuery) ([
 		return nil, Position{}, err
 	}
 	defer s.mu.Unlock()
-	st := s.stream(channel, q.MetaTTL, time.Now())
+	now := time.Now()
+	st := s.stream(channel, now)
+	st.prolong(q.MetaTTL, now)
 	return st.read(q), Position{Offset: st.top, Epoch: st.epoch}, nil
 }
 
@@ -230,6 +240,20 @@ func (m *Memory) Presence(ctx context.Context, channel string) (map[string]*prot
 		return map[string]*protocol.ClientInfo{}, nil
 	}
 	return maps.Clone(c.presence), nil
+}
+
+// AddUser implements Engine: every user is here.
+func (m *Memory) AddUser(ctx context.Context, _ string) error {
+	_, err := m.wait(ctx)
+	return err
+}
+
+// RemoveUser implements Engine.
+func (m *Memory) RemoveUser(string) {}
+
+// SurveyUser implements Engine.
+func (m *Memory) SurveyUser(ctx context.Context, _, op string, payload []byte) ([][]byte, error) {
+	return m.Survey(ctx, op, payload)
 }
 
 // Survey implements Engine: there is only this node to ask.

@@ -2,12 +2,12 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/centrifugal/protocol"
@@ -16,11 +16,11 @@ import (
 )
 
 const (
-	laneCount        = 4
 	beatInterval     = 3 * time.Second  // how often a node renews its lease
 	leaseTTL         = 10 * time.Second // how long a dead node's clients are shown
 	feedSilence      = 10 * time.Second // without a beat of our own pub/sub is considered broken
 	subscribeTimeout = 3 * time.Second
+	emptyTTL         = 10 * time.Minute // how long the epoch of a channel that was read but never published to is kept
 	questionQueue    = 64
 )
 
@@ -29,6 +29,16 @@ type RedisOptions struct {
 	Client  redis.UniversalClient // not closed by the engine; must not repeat commands by itself
 	Prefix  string                // of all keys; must hold no braces
 	Metrics *Metrics              // may be nil
+
+	// Partitions of sharded pub/sub, for a cluster of Redis 7 or newer; 0 has
+	// every message go to every master. It must be the same on all nodes, and
+	// another number begins all streams anew.
+	Partitions int
+	// WaitReplicas makes publications with history wait for so many replicas,
+	// WaitTimeout at most; see Engine.Publish. The timeout must be below the
+	// client's own.
+	WaitReplicas int
+	WaitTimeout  time.Duration
 }
 
 // Redis is the engine of a cluster: every node that uses the same Redis and
@@ -42,17 +52,23 @@ type Redis struct {
 	client    redis.UniversalClient
 	metrics   *Metrics
 	keys      keys
+	servers   *servers
 	lanes     lanes
-	feed      *feed
+	durable   lanes   // of publications that wait for replicas
+	feed      *feed   // of the inbox, and of channels unless there are shards
+	shards    *shards // of channels with sharded pub/sub, or nil
+	empty     empties
 	workers   []*worker
 	presence  *presence
 	inquiries *inquiries
 	questions chan envelope
 	timing    timing
+
+	acquainted atomic.Bool // every server was looked at once
 }
 
 // timing is the rhythm of a node; tests make it faster.
-type timing struct{ beat, lease, silence time.Duration }
+type timing struct{ beat, lease, silence, empty time.Duration }
 
 // NewRedis returns an engine that connects when it runs.
 func NewRedis(o RedisOptions) *Redis {
@@ -63,17 +79,23 @@ func NewRedis(o RedisOptions) *Redis {
 		life:      newLife(),
 		client:    o.Client,
 		metrics:   o.Metrics,
-		keys:      keys{o.Prefix},
-		lanes:     newLanes(laneCount, o.Client, o.Metrics),
+		keys:      keys{o.Prefix, partitionTags(o.Partitions)},
 		inquiries: newInquiries(),
 		questions: make(chan envelope, questionQueue),
-		timing:    timing{beatInterval, leaseTTL, feedSilence},
+		timing:    timing{beatInterval, leaseTTL, feedSilence, emptyTTL},
 	}
+	e.servers = newServers(o.Client, o.Partitions > 0, e.replaced)
+	e.lanes = newLanes(e.servers, waitFor{}, o.Metrics)
+	e.durable = newLanes(e.servers, waitFor{o.WaitReplicas, o.WaitTimeout}, o.Metrics)
 	e.presence = newPresence(e.keys, e.lanes)
-	e.feed = newFeed(o.Client, o.Metrics)
+	e.feed = newFeed(o.Metrics)
+	e.feed.open = func(ctx context.Context) *redis.PubSub { return o.Client.Subscribe(ctx) }
 	e.feed.receive = e.route
 	e.feed.resumed = e.resumed
 	e.feed.renewed = e.presence.doubt
+	if o.Partitions > 0 && e.servers.cluster != nil {
+		e.shards = newShards(e)
+	}
 	e.workers = make([]*worker, max(4, runtime.GOMAXPROCS(0)))
 	for i := range e.workers {
 		e.workers[i] = newWorker(e.deliver, func(channels []string) { e.receiver.Lost(channels) }, e.metrics.dropped.Inc)
@@ -91,11 +113,16 @@ func (e *Redis) Run(ctx context.Context, r Receiver) error {
 		return err
 	}
 	e.presence.uid = uid
-	e.feed.inbox, e.feed.silence = e.keys.inbox(uid), e.timing.silence
+	e.feed.silence = e.timing.silence
+	e.feed.keep(e.keys.inbox(uid))
 	laneCtx, stopLanes := context.WithCancel(context.WithoutCancel(ctx))
 	var sending, working sync.WaitGroup
 	sending.Go(func() { e.lanes.run(laneCtx) })
+	sending.Go(func() { e.durable.run(laneCtx) })
 	working.Go(func() { e.feed.run(ctx) })
+	if e.shards != nil {
+		working.Go(func() { e.shards.run(ctx) })
+	}
 	working.Go(func() { e.answerSurveys(ctx) })
 	working.Go(func() { e.keep(ctx) })
 	for _, w := range e.workers {
@@ -138,116 +165,12 @@ func (e *Redis) Ping(ctx context.Context) error {
 		}
 		return translate(err)
 	}
-	return e.feed.health()
-}
-
-// Publish implements Engine.
-func (e *Redis) Publish(ctx context.Context, channel string, pub *protocol.Publication, o PublishOptions) (PublishResult, error) {
-	if _, err := e.wait(ctx); err != nil {
-		return PublishResult{}, err
-	}
-	pub.Offset = 0 // the stream and the envelope say it
-	payload, err := pub.MarshalCF()
-	if err != nil {
-		return PublishResult{}, err
-	}
-	asker := ":"
-	var q *inquiry
-	if o.Count {
-		q = e.inquiries.start()
-		defer e.inquiries.end(q)
-		asker = e.presence.uid + ":" + strconv.FormatUint(q.id, 10)
-	}
-	res, heard, err := e.publish(ctx, channel, payload, asker, o)
-	if err != nil {
-		return PublishResult{}, err
-	}
-	pub.Offset = res.Position.Offset
-	if q != nil && heard > 0 {
-		_, res.Sockets = q.await(ctx, heard, countLimit)
-	}
-	return res, nil
-}
-
-// publish sends a publication and tells how many nodes hear it.
-func (e *Redis) publish(ctx context.Context, channel string, payload []byte, asker string, o PublishOptions) (res PublishResult, heard int, err error) {
-	live, l := e.keys.live(channel), e.lanes.of(channel)
-	history := o.HistorySize > 0 && o.HistoryTTL > 0
-	if !history && o.IdempotencyKey == "" {
-		cmd := redis.NewIntCmd(ctx, "publish", live, "1p0::"+asker+"\n"+string(payload))
-		err := l.do(ctx, cmd)
-		if err != nil {
-			return res, 0, err
+	if e.shards != nil {
+		if err := e.shards.health(); err != nil {
+			return err
 		}
-		return res, int(cmd.Val()), nil
 	}
-	size, ttl, meta := 0, time.Duration(0), time.Duration(0)
-	if history {
-		size, ttl, meta = o.HistorySize, o.HistoryTTL, max(orDefault(o.MetaTTL, DefaultMetaTTL), o.HistoryTTL)
-	}
-	keep := time.Duration(0)
-	if o.IdempotencyKey != "" {
-		keep = orDefault(o.IdempotencyTTL, DefaultIdempotencyTTL)
-	}
-	cmd := redis.NewCmd(ctx, "evalsha", publishScript, 3,
-		e.keys.meta(channel), e.keys.stream(channel), e.keys.result(channel, o.IdempotencyKey),
-		newEpoch(), payload, size, millis(ttl), millis(meta), live, asker, millis(keep))
-	if err := l.do(ctx, cmd); err != nil {
-		return res, 0, err
-	}
-	return publishReply(cmd)
-}
-
-func publishReply(cmd *redis.Cmd) (res PublishResult, heard int, err error) {
-	reply, err := cmd.Slice()
-	if err != nil || len(reply) != 4 {
-		return res, 0, errReply
-	}
-	offset, _ := reply[0].(string)
-	res.Position.Epoch, _ = reply[1].(string)
-	n, _ := reply[2].(int64)
-	repeated, _ := reply[3].(int64)
-	res.Repeated = repeated == 1
-	if res.Position.Offset, err = strconv.ParseUint(offset, 10, 64); err != nil {
-		return res, 0, errReply
-	}
-	return res, int(n), nil
-}
-
-var errReply = errors.New("engine: unexpected reply of a script")
-
-func orDefault(d, def time.Duration) time.Duration {
-	if d <= 0 {
-		return def
-	}
-	return d
-}
-
-// millis rounds up: a ttl of less than a millisecond is not none.
-func millis(d time.Duration) int64 {
-	return int64((d + time.Millisecond - 1) / time.Millisecond)
-}
-
-// PublishJoin implements Engine.
-func (e *Redis) PublishJoin(ctx context.Context, channel string, info *protocol.ClientInfo) error {
-	return e.publishInfo(ctx, channel, kindJoin, info)
-}
-
-// PublishLeave implements Engine.
-func (e *Redis) PublishLeave(ctx context.Context, channel string, info *protocol.ClientInfo) error {
-	return e.publishInfo(ctx, channel, kindLeave, info)
-}
-
-func (e *Redis) publishInfo(ctx context.Context, channel string, kind byte, info *protocol.ClientInfo) error {
-	if _, err := e.wait(ctx); err != nil {
-		return err
-	}
-	body, err := info.MarshalCF()
-	if err != nil {
-		return err
-	}
-	message := "1" + string(kind) + "0:::\n" + string(body)
-	return e.lanes.of(channel).do(ctx, redis.NewIntCmd(ctx, "publish", e.keys.live(channel), message))
+	return e.feed.health()
 }
 
 // Subscribe implements Engine.
@@ -257,7 +180,7 @@ func (e *Redis) Subscribe(ctx context.Context, channel string) error {
 	}
 	limited, cancel := context.WithTimeout(ctx, subscribeTimeout)
 	defer cancel()
-	err := e.feed.subscribe(limited, e.keys.live(channel))
+	err := e.hearing().subscribe(limited, e.keys.live(channel))
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
 		return errAway
 	}
@@ -269,8 +192,22 @@ func (e *Redis) Unsubscribe(ctx context.Context, channel string) error {
 	if _, err := e.wait(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
-	e.feed.unsubscribe(e.keys.live(channel))
+	e.hearing().unsubscribe(e.keys.live(channel))
 	return nil
+}
+
+// listener is a feed or the shards.
+type listener interface {
+	subscribe(ctx context.Context, key string) error
+	unsubscribe(key string)
+	wants(key string) bool
+}
+
+func (e *Redis) hearing() listener {
+	if e.shards != nil {
+		return e.shards
+	}
+	return e.feed
 }
 
 // AddPresence implements Engine.
@@ -282,7 +219,7 @@ func (e *Redis) AddPresence(ctx context.Context, channel, client string, info *p
 	if err != nil {
 		return err
 	}
-	return e.presence.add(ctx, channel, client, string(body))
+	return e.presence.add(ctx, e.keys.presence(channel), client, string(body))
 }
 
 // RemovePresence implements Engine. Where Redis is away the client is not
@@ -291,7 +228,7 @@ func (e *Redis) RemovePresence(ctx context.Context, channel, client string) erro
 	if _, err := e.wait(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
-	return e.presence.remove(ctx, channel, client)
+	return e.presence.remove(ctx, e.keys.presence(channel), client)
 }
 
 // Presence implements Engine.
@@ -299,17 +236,34 @@ func (e *Redis) Presence(ctx context.Context, channel string) (map[string]*proto
 	if _, err := e.wait(ctx); err != nil {
 		return nil, err
 	}
-	return e.presence.read(ctx, channel, e.timing.lease)
+	there, err := e.presence.read(ctx, e.keys.presence(channel), e.timing.lease)
+	if err != nil {
+		return nil, err
+	}
+	return decodeInfos(there), nil
 }
 
 // route takes a message from the connection to where it is handled.
 func (e *Redis) route(m *redis.Message) {
-	if m.Channel == e.feed.inbox {
+	if m.Channel == e.keys.inbox(e.presence.uid) {
 		e.readInbox(m.Payload)
 		return
 	}
 	if channel, ok := e.keys.channelOf(m.Channel); ok {
-		e.worker(channel).put(message{channel: channel, payload: m.Payload})
+		e.worker(channel).put(message{key: m.Channel, channel: channel, payload: m.Payload})
+	}
+}
+
+// replaced is told of every server that we did not know. It may have lost what
+// was entered with the one before; and what that one did not get through to
+// the other masters of a cluster is missed without a connection of ours ending.
+func (e *Redis) replaced() {
+	if !e.acquainted.Load() {
+		return // all are new
+	}
+	e.presence.doubt()
+	if e.servers.cluster != nil && e.shards == nil {
+		e.resumed(e.feed.confirmed())
 	}
 }
 
@@ -337,8 +291,8 @@ func (e *Redis) deliver(m message) {
 		slog.Warn("message from redis ignored", "channel", m.channel, "err", err)
 		return
 	}
-	sockets := 0
-	if e.feed.wants(e.keys.live(m.channel)) {
+	sockets, wanted := 0, e.hearing().wants(m.key)
+	if wanted {
 		if sockets, err = e.receive(m.channel, env); err != nil {
 			slog.Warn("message from redis ignored", "channel", m.channel, "err", err)
 		}
@@ -346,10 +300,16 @@ func (e *Redis) deliver(m message) {
 	switch env.asker {
 	case "":
 	case e.presence.uid:
-		e.inquiries.answer(env.request, sockets, nil)
+		if wanted || !e.countsByAsking() { // else nobody waits for it
+			e.inquiries.answer(env.request, e.presence.uid, sockets, nil)
+		}
 	default:
-		e.tell(env.asker, "1c"+strconv.FormatUint(env.request, 10)+":"+strconv.Itoa(sockets))
+		e.tellCount(env, sockets)
 	}
+}
+
+func (e *Redis) tellCount(env envelope, sockets int) {
+	e.tell(env.asker, "1c"+strconv.FormatUint(env.request, 10)+":"+strconv.Itoa(sockets)+":"+e.presence.uid)
 }
 
 func (e *Redis) receive(channel string, env envelope) (sockets int, err error) {

@@ -20,6 +20,7 @@ type inquiry struct {
 	answers [][]byte
 	sockets int
 	came    int
+	counted map[string]struct{} // nodes whose count came
 	wake    chan struct{}
 }
 
@@ -41,8 +42,9 @@ func (s *inquiries) end(q *inquiry) {
 	delete(s.open, q.id)
 }
 
-// answer files what came for an inquiry; late answers are ignored.
-func (s *inquiries) answer(id uint64, sockets int, body []byte) {
+// answer files what came for an inquiry; late answers are ignored, and so is a
+// second count of a node.
+func (s *inquiries) answer(id uint64, node string, sockets int, body []byte) {
 	s.mu.Lock()
 	q := s.open[id]
 	s.mu.Unlock()
@@ -50,6 +52,16 @@ func (s *inquiries) answer(id uint64, sockets int, body []byte) {
 		return
 	}
 	q.mu.Lock()
+	if body == nil {
+		if _, twice := q.counted[node]; twice {
+			q.mu.Unlock()
+			return
+		}
+		if q.counted == nil {
+			q.counted = make(map[string]struct{})
+		}
+		q.counted[node] = struct{}{}
+	}
 	q.came++
 	q.sockets += sockets
 	if body != nil {

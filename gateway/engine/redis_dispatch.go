@@ -13,6 +13,7 @@ const workerBytes = 16 << 20
 
 // message is what came for one channel, or the news that some may be missing.
 type message struct {
+	key     string // the pub/sub channel it came through
 	channel string
 	payload string
 	lost    bool

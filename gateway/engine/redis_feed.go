@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -30,14 +29,17 @@ var (
 // brings Redis up to date in batches, one at a time: what changes while one is
 // being confirmed makes the next. After a reconnect everything wanted is new
 // to the connection and goes the same way. A reader takes in what arrives.
+//
+// Something of our own must arrive every now and then: a beat to a key that
+// was given to keep.
 type feed struct {
-	client  redis.UniversalClient
 	metrics *Metrics
-	inbox   string        // always subscribed; a beat must come through it
-	silence time.Duration // longest time between beats
+	silence time.Duration // longest time without any message
+	open    func(context.Context) *redis.PubSub
 	receive func(*redis.Message)
 	resumed func(keys []string) // messages to these may have been missed
 	renewed func()              // the connection was lost and stands again
+	shard   *shardFeed          // nil: plain pub/sub
 
 	mu      sync.Mutex
 	wanted  map[string]*wish
@@ -54,11 +56,13 @@ type wish struct {
 	done      chan struct{}
 	err       error
 	confirmed bool
+	kept      bool // our own: it stays whatever happens
 }
 
-func newFeed(client redis.UniversalClient, m *Metrics) *feed {
+func newFeed(m *Metrics) *feed {
 	return &feed{
-		client: client, metrics: m,
+		metrics: m,
+		renewed: func() {},
 		wanted:  make(map[string]*wish),
 		changed: make(map[string]struct{}),
 		wake:    make(chan struct{}, 1),
@@ -66,25 +70,45 @@ func newFeed(client redis.UniversalClient, m *Metrics) *feed {
 	}
 }
 
+// keep wants key for as long as the feed lives.
+func (f *feed) keep(key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wanted[key] = &wish{done: make(chan struct{}), kept: true}
+	f.change(key)
+}
+
 // subscribe returns when Redis has confirmed key.
 func (f *feed) subscribe(ctx context.Context, key string) error {
+	w, err := f.want(key)
+	if err != nil {
+		return err
+	}
+	return w.await(ctx, func() { f.unsubscribe(key) })
+}
+
+// want notes that key is wanted, unless that is in vain now.
+func (f *feed) want(key string) (*wish, error) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	w := f.wanted[key]
 	if w == nil {
 		if f.down != nil {
-			defer f.mu.Unlock()
-			return errAway.Because(f.down)
+			return nil, errAway.Because(f.down)
 		}
 		w = &wish{done: make(chan struct{})}
 		f.wanted[key] = w
 		f.change(key)
 	}
-	f.mu.Unlock()
+	return w, nil
+}
+
+func (w *wish) await(ctx context.Context, giveUp func()) error {
 	select {
 	case <-w.done:
 		return w.err
 	case <-ctx.Done():
-		f.unsubscribe(key)
+		giveUp()
 		return ctx.Err()
 	}
 }
@@ -105,6 +129,18 @@ func (f *feed) unsubscribe(key string) {
 	}
 }
 
+// confirmed lists what Redis has confirmed at some time.
+func (f *feed) confirmed() (keys []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for key, w := range f.wanted {
+		if w.confirmed {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
 func (f *feed) wants(key string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -114,6 +150,10 @@ func (f *feed) wants(key string) bool {
 // change notes key for the writer. The caller holds mu.
 func (f *feed) change(key string) {
 	f.changed[key] = struct{}{}
+	f.nudge()
+}
+
+func (f *feed) nudge() {
 	select {
 	case f.wake <- struct{}{}:
 	default:
@@ -141,6 +181,9 @@ func (f *feed) run(ctx context.Context) {
 		if f.fail(errAway.Because(err)) {
 			slog.Warn("redis pub/sub not connected, retrying", "err", err)
 		}
+		if f.shard != nil {
+			f.shard.suspect() // its master may have been replaced
+		}
 		if time.Since(began) > steadyAfter {
 			backoff = minBackoff
 		}
@@ -161,7 +204,7 @@ func (f *feed) fail(err error) (wasUp bool) {
 	wasUp = f.down == nil
 	f.down = err
 	for key, w := range f.wanted {
-		if !w.confirmed {
+		if !w.confirmed && !w.kept {
 			w.err = err
 			close(w.done)
 			delete(f.wanted, key)
@@ -173,157 +216,20 @@ func (f *feed) fail(err error) (wasUp bool) {
 // over lets those go on who wait for the first attempt to connect.
 func (f *feed) over() { f.once.Do(func() { close(f.tried) }) }
 
-// session is the life of one connection.
-type session struct {
-	feed    *feed
-	pubsub  *redis.PubSub
-	active  map[string]struct{} // what Redis has confirmed on this connection
-	waiting atomic.Int64        // confirmations on their way
-	acked   chan struct{}       // the last of them came
-	lastRx  atomic.Int64        // when the inbox last got something, Unix ns
-	ended   chan struct{}       // the reader has returned
-	err     error               // why, set before ended is closed
-}
-
-// session connects, and returns why the connection ended. The caller's ctx
-// ends it too.
-func (f *feed) session(ctx context.Context) error {
-	s := &session{
-		feed:   f,
-		pubsub: f.client.Subscribe(ctx),
-		active: make(map[string]struct{}),
-		acked:  make(chan struct{}, 1),
-		ended:  make(chan struct{}),
-	}
-	s.waiting.Store(1)
-	if err := s.pubsub.Subscribe(ctx, f.inbox); err != nil {
-		_ = s.pubsub.Close() // the first error says it all
-		return err
-	}
-	go s.read(ctx)
-	err := s.write(ctx)
-	_ = s.pubsub.Close() // unblocks the reader
-	<-s.ended
-	if err == nil {
-		err = s.err
-	}
-	return err
-}
-
-// read takes in messages until the connection fails. go-redis reconnects a
-// broken one behind our back and says nothing; a second confirmation of the
-// inbox gives that away, and we start over, since messages may be missing.
-func (s *session) read(ctx context.Context) {
-	defer close(s.ended)
-	inboxes := 0
-	for {
-		m, err := s.pubsub.Receive(ctx)
-		if err != nil {
-			s.err = err
-			return
-		}
-		switch m := m.(type) {
-		case *redis.Message:
-			if m.Channel == s.feed.inbox {
-				s.lastRx.Store(time.Now().UnixNano())
-			}
-			s.feed.receive(m)
-		case *redis.Subscription:
-			if m.Channel == s.feed.inbox {
-				inboxes++
-			}
-			if inboxes > 1 {
-				s.err = errReplaced
-				return
-			}
-			if s.waiting.Add(-1) == 0 {
-				s.acked <- struct{}{}
-			}
-		}
-	}
-}
-
-// write keeps Redis up to date until the connection fails or falls silent.
-func (s *session) write(ctx context.Context) error {
-	if err := s.confirmed(ctx); err != nil {
-		return err
-	}
-	s.lastRx.Store(time.Now().UnixNano())
-	s.feed.connected()
-	check := time.NewTicker(s.feed.silence / 4)
-	defer check.Stop()
-	for {
-		subs, unsubs := s.feed.next(s.active)
-		if len(subs)+len(unsubs) > 0 {
-			if err := s.update(ctx, subs, unsubs); err != nil {
-				return err
-			}
-			continue
-		}
-		select {
-		case <-s.feed.wake:
-		case <-check.C:
-			if time.Since(time.Unix(0, s.lastRx.Load())) > s.feed.silence {
-				return errSilent
-			}
-		case <-s.ended:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// update makes one round trip of subscriptions.
-func (s *session) update(ctx context.Context, subs, unsubs []string) error {
-	s.waiting.Store(int64(len(subs) + len(unsubs)))
-	if len(unsubs) > 0 { // none would mean all
-		if err := s.pubsub.Unsubscribe(ctx, unsubs...); err != nil {
-			return err
-		}
-	}
-	if len(subs) > 0 {
-		if err := s.pubsub.Subscribe(ctx, subs...); err != nil {
-			return err
-		}
-	}
-	if err := s.confirmed(ctx); err != nil {
-		return err
-	}
-	for _, key := range unsubs {
-		delete(s.active, key)
-	}
-	for _, key := range subs {
-		s.active[key] = struct{}{}
-	}
-	s.feed.settle(subs)
-	return nil
-}
-
-// confirmed waits until Redis has answered all that was sent.
-func (s *session) confirmed(ctx context.Context) error {
-	timer := time.NewTimer(ackTimeout)
-	defer timer.Stop()
-	select {
-	case <-s.acked:
-		return nil
-	case <-timer.C:
-		return errUnanswered
-	case <-s.ended:
-		return s.err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // connected marks everything wanted as new to the connection.
 func (f *feed) connected() {
 	f.mu.Lock()
-	again := f.down != nil
-	f.down = nil
 	for key := range f.wanted {
 		f.changed[key] = struct{}{}
 	}
+	f.mu.Unlock()
+}
+
+// up lets new wishes in, once the first of what is wanted was confirmed.
+func (f *feed) up() {
+	f.mu.Lock()
+	again := f.down != nil
+	f.down = nil
 	f.mu.Unlock()
 	f.over()
 	if again {
@@ -332,18 +238,25 @@ func (f *feed) connected() {
 	}
 }
 
-// next picks changes that Redis has not heard of.
-func (f *feed) next(active map[string]struct{}) (subs, unsubs []string) {
+// next picks changes that Redis has not heard of, those of our own first.
+func (f *feed) next(active map[string]struct{}, ours bool) (subs, unsubs []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for key := range f.changed {
+		w := f.wanted[key]
+		if ours && (w == nil || !w.kept) {
+			continue
+		}
 		_, isActive := active[key]
-		switch isWanted := f.wanted[key] != nil; {
-		case isWanted && !isActive:
+		owned := f.shard == nil || f.shard.owns(key)
+		switch {
+		case !owned: // told to another master, or once we know to which
+			delete(active, key)
+		case w != nil && !isActive:
 			subs = append(subs, key)
-		case !isWanted && isActive:
+		case w == nil && isActive:
 			unsubs = append(unsubs, key)
-		case isWanted:
+		case w != nil:
 			f.confirm(key) // unwanted and wanted again before Redis heard of it
 		}
 		delete(f.changed, key)

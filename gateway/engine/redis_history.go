@@ -16,12 +16,27 @@ func (e *Redis) History(ctx context.Context, channel string, q HistoryQuery) ([]
 		return nil, Position{}, err
 	}
 	read, from, to := historyRange(q)
-	cmd := redis.NewCmd(ctx, "evalsha", historyScript, 2, e.keys.meta(channel), e.keys.stream(channel),
-		newEpoch(), millis(orDefault(q.MetaTTL, DefaultMetaTTL)), read, from, to, max(q.Limit, -1))
-	if err := e.lanes.of(channel).do(ctx, cmd); err != nil {
+	meta := e.keys.meta(channel)
+	ttl := orDefault(q.MetaTTL, DefaultMetaTTL)
+	c, cmd := historyScript.eval([]string{meta, e.keys.stream(channel)},
+		newEpoch(), millis(ttl), millis(min(ttl, e.timing.empty)), read, from, to, max(q.Limit, -1))
+	if err := e.lanes.of(meta).do(ctx, c); err != nil {
 		return nil, Position{}, err
 	}
-	return historyReply(cmd)
+	pubs, top, before, err := historyReply(cmd)
+	if err != nil {
+		return nil, Position{}, err
+	}
+	if q.Since != nil {
+		*q.Since = q.Since.Under(top, before)
+	}
+	if q.Before != nil {
+		*q.Before = before
+	}
+	if top.Offset == 0 && ttl > e.timing.empty {
+		e.empty.add(channel)
+	}
+	return pubs, top, nil
 }
 
 // historyRange says how to read q: XRANGE ("-"), XREVRANGE ("+") or not at all.
@@ -50,27 +65,35 @@ func historyRange(q HistoryQuery) (read, from, to string) {
 	return "-", from, "+"
 }
 
-func historyReply(cmd *redis.Cmd) ([]*protocol.Publication, Position, error) {
+// historyReply also returns the end of the epoch before, if there was one.
+func historyReply(cmd *redis.Cmd) (pubs []*protocol.Publication, top, before Position, err error) {
 	reply, err := cmd.Slice()
-	if err != nil || len(reply) != 3 {
-		return nil, Position{}, errReply
+	if err != nil || len(reply) != 5 {
+		return nil, top, before, errReply
 	}
-	epoch, _ := reply[0].(string)
-	top, _ := reply[1].(string)
-	offset, err := strconv.ParseUint(top, 10, 64)
-	if err != nil || epoch == "" {
-		return nil, Position{}, errReply
+	if top, err = readPosition(reply[0], reply[1]); err != nil || top.Epoch == "" {
+		return nil, top, before, errReply
+	}
+	if before, err = readPosition(reply[3], reply[4]); err != nil {
+		return nil, top, before, errReply
 	}
 	entries, _ := reply[2].([]any)
-	pubs := make([]*protocol.Publication, 0, len(entries))
+	pubs = make([]*protocol.Publication, 0, len(entries))
 	for _, entry := range entries {
 		pub, err := decodeEntry(entry)
 		if err != nil {
-			return nil, Position{}, err
+			return nil, top, before, err
 		}
 		pubs = append(pubs, pub)
 	}
-	return pubs, Position{Offset: offset, Epoch: epoch}, nil
+	return pubs, top, before, nil
+}
+
+func readPosition(epoch, offset any) (Position, error) {
+	e, _ := epoch.(string)
+	o, _ := offset.(string)
+	n, err := strconv.ParseUint(o, 10, 64)
+	return Position{Offset: n, Epoch: e}, err
 }
 
 // decodeEntry reads a stream entry: [id, [field, payload]].
@@ -103,5 +126,6 @@ func (e *Redis) RemoveHistory(ctx context.Context, channel string) error {
 	if _, err := e.wait(ctx); err != nil {
 		return err
 	}
-	return e.lanes.of(channel).do(ctx, redis.NewIntCmd(ctx, "del", e.keys.stream(channel)))
+	key := e.keys.stream(channel)
+	return e.lanes.of(key).do(ctx, plain(key, redis.NewIntCmd(ctx, "del", key)))
 }

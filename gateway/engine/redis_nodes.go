@@ -28,14 +28,22 @@ func (e *Redis) keep(ctx context.Context) {
 	touch := time.NewTicker(presenceTouch)
 	defer touch.Stop()
 	k := keeper{e: e, first: true}
+	empty := time.NewTicker(e.timing.empty / 4)
+	defer empty.Stop()
 	for {
 		k.renew(ctx)
+		e.servers.renew(ctx)
+		e.acquainted.Store(true)
 		select {
 		case <-beat.C:
 		case <-e.presence.wake:
 		case <-touch.C:
 			if err := e.presence.touch(ctx, k.beatIfDue(ctx)); err != nil {
 				e.presence.stale.Store(true)
+			}
+		case <-empty.C:
+			if err := e.keepEmpty(ctx, k.beatIfDue(ctx)); err != nil && ctx.Err() == nil {
+				slog.Warn("positions of empty channels not prolonged", "err", err)
 			}
 		case <-ctx.Done():
 			k.farewell()
@@ -51,6 +59,7 @@ type keeper struct {
 	away    bool // the last beat failed
 	retired []any
 	last    time.Time // of the latest beat
+	partial bool      // clients and users are being entered again
 }
 
 // renew prolongs the lease, or takes a new one where the old one cannot be
@@ -64,6 +73,7 @@ func (k *keeper) renew(ctx context.Context) {
 		}
 	}
 	k.away = err != nil
+	k.e.presence.away.Store(k.away)
 }
 
 func (k *keeper) tryRenew(ctx context.Context) error {
@@ -81,6 +91,7 @@ func (k *keeper) tryRenew(ctx context.Context) error {
 	p.mu.Lock()
 	old, next := p.lease(p.generation), p.lease(p.generation+1)
 	p.mu.Unlock()
+	k.partial = true
 	if _, err := k.beat(ctx, next); err != nil {
 		return err
 	}
@@ -88,7 +99,18 @@ func (k *keeper) tryRenew(ctx context.Context) error {
 	if err := p.restore(ctx, k.beatIfDue(ctx)); err != nil {
 		return err
 	}
+	k.partial = false
+	if _, err := k.beat(ctx, p.current()); err != nil {
+		return err
+	}
 	return k.retire(ctx)
+}
+
+// registration is what a lease says about its node. The node holds users that
+// cannot be found through the index while it is partial.
+type registration struct {
+	Node
+	Partial bool `json:"partial,omitempty"`
 }
 
 // beatIfDue keeps the lease during long work.
@@ -105,13 +127,13 @@ func (k *keeper) beatIfDue(ctx context.Context) func() error {
 // beat renews one lease, and tells whether it had held until now.
 func (k *keeper) beat(ctx context.Context, lease string) (held bool, err error) {
 	e := k.e
-	info, err := json.Marshal(e.receiver.Self())
+	info, err := json.Marshal(registration{e.receiver.Self(), k.partial})
 	if err != nil {
 		return false, err
 	}
-	cmd := redis.NewCmd(ctx, "evalsha", renewScript, 2, e.keys.leases(), e.keys.nodes(),
+	c, cmd := renewScript.eval([]string{e.keys.leases(), e.keys.nodes()},
 		lease, e.timing.lease.Milliseconds(), info, e.keys.inbox(e.presence.uid), "1b")
-	if err := e.lanes[0].do(ctx, cmd); err != nil {
+	if err := e.control(ctx, c); err != nil {
 		return false, err
 	}
 	k.last = time.Now()
@@ -121,9 +143,10 @@ func (k *keeper) beat(ctx context.Context, lease string) (held bool, err error) 
 
 // retire gives up the leases that were replaced.
 func (k *keeper) retire(ctx context.Context) error {
-	zrem := append([]any{"zrem", k.e.keys.leases()}, k.retired...)
-	hdel := append([]any{"hdel", k.e.keys.nodes()}, k.retired...)
-	err := k.e.lanes[0].do(ctx, redis.NewIntCmd(ctx, zrem...), redis.NewIntCmd(ctx, hdel...))
+	leases, nodes := k.e.keys.leases(), k.e.keys.nodes()
+	zrem := append([]any{"zrem", leases}, k.retired...)
+	hdel := append([]any{"hdel", nodes}, k.retired...)
+	err := k.e.control(ctx, plain(leases, redis.NewIntCmd(ctx, zrem...)), plain(nodes, redis.NewIntCmd(ctx, hdel...)))
 	if err == nil {
 		k.retired = nil
 	}
@@ -140,8 +163,13 @@ func (k *keeper) farewell() {
 	}
 }
 
-func (p *presence) leasesCmd(ctx context.Context, ttl time.Duration) *redis.Cmd {
-	return redis.NewCmd(ctx, "evalsha", leasesScript, 2, p.keys.leases(), p.keys.nodes(), ttl.Milliseconds())
+// control carries out what concerns the nodes.
+func (e *Redis) control(ctx context.Context, cmds ...command) error {
+	return e.lanes.of(e.keys.leases()).do(ctx, cmds...)
+}
+
+func (p *presence) leasesCmd(ttl time.Duration) (command, *redis.Cmd) {
+	return leasesScript.eval([]string{p.keys.leases(), p.keys.nodes()}, ttl.Milliseconds())
 }
 
 // pairs walks a reply of alternating keys and values.
@@ -165,8 +193,8 @@ func (e *Redis) Nodes(ctx context.Context) ([]Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := e.presence.leasesCmd(ctx, e.timing.lease)
-	if err := e.lanes[0].do(ctx, cmd); err != nil {
+	c, cmd := e.presence.leasesCmd(e.timing.lease)
+	if err := e.control(ctx, c); err != nil {
 		return nil, err
 	}
 	nodes := make(map[string]Node) // by UID: a node may hold two leases for a moment
@@ -181,37 +209,62 @@ func (e *Redis) Nodes(ctx context.Context) ([]Node, error) {
 	return slices.SortedFunc(maps.Values(nodes), func(a, b Node) int { return strings.Compare(a.UID, b.UID) }), nil
 }
 
+// uids lists the nodes whose leases hold, each with whether it is partial.
+func (e *Redis) uids(ctx context.Context) (map[string]bool, error) {
+	c, cmd := e.presence.leasesCmd(e.timing.lease)
+	if err := e.control(ctx, c); err != nil {
+		return nil, err
+	}
+	return nodesOf(cmd), nil
+}
+
+func nodesOf(leases *redis.Cmd) map[string]bool {
+	uids := make(map[string]bool)
+	for lease, info := range pairs(leases) {
+		uid, _, _ := strings.Cut(lease, "~")
+		var r registration
+		_ = json.Unmarshal([]byte(info), &r) // a damaged one is not partial
+		uids[uid] = uids[uid] || r.Partial
+	}
+	return uids
+}
+
 // Survey implements Engine.
 func (e *Redis) Survey(ctx context.Context, op string, payload []byte) ([][]byte, error) {
 	r, err := e.wait(ctx)
 	if err != nil {
 		return nil, err
 	}
-	cmd := e.presence.leasesCmd(ctx, e.timing.lease)
-	if err := e.lanes[0].do(ctx, cmd); err != nil {
+	uids, err := e.uids(ctx)
+	if err != nil {
 		return nil, err
 	}
-	others := make(map[string]struct{})
-	for lease := range pairs(cmd) {
-		if uid, _, _ := strings.Cut(lease, "~"); uid != e.presence.uid {
-			others[uid] = struct{}{}
-		}
-	}
+	return e.ask(ctx, r, slices.Collect(maps.Keys(uids)), op, payload)
+}
+
+// ask puts a question to nodes, and to this one in any case.
+func (e *Redis) ask(ctx context.Context, r Receiver, uids []string, op string, payload []byte) ([][]byte, error) {
 	q := e.inquiries.start()
 	defer e.inquiries.end(q)
 	question := "1q" + strconv.FormatUint(q.id, 10) + ":" + e.presence.uid + ":" + op + "\n" + string(payload)
-	asked := make([]redis.Cmder, 0, len(others))
-	for uid := range others {
-		asked = append(asked, redis.NewIntCmd(ctx, "publish", e.keys.inbox(uid), question))
+	asked := make([]command, 0, len(uids))
+	for _, uid := range uids {
+		if inbox := e.keys.inbox(uid); uid != e.presence.uid {
+			asked = append(asked, plain(inbox, redis.NewIntCmd(ctx, "publish", inbox, question)))
+		}
 	}
 	if len(asked) > 0 {
-		if err := e.lanes[0].do(ctx, asked...); err != nil {
+		if err := e.control(ctx, asked...); err != nil {
 			return nil, err
 		}
 	}
 	want := 0
-	for _, cmd := range asked {
-		want += int(cmd.(*redis.IntCmd).Val()) // 0 for a node that is gone
+	for _, c := range asked {
+		if e.servers.cluster != nil {
+			want++ // there the number says nothing, see askWhoHears
+		} else {
+			want += int(c.cmd.(*redis.IntCmd).Val()) // 0 for a node that is gone
+		}
 	}
 	own := r.Survey(op, payload)
 	answers, _ := q.await(ctx, want, surveyLimit)
@@ -236,9 +289,8 @@ func (e *Redis) answerSurveys(ctx context.Context) {
 // waits only so long.
 func (e *Redis) tell(uid, message string) {
 	inbox := e.keys.inbox(uid)
-	_ = e.lanes.of(inbox).put(&op{cmds: []redis.Cmder{
-		redis.NewIntCmd(context.Background(), "publish", inbox, message),
-	}})
+	cmd := redis.NewIntCmd(context.Background(), "publish", inbox, message)
+	_ = e.lanes.of(inbox).put(&op{cmds: []command{plain(inbox, cmd)}})
 }
 
 // readInbox takes in what other nodes sent to this one.
@@ -250,9 +302,13 @@ func (e *Redis) readInbox(payload string) {
 	}
 	switch m.kind {
 	case kindCount:
-		e.inquiries.answer(m.request, m.sockets, nil)
+		e.inquiries.answer(m.request, m.asker, m.sockets, nil)
+	case kindHearing:
+		if !e.hearing().wants(e.keys.live(m.body)) {
+			e.tellCount(m, 0)
+		}
 	case kindAnswer:
-		e.inquiries.answer(m.request, 0, []byte(m.body))
+		e.inquiries.answer(m.request, "", 0, []byte(m.body))
 	case kindQuestion:
 		select {
 		case e.questions <- m:

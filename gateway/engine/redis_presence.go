@@ -21,9 +21,11 @@ const (
 	presenceChunk = 256              // channels restored in one go
 )
 
-// presence holds the clients of this node. In Redis each channel has a hash
-// client → "<lease>\n<info>". The entry counts for as long as the lease does,
-// and the node renews that one lease, whatever the number of its clients.
+// presence holds the clients of this node, by the key of their channel. In
+// Redis each channel has a hash client → "<lease>\n<info>". The entry counts
+// for as long as the lease does, and the node renews that one lease, whatever
+// the number of its clients: what it costs grows with nodes, and every twenty
+// minutes with channels. Users have such hashes too, see redis_users.go.
 //
 // Whenever Redis may not hold what this node believes (it restarted, an
 // operation failed halfway, the lease lapsed), the node takes a new lease,
@@ -34,17 +36,19 @@ type presence struct {
 	lanes lanes
 	uid   string
 	stale atomic.Bool   // Redis may not hold what we believe
+	away  atomic.Bool   // the last beat failed
 	wake  chan struct{} // renew now
 
 	mu         sync.Mutex
-	channels   map[string]map[string]string // channel → client → info in protobuf
+	channels   map[string]map[string]string // key of the hash → client → info in protobuf
+	users      map[string]int               // connections by user
 	generation int
 }
 
 func newPresence(k keys, ls lanes) *presence {
 	return &presence{
 		keys: k, lanes: ls, generation: 1,
-		wake: make(chan struct{}, 1), channels: make(map[string]map[string]string),
+		wake: make(chan struct{}, 1), channels: make(map[string]map[string]string), users: make(map[string]int),
 	}
 }
 
@@ -57,7 +61,14 @@ func (p *presence) doubt() {
 	}
 }
 
-func (p *presence) doubtAfter(error) { p.stale.Store(true) }
+// doubtAfter is doubt after an operation that failed. While Redis is known to
+// be away the next beat is soon enough.
+func (p *presence) doubtAfter(error) {
+	p.stale.Store(true)
+	if !p.away.Load() {
+		p.doubt()
+	}
+}
 
 func (p *presence) lease(generation int) string { return p.uid + "~" + strconv.Itoa(generation) }
 
@@ -69,36 +80,39 @@ func (p *presence) current() string {
 
 // put queues an operation that must happen even if its caller goes away. It is
 // called with mu held, so that operations queue in the order of our own map.
-func (p *presence) put(channel string, cmds ...redis.Cmder) (*op, error) {
-	o := &op{cmds: cmds, fail: p.doubtAfter}
-	if err := p.lanes.of(channel).put(o); err != nil {
-		p.stale.Store(true)
+func (p *presence) put(key string, cmds ...redis.Cmder) (*op, error) {
+	o := &op{fail: p.doubtAfter}
+	for _, cmd := range cmds {
+		o.cmds = append(o.cmds, plain(key, cmd))
+	}
+	if err := p.lanes.of(key).put(o); err != nil {
+		p.doubtAfter(err)
 		return nil, err
 	}
 	return o, nil
 }
 
-func (p *presence) add(ctx context.Context, channel, client, info string) error {
+func (p *presence) add(ctx context.Context, key, client, info string) error {
 	p.mu.Lock()
-	clients := p.channels[channel]
+	clients := p.channels[key]
 	if clients == nil {
 		clients = make(map[string]string)
-		p.channels[channel] = clients
+		p.channels[key] = clients
 	}
 	clients[client] = info
-	o, err := p.put(channel, p.enter(channel, map[string]string{client: info})...)
+	o, err := p.put(key, p.enter(key, map[string]string{client: info})...)
 	p.mu.Unlock()
 	if err == nil {
 		err = o.wait(ctx)
 	}
 	if err != nil { // then nobody is there, whatever Redis makes of it
-		p.forget(channel, client)
+		p.forget(key, client)
 	}
 	return err
 }
 
-func (p *presence) remove(ctx context.Context, channel, client string) error {
-	o := p.forget(channel, client)
+func (p *presence) remove(ctx context.Context, key, client string) error {
+	o := p.forget(key, client)
 	if o == nil {
 		return errBusy // restored, without the client, when Redis keeps up again
 	}
@@ -106,15 +120,15 @@ func (p *presence) remove(ctx context.Context, channel, client string) error {
 }
 
 // forget queues the removal of a client. It is nil if the queue is full.
-func (p *presence) forget(channel, client string) *op {
+func (p *presence) forget(key, client string) *op {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	clients := p.channels[channel]
+	clients := p.channels[key]
 	delete(clients, client)
 	if len(clients) == 0 {
-		delete(p.channels, channel)
+		delete(p.channels, key)
 	}
-	o, err := p.put(channel, redis.NewIntCmd(context.Background(), "hdel", p.keys.presence(channel), client))
+	o, err := p.put(key, redis.NewIntCmd(context.Background(), "hdel", key, client))
 	if err != nil {
 		return nil
 	}
@@ -122,8 +136,8 @@ func (p *presence) forget(channel, client string) *op {
 }
 
 // enter makes the commands that enter clients. The caller holds mu.
-func (p *presence) enter(channel string, clients map[string]string) []redis.Cmder {
-	ctx, key, lease := context.Background(), p.keys.presence(channel), p.lease(p.generation)
+func (p *presence) enter(key string, clients map[string]string) []redis.Cmder {
+	ctx, lease := context.Background(), p.lease(p.generation)
 	set := make([]any, 0, 2+2*len(clients))
 	set = append(set, "hset", key)
 	for client, info := range clients {
@@ -136,10 +150,10 @@ func (p *presence) enter(channel string, clients map[string]string) []redis.Cmde
 }
 
 // own returns this node's clients in a channel.
-func (p *presence) own(channel string) map[string]string {
+func (p *presence) own(key string) map[string]string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return maps.Clone(p.channels[channel])
+	return maps.Clone(p.channels[key])
 }
 
 // restore enters everybody under a new lease, which must hold already. It
@@ -153,19 +167,19 @@ func (p *presence) restore(ctx context.Context, between func() error) error {
 
 // touch prolongs the keys of all channels with clients of this node.
 func (p *presence) touch(ctx context.Context, between func() error) error {
-	return p.each(ctx, between, func(channel string, _ map[string]string) []redis.Cmder {
-		return []redis.Cmder{redis.NewIntCmd(ctx, "pexpire", p.keys.presence(channel), presenceTTL.Milliseconds())}
+	return p.each(ctx, between, func(key string, _ map[string]string) []redis.Cmder {
+		return []redis.Cmder{redis.NewIntCmd(ctx, "pexpire", key, presenceTTL.Milliseconds())}
 	})
 }
 
-type commandsFunc func(channel string, clients map[string]string) []redis.Cmder
+type commandsFunc func(key string, clients map[string]string) []redis.Cmder
 
 // each carries out what commands makes of every channel, some at a time.
 func (p *presence) each(ctx context.Context, between func() error, commands commandsFunc) error {
 	p.mu.Lock()
-	channels := slices.Collect(maps.Keys(p.channels))
+	all := slices.Collect(maps.Keys(p.channels))
 	p.mu.Unlock()
-	for chunk := range slices.Chunk(channels, presenceChunk) {
+	for chunk := range slices.Chunk(all, presenceChunk) {
 		if err := between(); err != nil {
 			return err
 		}
@@ -176,10 +190,10 @@ func (p *presence) each(ctx context.Context, between func() error, commands comm
 	return nil
 }
 
-func (p *presence) some(ctx context.Context, channels []string, commands commandsFunc) error {
+func (p *presence) some(ctx context.Context, list []string, commands commandsFunc) error {
 	var ops []*op
-	for _, channel := range channels {
-		o, err := p.one(channel, commands)
+	for _, key := range list {
+		o, err := p.one(key, commands)
 		if err != nil {
 			return err
 		}
@@ -196,23 +210,22 @@ func (p *presence) some(ctx context.Context, channels []string, commands command
 }
 
 // one queues the commands for a channel, if anybody is still there.
-func (p *presence) one(channel string, commands commandsFunc) (*op, error) {
+func (p *presence) one(key string, commands commandsFunc) (*op, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	clients := p.channels[channel]
+	clients := p.channels[key]
 	if len(clients) == 0 {
 		return nil, nil
 	}
-	return p.put(channel, commands(channel, clients)...)
+	return p.put(key, commands(key, clients)...)
 }
 
-// read returns who is in a channel: our own clients as we know them, those of
+// read returns who is in a hash: our own clients as we know them, those of
 // other nodes as Redis has them, as far as their leases hold.
-func (p *presence) read(ctx context.Context, channel string, ttl time.Duration) (map[string]*protocol.ClientInfo, error) {
-	l := p.lanes.of(channel)
-	entries := redis.NewMapStringStringCmd(ctx, "hgetall", p.keys.presence(channel))
-	leases := p.leasesCmd(ctx, ttl)
-	if err := l.do(ctx, entries, leases); err != nil {
+func (p *presence) read(ctx context.Context, key string, ttl time.Duration) (map[string]string, error) {
+	entries := redis.NewMapStringStringCmd(ctx, "hgetall", key)
+	c, leases := p.leasesCmd(ttl)
+	if err := p.lanes.of(key).do(ctx, plain(key, entries), c); err != nil {
 		return nil, err
 	}
 	alive := make(map[string]bool)
@@ -232,18 +245,18 @@ func (p *presence) read(ctx context.Context, channel string, ttl time.Duration) 
 		}
 	}
 	if len(dead) > 0 {
-		p.sweep(l, channel, dead)
+		p.sweep(key, dead)
 	}
-	maps.Copy(there, p.own(channel))
-	return decodeInfos(there), nil
+	maps.Copy(there, p.own(key))
+	return there, nil
 }
 
 // sweep removes entries of dead nodes, unless they have changed meanwhile. It
 // is a courtesy: a failure leaves it to the next reader.
-func (p *presence) sweep(l *lane, channel string, dead []any) {
+func (p *presence) sweep(key string, dead []any) {
 	const most = 2000
-	args := append([]any{"evalsha", forgetScript, 1, p.keys.presence(channel)}, dead[:min(len(dead), most)]...)
-	_ = l.put(&op{cmds: []redis.Cmder{redis.NewCmd(context.Background(), args...)}})
+	c, _ := forgetScript.eval([]string{key}, dead[:min(len(dead), most)]...)
+	_ = p.lanes.of(key).put(&op{cmds: []command{c}})
 }
 
 func decodeInfos(there map[string]string) map[string]*protocol.ClientInfo {

@@ -17,6 +17,9 @@ type stream struct {
 	fresh time.Time // pubs are kept until then
 	known time.Time // epoch and top are kept until then, never shorter than pubs
 
+	version      uint64 // of the last publication that had one
+	versionEpoch string
+
 	// Each has at most one entry in the stripe's heap.
 	pubsTimed, metaTimed bool
 }
@@ -29,25 +32,24 @@ type result struct {
 	expires time.Time
 }
 
-// stream returns the channel's stream as of now, with its life prolonged.
-func (s *stripe) stream(channel string, metaTTL time.Duration, now time.Time) *stream {
-	if metaTTL <= 0 {
-		metaTTL = DefaultMetaTTL
-	}
+// emptyMemoryTTL is how long the epoch of a channel that was read but never
+// published to is kept once the node does not hear it.
+const emptyMemoryTTL = time.Minute
+
+// stream returns the channel's stream as of now. A new one is kept for a
+// moment only, see prolong.
+func (s *stripe) stream(channel string, now time.Time) *stream {
 	c := s.channel(channel)
 	st := c.stream
 	switch {
 	case st == nil:
-		st = &stream{epoch: newEpoch()}
+		st = &stream{epoch: newEpoch(), known: now.Add(emptyMemoryTTL)}
 		c.stream = st
-	case !now.Before(st.known): // expired, not yet swept: its heap entries live on
-		st.epoch, st.top, st.pubs = newEpoch(), 0, nil
+	case !now.Before(st.known) && !c.waits(): // expired, not yet swept: its heap entries live on
+		*st = stream{epoch: newEpoch(), known: now.Add(emptyMemoryTTL), pubsTimed: st.pubsTimed, metaTimed: st.metaTimed}
 	}
 	if !now.Before(st.fresh) {
 		st.pubs = nil
-	}
-	if known := now.Add(metaTTL); known.After(st.known) {
-		st.known = known
 	}
 	if !st.metaTimed {
 		st.metaTimed = true
@@ -56,20 +58,43 @@ func (s *stripe) stream(channel string, metaTTL time.Duration, now time.Time) *s
 	return st
 }
 
+// waits tells whether somebody here waits for a first publication.
+func (c *memoryChannel) waits() bool { return c.subscribed && c.stream.top == 0 }
+
+// prolong keeps the position after a read: for metaTTL, or if nothing was
+// published yet for a little while.
+func (st *stream) prolong(metaTTL time.Duration, now time.Time) {
+	metaTTL = orDefault(metaTTL, DefaultMetaTTL)
+	if st.top == 0 {
+		metaTTL = min(metaTTL, emptyMemoryTTL)
+	}
+	if known := now.Add(metaTTL); known.After(st.known) || st.top == 0 {
+		st.known = known
+	}
+}
+
+// outdated tells whether the version of a publication was there already.
+func (st *stream) outdated(o PublishOptions) bool {
+	return o.Version > 0 && st.version >= o.Version && (o.VersionEpoch == "" || o.VersionEpoch == st.versionEpoch)
+}
+
 // append gives pub the next offset and stores it.
-func (s *stripe) append(channel string, pub *protocol.Publication, o PublishOptions, now time.Time) Position {
-	st := s.stream(channel, o.MetaTTL, now)
+func (s *stripe) append(channel string, st *stream, pub *protocol.Publication, o PublishOptions, now time.Time) Position {
+	if st.top == 0 {
+		st.known = now // what was kept for readers ends
+	}
 	st.top++
 	pub.Offset = st.top
+	if o.Version > 0 {
+		st.version, st.versionEpoch = o.Version, o.VersionEpoch
+	}
 	st.pubs = append(st.pubs, pub)
 	if over := len(st.pubs) - o.HistorySize; over > 0 {
 		clear(st.pubs[:over]) // the array may live on for a while
 		st.pubs = st.pubs[over:]
 	}
 	st.fresh = now.Add(o.HistoryTTL)
-	if st.known.Before(st.fresh) {
-		st.known = st.fresh
-	}
+	st.prolong(max(orDefault(o.MetaTTL, DefaultMetaTTL), o.HistoryTTL), now)
 	if !st.pubsTimed {
 		st.pubsTimed = true
 		heap.Push(&s.due, due{what: duePubs, at: st.fresh, channel: channel})
@@ -179,6 +204,8 @@ func (s *stripe) sweepStream(d due, now time.Time) (next time.Time, again bool) 
 		st.pubs, st.pubsTimed = nil, false
 	case now.Before(st.known):
 		return st.known, true
+	case c.waits():
+		return now.Add(emptyMemoryTTL), true
 	default:
 		c.stream = nil
 		s.drop(d.channel, c)

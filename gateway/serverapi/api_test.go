@@ -48,7 +48,6 @@ func TestShapes(t *testing.T) {
 		{"publish", `{"channel":"room:a","b64data":"bm90IGpzb24="}`, `{"error":{"code":107,"message":"bad request"}}`},
 		{"publish", `{"channel":"room:a","b64data":"Iv8i"}`, `{"error":{"code":107,"message":"bad request"}}`},
 		{"publish", `{"channel":"room:a","b64data":"%%"}`, `{"error":{"code":107,"message":"bad request"}}`},
-		{"publish", `{"channel":"room:a","data":1,"version":1}`, `{"error":{"code":108,"message":"not available"}}`},
 
 		{"history", `{"channel":"room:a","limit":0}`, `{"result":{"publications":[],"epoch":"EPOCH","offset":4}}`},
 		{"history", `{"channel":"room:a","limit":2}`, `{"result":{"publications":[{"data":{"n":1},"offset":1},{"data":{"n":2},"offset":2,"tags":{"a":"b"}}],"epoch":"EPOCH","offset":4}}`},
@@ -109,6 +108,24 @@ func TestShapes(t *testing.T) {
 	}
 	if problems, err := testutil.GatherAndLint(w.metrics); err != nil || len(problems) > 0 {
 		t.Error(problems, err)
+	}
+}
+
+func TestVersions(t *testing.T) {
+	w := newWorld(t)
+	for _, c := range []struct{ fields, want string }{
+		{`"data":1,"version":7,"version_epoch":"x"`, `"offset":1,`},
+		{`"data":2,"version":7,"version_epoch":"x"`, `"offset":1,`},
+		{`"data":3,"version":8,"version_epoch":"x"`, `"offset":2,`},
+		{`"data":4,"version":1,"version_epoch":"y"`, `"offset":3,`},
+	} {
+		if answer := w.must("publish", `{"channel":"room:a",`+c.fields+`}`); !strings.Contains(answer, c.want) {
+			t.Errorf("%s: %s", c.fields, answer)
+		}
+	}
+	answer := w.must("history", `{"channel":"room:a","limit":-1}`)
+	if strings.Contains(answer, `"data":2`) || strings.Count(answer, `"data":`) != 3 {
+		t.Errorf("history %s", answer)
 	}
 }
 

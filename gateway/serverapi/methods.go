@@ -55,13 +55,14 @@ type publication struct {
 	Tags           map[string]string `json:"tags"`
 	IdempotencyKey string            `json:"idempotency_key"`
 	Version        uint64            `json:"version"`
+	VersionEpoch   string            `json:"version_epoch"`
 }
 
-func (p publication) options() (gateway.PublishOptions, error) {
-	if p.Version > 0 {
-		return gateway.PublishOptions{}, gateway.ErrNotAvailable // to ignore it would deliver what must be suppressed
+func (p publication) options() gateway.PublishOptions {
+	return gateway.PublishOptions{
+		SkipHistory: p.SkipHistory, Tags: p.Tags, Delta: p.Delta, IdempotencyKey: p.IdempotencyKey,
+		Version: p.Version, VersionEpoch: p.VersionEpoch,
 	}
-	return gateway.PublishOptions{SkipHistory: p.SkipHistory, Tags: p.Tags, Delta: p.Delta, IdempotencyKey: p.IdempotencyKey}, nil
 }
 
 // position is {} for a channel without history.
@@ -88,12 +89,8 @@ func (a *API) publish(ctx context.Context, req publishRequest) (any, error) {
 }
 
 func (a *API) prepare(p publication) (json.RawMessage, gateway.PublishOptions, error) {
-	o, err := p.options()
-	if err != nil {
-		return nil, o, err
-	}
 	data, err := p.bytes(int(a.settings.MaxData))
-	return data, o, err
+	return data, p.options(), err
 }
 
 type broadcastRequest struct {

@@ -26,8 +26,8 @@ func TestDeltaOption(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if o, err := p.options(); err != nil || o.Delta != want {
-			t.Errorf("%s: %+v, %v", body, o, err)
+		if o := p.options(); o.Delta != want {
+			t.Errorf("%s: %+v", body, o)
 		}
 	}
 }

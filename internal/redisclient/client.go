@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -33,11 +34,12 @@ type Client = redis.UniversalClient
 // lost may have happened. Contexts bound every command.
 func Open(s Settings) redis.UniversalClient {
 	o := &redis.UniversalOptions{
-		Addrs:            s.Addresses,
+		Addrs:            slices.Clone(s.Addresses), // a cluster client appends to it
 		Username:         s.Username,
 		Password:         s.Password.Value(),
 		DB:               s.DB,
 		MasterName:       s.SentinelMaster,
+		IsClusterMode:    s.IsCluster(),
 		SentinelPassword: s.SentinelPassword.Value(),
 
 		DialTimeout:           dialTimeout,

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -71,6 +72,20 @@ func TestCheck(t *testing.T) {
 		{"database behind sentinels", func(s *Settings) {
 			s.Addresses, s.DB, s.SentinelMaster = []string{"a:1", "b:1"}, 2, "m"
 		}, nil},
+		{"database of a cluster with one address", func(s *Settings) { s.Addresses, s.DB, s.Cluster = []string{"a:1"}, 2, true }, []string{"db"}},
+		{"cluster and sentinels", func(s *Settings) {
+			s.Addresses, s.SentinelMaster, s.Cluster = []string{"a:1"}, "m", true
+		}, []string{"cluster"}},
+		{"partitions", func(s *Settings) { s.Addresses, s.ShardedPubSubPartitions = []string{"a:1", "b:1"}, 64 }, nil},
+		{"too many partitions", func(s *Settings) {
+			s.Addresses, s.ShardedPubSubPartitions = []string{"a:1", "b:1"}, 1025
+		}, []string{"sharded_pub_sub_partitions"}},
+		{"partitions without a cluster", func(s *Settings) {
+			s.Addresses, s.ShardedPubSubPartitions = []string{"a:1"}, 64
+		}, []string{"sharded_pub_sub_partitions"}},
+		{"replicas", func(s *Settings) { s.WaitReplicas = -1 }, []string{"wait_replicas"}},
+		{"long wait", func(s *Settings) { s.WaitTimeout = 3 * time.Second }, []string{"wait_timeout"}},
+		{"no wait", func(s *Settings) { s.WaitTimeout = 0 }, []string{"wait_timeout"}},
 		{"sentinels missing", func(s *Settings) { s.SentinelMaster = "m" }, []string{"sentinel_master"}},
 	}
 	for _, tt := range tests {

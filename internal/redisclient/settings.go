@@ -3,6 +3,7 @@ package redisclient
 import (
 	"net"
 	"strconv"
+	"time"
 
 	"github.com/minigate/minigate/internal/settings"
 )
@@ -16,12 +17,24 @@ type Settings struct {
 	Prefix    string          `yaml:"prefix" default:"minigate" doc:"What every key and pub/sub channel starts with: 1 to 64 letters, digits, '-', '_', '.' or ':'."`
 	TLS       bool            `yaml:"tls" default:"false" doc:"Talk TLS to Redis and verify its certificate against the system's authorities."`
 
+	Cluster bool `yaml:"cluster" default:"false" doc:"The one address given is that of a Redis Cluster. With several addresses and no sentinel_master it always is one."`
+
+	ShardedPubSubPartitions int `yaml:"sharded_pub_sub_partitions" default:"0" doc:"Spread channels over so many partitions, each heard at its own master of a Redis Cluster of version 7 or newer, instead of sending every publication to every master. About 16 for each master you may ever have, at most 1024; the same on every node. Another number begins all histories anew. 0 is off."`
+
+	WaitReplicas int           `yaml:"wait_replicas" default:"0" doc:"Publications with history are acknowledged once so many replicas have them: then a failover to one of those does not lose them. Where too few confirm in time the publisher is told not_replicated, 503. 0 waits for none, at most 16."`
+	WaitTimeout  time.Duration `yaml:"wait_timeout" default:"1s" doc:"How long to wait for replicas, 10ms to 2s."`
+
 	SentinelMaster   string          `yaml:"sentinel_master" doc:"Name of the master that the sentinels watch; the addresses are then those of the sentinels."`
 	SentinelPassword settings.Secret `yaml:"sentinel_password" doc:"Password of the sentinels themselves, where they ask for one."`
 }
 
 // On tells whether Redis is configured.
 func (s *Settings) On() bool { return len(s.Addresses) > 0 }
+
+// IsCluster tells whether the addresses are those of a Redis Cluster.
+func (s *Settings) IsCluster() bool {
+	return s.SentinelMaster == "" && (s.Cluster || len(s.Addresses) > 1)
+}
 
 // Check reports what cannot work.
 func (s *Settings) Check(report func(path, problem string)) {
@@ -36,8 +49,22 @@ func (s *Settings) Check(report func(path, problem string)) {
 	if s.DB < 0 || s.DB > 1000 {
 		report("db", "must be between 0 and 1000")
 	}
-	if s.DB != 0 && s.SentinelMaster == "" && len(s.Addresses) > 1 {
+	if s.DB != 0 && s.IsCluster() {
 		report("db", "must be 0 in a cluster")
+	}
+	if s.Cluster && s.SentinelMaster != "" {
+		report("cluster", "cannot be combined with sentinel_master")
+	}
+	if s.ShardedPubSubPartitions < 0 || s.ShardedPubSubPartitions > 1024 {
+		report("sharded_pub_sub_partitions", "must be between 0 and 1024")
+	} else if s.ShardedPubSubPartitions > 0 && !s.IsCluster() {
+		report("sharded_pub_sub_partitions", "needs a Redis Cluster")
+	}
+	if s.WaitReplicas < 0 || s.WaitReplicas > 16 {
+		report("wait_replicas", "must be between 0 and 16")
+	}
+	if s.WaitTimeout < 10*time.Millisecond || s.WaitTimeout > 2*time.Second {
+		report("wait_timeout", "must be between 10ms and 2s")
 	}
 	if s.SentinelMaster != "" && !s.On() {
 		report("sentinel_master", "needs the addresses of the sentinels")

@@ -20,29 +20,76 @@ import (
 // served. kill ends all of them as a crash would.
 func RedisCluster(t testing.TB) (addrs []string, kill func()) {
 	t.Helper()
-	var nodes []*RedisServer
-	var buses []int
-	for i := range 3 {
-		bus := FreePort(t) // else 10000 above the port, where outgoing connections are
-		s := StartRedis(t, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(bus),
-			"--cluster-node-timeout", "5000", "--cluster-config-file", "nodes.conf")
-		first, last := i*16384/3, (i+1)*16384/3-1
-		mustRedis(t, s.Addr, fmt.Sprintf("CLUSTER ADDSLOTSRANGE %d %d", first, last))
-		mustRedis(t, s.Addr, fmt.Sprintf("CLUSTER SET-CONFIG-EPOCH %d", i+1)) // distinct from the start, or they would have to agree
-		nodes, buses, addrs = append(nodes, s), append(buses, bus), append(addrs, s.Addr)
-	}
-	for i := range nodes {
-		host, port, _ := net.SplitHostPort(nodes[i].Addr) // it came from JoinHostPort
-		mustRedis(t, nodes[0].Addr, fmt.Sprintf("CLUSTER MEET %s %s %d", host, port, buses[i]))
-	}
-	for _, s := range nodes {
-		awaitRedis(t, s.Addr, "CLUSTER INFO", "cluster_state:ok", "cluster_slots_ok:16384", "cluster_size:3")
-	}
-	return addrs, func() {
-		for _, s := range nodes {
+	c := startCluster(t, 0)
+	return c.Addrs, func() {
+		for _, s := range c.Masters {
 			s.Kill()
 		}
 	}
+}
+
+// RedisClusterServers is a cluster of three masters with one replica each.
+type RedisClusterServers struct {
+	Addrs             []string // of the masters it began with
+	Masters, Replicas []*RedisServer
+}
+
+// StartRedisCluster starts one, which replaces a master two seconds after it
+// went away. args go to every command line.
+func StartRedisCluster(t testing.TB, args ...string) *RedisClusterServers {
+	t.Helper()
+	return startCluster(t, 1, args...)
+}
+
+func startCluster(t testing.TB, replicas int, args ...string) *RedisClusterServers {
+	t.Helper()
+	c := new(RedisClusterServers)
+	timeout := "5000"
+	if replicas > 0 {
+		timeout = "2000"
+	}
+	var all []*RedisServer
+	var buses []int
+	for range 3 * (1 + replicas) {
+		bus := FreePort(t) // else 10000 above the port, where outgoing connections are
+		all = append(all, StartRedis(t, append([]string{
+			"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(bus),
+			"--cluster-node-timeout", timeout, "--cluster-config-file", "nodes.conf",
+			"--repl-diskless-sync-delay", "0",
+		}, args...)...))
+		buses = append(buses, bus)
+	}
+	for i, s := range all[:3] {
+		first, last := i*16384/3, (i+1)*16384/3-1
+		mustRedis(t, s.Addr, fmt.Sprintf("CLUSTER ADDSLOTSRANGE %d %d", first, last))
+		c.Masters, c.Addrs = append(c.Masters, s), append(c.Addrs, s.Addr)
+	}
+	for i, s := range all {
+		mustRedis(t, s.Addr, fmt.Sprintf("CLUSTER SET-CONFIG-EPOCH %d", i+1)) // distinct from the start, or they would have to agree
+		host, port, _ := net.SplitHostPort(s.Addr)                            // it came from JoinHostPort
+		mustRedis(t, all[0].Addr, fmt.Sprintf("CLUSTER MEET %s %s %d", host, port, buses[i]))
+	}
+	for _, s := range all {
+		awaitRedis(t, s.Addr, "CLUSTER INFO", "cluster_state:ok", "cluster_slots_ok:16384", "cluster_size:3",
+			fmt.Sprintf("cluster_known_nodes:%d", len(all)))
+	}
+	for i, s := range all[3:] {
+		answer, err := askRedis(c.Masters[i%3].Addr, "CLUSTER MYID")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, id, _ := strings.Cut(strings.TrimSpace(answer), "\n") // after the length
+		mustRedis(t, s.Addr, "CLUSTER REPLICATE "+strings.TrimSpace(id))
+		c.Replicas = append(c.Replicas, s)
+	}
+	for i, s := range c.Replicas {
+		awaitRedis(t, s.Addr, "INFO replication", "master_link_status:up")
+		_, port, _ := strings.Cut(s.Addr, ":")
+		for _, m := range c.Masters { // everybody knows who replaces whom
+			awaitRedis(t, m.Addr, "CLUSTER NODES", port+"@"+strconv.Itoa(buses[3+i])+" slave")
+		}
+	}
+	return c
 }
 
 // RedisSentinel is a master, a replica and a sentinel that watches them.

@@ -2,6 +2,7 @@ package testdeps
 
 import (
 	"os/exec"
+	"syscall"
 	"testing"
 )
 
@@ -56,5 +57,19 @@ func (s *server) Restart() {
 	s.Stop()
 	if err := s.start(); err != nil {
 		s.t.Fatal(err)
+	}
+}
+
+// Pause stops the server in its tracks: it keeps its connections and does
+// nothing, until Resume.
+func (s *server) Pause(t testing.TB) { s.signal(t, syscall.SIGSTOP) }
+
+// Resume ends Pause.
+func (s *server) Resume(t testing.TB) { s.signal(t, syscall.SIGCONT) }
+
+func (s *server) signal(t testing.TB, sig syscall.Signal) {
+	t.Helper()
+	if err := s.proc.proc.Signal(sig); err != nil {
+		t.Fatal(err)
 	}
 }

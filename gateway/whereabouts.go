@@ -1,0 +1,38 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// enlistTimeout is how long a connect command waits for the engine to note
+// where its user is.
+const enlistTimeout = time.Second
+
+// enlist lets operations on the user find this node. If the engine cannot note
+// it now, such operations ask this node in any case: the connection goes on.
+func (c *client) enlist(ctx context.Context, user string) {
+	if user == "" {
+		return
+	}
+	c.mu.Lock()
+	c.enlisted = user
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, enlistTimeout)
+	defer cancel()
+	if err := c.hub.engine.AddUser(ctx, user); err != nil {
+		slog.Debug("user not entered into the index", "error", err)
+	}
+}
+
+// delist is the end of enlist.
+func (c *client) delist() {
+	c.mu.Lock()
+	user := c.enlisted
+	c.enlisted = ""
+	c.mu.Unlock()
+	if user != "" {
+		c.hub.engine.RemoveUser(user)
+	}
+}
