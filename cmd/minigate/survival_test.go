@@ -172,6 +172,7 @@ func (s *survival) verify(lossless bool) {
 // TestNodesSurvive lets nodes die, and Redis restart with its data, under
 // three nodes: nobody misses anything, nor is told so.
 func TestNodesSurvive(t *testing.T) {
+	t.Parallel()
 	redis := testdeps.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always")
 	s := startSurvival(t, 3, fmt.Sprintf("{addresses: [%s]}", redis.Addr))
 	s.present("the start")
@@ -191,6 +192,7 @@ func TestNodesSurvive(t *testing.T) {
 // TestRedisForgets restarts Redis without its data under two nodes: logins are gone
 // with the streams. Everybody is told, logs in again and follows the new ones.
 func TestRedisForgets(t *testing.T) {
+	t.Parallel()
 	redis := testdeps.StartRedis(t)
 	s := startSurvival(t, 2, fmt.Sprintf("{addresses: [%s]}", redis.Addr))
 	s.during(func() {})
@@ -203,12 +205,14 @@ func TestRedisForgets(t *testing.T) {
 // TestRedisFailsOver kills a master of a Redis Cluster of three masters and
 // three replicas. Where replicas are waited for, nothing acknowledged is lost.
 func TestRedisFailsOver(t *testing.T) {
+	t.Parallel()
 	for name, options := range map[string]string{
 		"plain":               "wait_replicas: 1",
 		"sharded":             "wait_replicas: 1, sharded_pub_sub_partitions: 16",
 		"sharded, no waiting": "sharded_pub_sub_partitions: 16",
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			cluster := testdeps.StartRedisCluster(t)
 			s := startSurvival(t, 2, fmt.Sprintf("{addresses: [%s], %s}", strings.Join(cluster.Addrs, ", "), options))
 			s.during(func() {
