@@ -110,9 +110,10 @@ type flakyEngine struct {
 	*engine.Memory
 	away           atomic.Bool
 	after, leaving atomic.Pointer[func()]
-	users          userIndex
 
-	reads, subscribes atomic.Int64 // calls of History and Subscribe
+	users             userIndex
+	before            atomic.Pointer[engine.Position] // the end of the epoch before
+	reads, subscribes atomic.Int64                    // calls of History and Subscribe
 	joining           atomic.Pointer[func()]
 	broken            atomic.Pointer[func(channel string) bool]             // history away for some channels
 	top               atomic.Pointer[func(engine.Position) engine.Position] // what History says instead
@@ -150,6 +151,14 @@ func (e *flakyEngine) History(ctx context.Context, channel string, q engine.Hist
 	}
 	if f := e.top.Load(); f != nil {
 		top = (*f)(top)
+	}
+	if before := e.before.Load(); before != nil {
+		if q.Since != nil {
+			*q.Since = q.Since.Under(top, *before)
+		}
+		if q.Before != nil {
+			*q.Before = *before
+		}
 	}
 	return pubs, top, err
 }

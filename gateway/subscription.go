@@ -172,8 +172,9 @@ func continuous(from engine.Position, pubs []*protocol.Publication, top engine.P
 // repair adds what a subscriber missed to f, read from history.
 func (s *subscription) repair(ctx context.Context, e engine.Engine, limit int, f *frame) verdict {
 	s.client.hub.metrics.reads[readRepair].Inc()
+	since := s.position // a copy: what the client knows must not move to another epoch unheard
 	pubs, top, err := e.History(ctx, s.name, engine.HistoryQuery{
-		Since: &s.position, Limit: limit, MetaTTL: s.rules.HistoryMetaTTL,
+		Since: &since, Limit: limit, MetaTTL: s.rules.HistoryMetaTTL,
 	})
 	if err != nil || len(pubs) == 0 || !continuous(s.position, pubs, top) {
 		return lostTrack

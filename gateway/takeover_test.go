@@ -1,0 +1,40 @@
+package gateway
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/minigate/minigate/gateway/engine"
+)
+
+// A stream goes on under another epoch after its Redis was replaced. Positions
+// in what survived are recovered, whoever reads them, those beyond are not.
+func TestEpochTakenOver(t *testing.T) {
+	h := startHub(t, nil)
+	alice, _ := h.login("alice")
+	alice.send(`{"id":2,"subscribe":{"channel":"feed:a"}}`)
+	alice.want(`{"id":2,*`)
+	for i := range 3 {
+		h.publish("feed:a", fmt.Sprint(i+1))
+		alice.want(fmt.Sprintf(`*"offset":%d*`, i+1))
+	}
+	_, last, err := h.engine.Memory.History(t.Context(), "feed:a", engine.HistoryQuery{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := func(p engine.Position) engine.Position { return engine.Position{Offset: p.Offset, Epoch: "new"} }
+	h.engine.top.Store(&other)
+	h.engine.before.Store(&engine.Position{Offset: 2, Epoch: last.Epoch})
+	h.Lost([]string{"feed:a"})
+	alice.want(`*"unsubscribe":{"code":2500,*`) // 3 is another publication now
+
+	for offset, missed := range map[int]string{
+		1: `*"epoch":"new","publications":[{"data":2,*{"data":3,*"recovered":true,"offset":1,*`,
+		2: `*"epoch":"new","publications":[{"data":3,*"recovered":true,"offset":2,*`,
+		3: `*"epoch":"new","offset":3,"positioned":true,"was_recovering":true}}`,
+	} {
+		w, _ := h.login("bob")
+		w.send(fmt.Sprintf(`{"id":2,"subscribe":{"channel":"feed:a","recover":true,"offset":%d,"epoch":"%s"}}`, offset, last.Epoch))
+		w.want(missed)
+	}
+}
