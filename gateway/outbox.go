@@ -198,9 +198,9 @@ func (c *client) writeFrame(f *frame) error {
 // gather adds the news of a subscription to f.
 func (c *client) gather(s *subscription, f *frame) {
 	v := s.collect(f)
-	if v == behind {
+	if v == behind || v == lostTrack && s.serverSide && s.positioned {
 		ctx, cancel := c.hub.timeout()
-		v = s.repair(ctx, c.hub.engine, c.hub.settings.Client.RecoveryLimit, f)
+		v = s.repair(ctx, v, f)
 		cancel()
 		if v == upToDate {
 			v = more // look into the log again, from the new position

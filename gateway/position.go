@@ -151,10 +151,7 @@ func (ch *channel) judge(w *wanted, r *reading) placed {
 		}
 	default:
 		missed := r.pubs[len(r.pubs)-countAfter(r.pubs, from.Offset):]
-		ch.mu.RLock()
-		ambiguous := ch.rewound.ambiguous(from)
-		ch.mu.RUnlock()
-		if !ambiguous && len(missed) <= w.limit && continuous(from, missed, r.top) {
+		if !ch.ambiguous(from) && len(missed) <= w.limit && continuous(from, missed, r.top) {
 			p.recovered, p.pubs = true, slices.Clone(missed)
 		}
 	}

@@ -169,14 +169,24 @@ func continuous(from engine.Position, pubs []*protocol.Publication, top engine.P
 		uint64(len(pubs)) == top.Offset-from.Offset
 }
 
-// repair adds what a subscriber missed to f, read from history.
-func (s *subscription) repair(ctx context.Context, e engine.Engine, limit int, f *frame) verdict {
-	s.client.hub.metrics.reads[readRepair].Inc()
-	since := s.position // a copy: what the client knows must not move to another epoch unheard
-	pubs, top, err := e.History(ctx, s.name, engine.HistoryQuery{
-		Since: &since, Limit: limit, MetaTTL: s.rules.HistoryMetaTTL,
+// repair adds what a subscriber missed to f, read from history. Where the
+// stream goes on under another epoch, a client that subscribed by itself does
+// so again to learn it; one that was subscribed by the server is told. why is
+// what collect found: behind or lostTrack.
+func (s *subscription) repair(ctx context.Context, why verdict, f *frame) verdict {
+	h := s.client.hub
+	h.metrics.reads[readRepair].Inc()
+	since := s.position // a copy, as History may write the epoch that took over into it
+	pubs, top, err := h.engine.History(ctx, s.name, engine.HistoryQuery{
+		Since: &since, Limit: h.settings.Client.RecoveryLimit, MetaTTL: s.rules.HistoryMetaTTL,
 	})
-	if err != nil || len(pubs) == 0 || !continuous(s.position, pubs, top) {
+	switch carried := since.Epoch != s.position.Epoch; {
+	case err != nil || !continuous(since, pubs, top):
+		return lostTrack
+	case carried && s.serverSide && !s.channel.ambiguous(since):
+		s.position = since
+		f.add(s.announceAgain())
+	case carried || why == lostTrack || len(pubs) == 0:
 		return lostTrack
 	}
 	for _, p := range s.missed(pubs, top.Epoch) {

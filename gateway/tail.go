@@ -94,6 +94,13 @@ func (r *rewound) ambiguous(p engine.Position) bool {
 	return p.Offset > r.low && p.Offset <= r.high && (p.Epoch == "" || p.Epoch == r.epoch)
 }
 
+// ambiguous is rewound.ambiguous for those who do not hold mu.
+func (ch *channel) ambiguous(p engine.Position) bool {
+	ch.mu.RLock()
+	defer ch.mu.RUnlock()
+	return ch.rewound.ambiguous(p)
+}
+
 // doubt looks at what is delivered for signs that the stream fell back in its
 // epoch, as it does when Redis fails over to a replica that was behind: an
 // engine never delivers an offset twice. It reports whether the publication

@@ -38,3 +38,29 @@ func TestEpochTakenOver(t *testing.T) {
 		w.want(missed)
 	}
 }
+
+// A client that the server subscribed is not sent away when another epoch takes
+// over from where it stands: it is told the epoch, and goes on. Where it has
+// seen what the new epoch does not know, it has to start over.
+func TestEpochTakenOverServerSide(t *testing.T) {
+	for survived, want := range map[uint64]func(*wire){
+		2: func(w *wire) {
+			w.want(`{"push":{"channel":"#alice","subscribe":{"recoverable":true,"epoch":"new","offset":2,"positioned":true}}}`,
+				`*"pub":{"data":0,"offset":3}*`)
+		},
+		1: func(w *wire) { w.wantEnd(DisconnectInsufficientState) },
+	} {
+		h := startHub(t, nil)
+		alice, _ := h.login("alice")
+		var epoch string
+		for i := range 2 {
+			epoch = h.publish("#alice", fmt.Sprint(i+1)).Position.Epoch
+			alice.want(fmt.Sprintf(`*"offset":%d*`, i+1))
+		}
+		other := func(p engine.Position) engine.Position { return engine.Position{Offset: p.Offset, Epoch: "new"} }
+		h.engine.top.Store(&other)
+		h.engine.before.Store(&engine.Position{Offset: survived, Epoch: epoch})
+		h.deliver("#alice", 3, "new")
+		want(alice)
+	}
+}
