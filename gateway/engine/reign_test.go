@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -152,6 +154,12 @@ func failover(t *testing.T, settings redisclient.Settings, partitions int, kill 
 	before := pub.publish("a", "before", keep).Position
 
 	// Publishers go on through the failover, and note what was acknowledged.
+	// The victim is not the master that sub's plain connection leads to: nothing
+	// of that ends.
+	keys := sub.Engine.(*Redis).keys
+	victim := rooms[slices.IndexFunc(rooms, func(room string) bool {
+		return slot(keys.meta(room))*3/slotCount != slot(keys.inbox("sub"))*3/slotCount
+	})]
 	ctx, stop := context.WithCancel(t.Context())
 	acked := make([]map[string]uint64, len(rooms))
 	refused := make([]int, len(rooms))
@@ -174,16 +182,16 @@ func failover(t *testing.T, settings redisclient.Settings, partitions int, kill 
 		})
 	}
 	time.Sleep(200 * time.Millisecond) // publications are under way
-	kill(pub.Engine.(*Redis).keys.meta("a"))
+	kill(keys.meta(victim))
 	lost := make(map[string]bool)
-	for !lost["a"] {
+	for !lost[victim] {
 		if e := sub.next(); e.kind == "lost" {
 			lost[e.channel] = true
 		}
 	}
 	stop()
 	wg.Wait()
-	if refused[0] == 0 {
+	if refused[slices.Index(rooms, victim)] == 0 {
 		t.Error("there was no failover")
 	}
 
@@ -252,24 +260,35 @@ func (n *node) position(channel string) Position {
 }
 
 // A repeat or a suppressed version is acknowledged only once the replicas have
-// what it answers with.
+// what it answers with: WAIT only waits for writes, so there must be one.
 func TestRepeatsWaitToo(t *testing.T) {
 	s := testdeps.StartRedisSentinel(t)
-	o := RedisOptions{Client: openRedis(t, s.Master.Addr), Prefix: "test", WaitReplicas: 1, WaitTimeout: 100 * time.Millisecond}
-	n := optionsNode(t, o, "a", quick)
+	rhythm := quick
+	rhythm.beat, rhythm.empty = time.Hour, time.Hour // nothing else writes
+	n := optionsNode(t, RedisOptions{
+		Client: openRedis(t, s.Master.Addr), Prefix: "test", WaitReplicas: 1, WaitTimeout: 100 * time.Millisecond,
+	}, "n", rhythm)
+	n.awaitNodes(1)
+	raw := openRedis(t, s.Master.Addr)
+	written := func() string {
+		info := raw.Info(t.Context(), "persistence").Val()
+		_, rest, _ := strings.Cut(info, "rdb_changes_since_last_save:")
+		changes, _, _ := strings.Cut(rest, "\r")
+		return changes
+	}
 	s.Replica.Pause(t)
 	opts := kept(5)
 	opts.IdempotencyKey, opts.Version = "k", 7
 	other := opts
 	other.IdempotencyKey = ""
 	for i, o := range []PublishOptions{opts, opts, other} {
-		// Each on a connection that has written nothing before.
-		c := optionsNode(t, RedisOptions{
-			Client: openRedis(t, s.Master.Addr), Prefix: "test", WaitReplicas: 1, WaitTimeout: 100 * time.Millisecond,
-		}, fmt.Sprint("n", i), quick)
-		res, err := c.Publish(t.Context(), "room", &protocol.Publication{}, o)
+		before := written()
+		res, err := n.Publish(t.Context(), "room", &protocol.Publication{}, o)
 		if !errors.Is(err, errNotReplicated) || res.Position.Offset != 1 || res.Repeated != (i == 1) || res.Suppressed != (i == 2) {
 			t.Fatalf("%d: %+v, %v", i, res, err)
+		}
+		if written() == before {
+			t.Fatalf("%d: nothing was written", i)
 		}
 	}
 	s.Replica.Resume(t)
