@@ -6,10 +6,10 @@
 //
 // A publication goes to the engine, which gives it its offset, stores it, and
 // delivers it to the hub of every node that has subscribers (Hub.Publication).
-// There it is appended to the channel's backlog; that is all the publisher
-// waits for. A fan-out worker then wakes the sockets of the
-// channel: each notes which subscription has news, and starts its writer if
-// none runs. The writer collects everything between the subscription's cursor
+// There it is appended to the channel's backlog, which holds its newest messages,
+// and to its tail, the newest of the stream; that is all the publisher waits
+// for. A fan-out worker then wakes the sockets of the channel: each notes which
+// subscription has news, and starts its writer if none runs. The writer collects everything between the subscription's cursor
 // and the end of the backlog, joins it into one WebSocket message, and goes
 // away when nothing is left. So a slow client costs an old cursor instead of a
 // queue, and what piled up is written in one call.
@@ -31,9 +31,17 @@
 //     is left out of what they recover and of their history, and counted as
 //     undeliverable. Centrifugo closes those subscribers with 3506.
 //
+// # Time
+//
+// No connection has a timer. One wheel with one ticker calls each when a ping,
+// the end of a wait, or another look at its login is due; one clock walks over
+// the channels, a shard at a time, to drop what is old and to ask for position
+// checks.
+//
 // # What holds
 //
-//   - Replies are written in the order of the commands. A reply that announces
+//   - Replies are written in the order of the commands, but those of rpc where
+//     client.concurrency lets several run at a time. A reply that announces
 //     a subscription is written before the first push of it, and one that ends
 //     it after the last.
 //   - A positioned subscriber gets each publication of a stream once, in
@@ -46,6 +54,14 @@
 //     subscriber, so that the tail is there when they do.
 //   - Where nothing was published for a while the engine is asked whether
 //     something was missed: once per channel and node.
+//   - A stream that fell back, as it may when Redis fails over, is noticed even
+//     where its epoch stays: subscribers start over, and whoever was beyond its
+//     new end is told that it was not recovered. Where another epoch took over
+//     and nothing was lost, whom the server subscribed is told the new one.
+//   - Operations on a user go to the nodes that the engine's index names, and
+//     reach connections whose connect command is still being handled.
+//   - What waits for slow clients is bounded for each connection, each channel
+//     and the node.
 //   - The transport closes first, presence and leave messages follow.
 //   - Nobody waits for I/O under a lock, but for channel.gate, which makes the
 //     first and the last subscriber of a channel talk to the engine in turn.
@@ -57,6 +73,7 @@
 // # Goroutines
 //
 // One reader per connection, owned by the registry; one writer per connection
-// while something is due, waited for when the connection ends; the workers and
-// the clock of Hub.Run. Run returns when all of them have ended.
+// while something is due, and its rpc calls where several may run, waited for
+// when the connection ends; the workers and the clock of Hub.Run. Run returns
+// when all of them have ended.
 package gateway

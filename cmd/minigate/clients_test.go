@@ -59,3 +59,11 @@ func TestSDK(t *testing.T) {
 	p, wechatURL := clientNode(t)
 	t.Log(runNode(t, "sdk.mjs", clientEnv(t, p, wechatURL, p.Public)...))
 }
+
+// TestPlainSocket drives the code of docs/protocol.md, which has no SDK, on
+// uni-h5's wx.
+func TestPlainSocket(t *testing.T) {
+	_, wechatURL := simulator(t)
+	p := startServe(t, baseConfig(t, wechatURL)+"  ping_interval: 1s\n  pong_timeout: 900ms\n")
+	t.Log(runNode(t, "plain-socket.mjs", clientEnv(t, p, wechatURL, p.Public)...))
+}
