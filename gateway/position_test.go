@@ -260,6 +260,8 @@ func TestCacheMode(t *testing.T) {
 		"at the top":               {top, false, false, `"recover":true,"offset":3,"epoch":"E"`, `,"recovered":true,"offset":3`},
 		"at the top, other epoch":  {top, false, false, `"recover":true,"offset":3,"epoch":"x"`, `,"publications":[{"data":3,"offset":3}],"recovered":true,"offset":3`},
 		"empty":                    {0, false, false, `"recover":true`, ``},
+		"empty, flag 2":            {0, false, false, `"recover":true,"flag":2`, ``},
+		"removed, flag 2":          {top, false, true, `"recover":true,"offset":1,"epoch":"E","flag":2`, `,"offset":3`},
 		"not asked":                {top, false, false, ``, `,"offset":3`},
 		"not asked, but automatic": {top, true, false, ``, `,"publications":[{"data":3,"offset":3}],"recovered":true`},
 		"removed":                  {top, false, true, `"recover":true,"offset":1,"epoch":"E"`, `,"offset":3`},

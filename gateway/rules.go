@@ -24,7 +24,7 @@ func (r *rules) keepsHistory() bool { return r.HistorySize > 0 }
 func (r *rules) allowsDelta() bool { return len(r.AllowedDeltaTypes) > 0 }
 
 // cacheMode tells whether recovering means to get the newest publication only.
-func (r *rules) cacheMode() bool { return r.ForceRecoveryMode == "cache" }
+func (r *rules) cacheMode() bool { return r.ForceRecoveryMode == recoverCache }
 
 // rulebook finds the rules of a channel by its name.
 type rulebook struct {

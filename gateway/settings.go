@@ -322,12 +322,6 @@ func checkRules(a Access, h History, metaTTL time.Duration, report func(path, pr
 			report(path, "needs history_size and history_ttl")
 		}
 	}
-	switch mode := h.ForceRecoveryMode; {
-	case mode != "" && mode != "stream" && mode != "cache":
-		report("force_recovery_mode", `must be "stream" or "cache"`)
-	case h.AutoCacheRecover && (mode != "cache" || !h.ForceRecovery):
-		report("auto_cache_recover", `needs force_recovery and "force_recovery_mode: cache"`)
-	}
 	if h.HistoryMetaTTL > 0 {
 		metaTTL = h.HistoryMetaTTL
 	}

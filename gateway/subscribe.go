@@ -12,7 +12,7 @@ import (
 // Flags of a subscribe command.
 const (
 	flagChannelIDs        = 1 << 0 // the client can do with a number instead of the channel's name
-	flagRejectUnrecovered = 1 << 1 // asks for error 112 instead of a subscription that could not be recovered
+	flagRejectUnrecovered = 1 << 1 // asks for error 112 instead of a subscription that could not be recovered; not in cache mode
 )
 
 func (c *client) subscribe(ctx context.Context, id uint32, req *protocol.SubscribeRequest) error {
@@ -28,7 +28,7 @@ func (c *client) subscribe(ctx context.Context, id uint32, req *protocol.Subscri
 		c.leave(ctx, s, nil)
 		return err
 	}
-	if s.recoverable && res.WasRecovering && !res.Recovered && req.Flag&flagRejectUnrecovered != 0 {
+	if s.recoverable && !s.rules.cacheMode() && res.WasRecovering && !res.Recovered && req.Flag&flagRejectUnrecovered != 0 {
 		c.leave(ctx, s, nil)
 		return ErrUnrecoverable
 	}

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -11,7 +15,6 @@ import (
 type scenarioGroup struct {
 	name   string
 	config string // namespaces of its own
-	waits  string // what has to be there first; "" runs it
 }
 
 var scenarioGroups = []scenarioGroup{
@@ -23,17 +26,17 @@ var scenarioGroups = []scenarioGroup{
 	{name: "history"},
 	{name: "closes"},
 	{name: "frames"},
-	{name: "rpc", waits: "RPC to the backend"},
-	{name: "apisubscribe", waits: "subscribe and refresh of the server API"},
-	{name: "protobuf", waits: "the Protobuf encoding"},
-	{name: "cache", waits: "cache recovery mode", config: `
+	{name: "rpc"},
+	{name: "apisubscribe"},
+	{name: "protobuf"},
+	{name: "cache", config: `
     - {name: cache, history_size: 1, history_ttl: 300s, force_recovery: true, force_recovery_mode: cache, allow_subscribe_for_client: true}`},
-	{name: "delta", waits: "deltas", config: `
+	{name: "delta", config: `
     - {name: delta, history_size: 100, history_ttl: 300s, force_recovery: true, allow_subscribe_for_client: true, allowed_delta_types: [fossil], delta_publish: true}`},
-	{name: "filter", waits: "filters by tags", config: `
+	{name: "filter", config: `
     - {name: filter, history_size: 100, history_ttl: 300s, force_recovery: true, allow_subscribe_for_client: true, allow_tags_filter: true}`},
-	{name: "compact", waits: "numeric channel ids", config: `
-    - {name: compact, history_size: 100, history_ttl: 300s, force_recovery: true, allow_subscribe_for_client: true, allow_channel_compaction: true}`},
+	{name: "compact", config: `
+    - {name: compact, history_size: 100, history_ttl: 300s, force_recovery: true, allow_subscribe_for_client: true}`},
 }
 
 const scenarioChannels = `
@@ -54,6 +57,7 @@ channel:
       allow_history_for_client: true
     - {name: recovery, history_size: 100, history_ttl: 300s, force_recovery: true, allow_subscribe_for_client: true, allow_publish_for_client: true, allow_history_for_client: true}
     - {name: smallhistory, history_size: 2, history_ttl: 300s, force_recovery: true, allow_subscribe_for_client: true}
+    - {name: forgetful, history_size: 10, history_ttl: 1s, history_meta_ttl: 1s, force_recovery: true, allow_subscribe_for_client: true}
     - {name: live, allow_subscribe_for_client: true, allow_publish_for_subscriber: true}
     - {name: locked, presence: true, history_size: 10, history_ttl: 300s, force_recovery: true}
     - {name: dialog, allow_user_limited_channels: true}`
@@ -66,11 +70,7 @@ func scenarioNode(t *testing.T, transport string) {
 	var names []string
 	channels := scenarioChannels
 	for _, g := range scenarioGroups {
-		if g.waits != "" {
-			t.Logf("%s waits for %s", g.name, g.waits)
-			continue
-		}
-		if transport == "ws" || g.name != "frames" { // which drives no SDK
+		if transport == "ws" || g.name != "frames" && g.name != "protobuf" { // which do not use it
 			names = append(names, g.name)
 		}
 		channels += g.config
@@ -83,8 +83,11 @@ func scenarioNode(t *testing.T, transport string) {
   stale_close_delay: 3s
   channel_limit: 16
   user_connection_limit: 4
+  command_rate_burst: 200
+  expired_close_delay: 3s
+  expired_sub_close_delay: 3s
 `, 1)
-	p := startServe(t, config+channels+"\n")
+	p := startServe(t, config+channels+"\nrpc: {upstream: '"+rpcBackend(t)+"'}\n")
 	t.Log(runNode(t, "scenario.mjs", append(clientEnv(t, p, wechatURL, p.Public),
 		"JWT_SECRET="+scenarioSecret, "TRANSPORT="+transport, "GROUPS="+strings.Join(names, ","),
 		"PID="+strconv.Itoa(p.cmd.Process.Pid))...))
@@ -96,6 +99,28 @@ func scenarioNode(t *testing.T, transport string) {
 			t.Errorf("clients that come and go are no error: %s", line)
 		}
 	}
+}
+
+// rpcBackend echoes rpc commands, or fails in its own words.
+func rpcBackend(t *testing.T) string {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/rpc/fail" {
+			w.WriteHeader(http.StatusConflict)
+			_, _ = io.WriteString(w, `{"error":{"code":1000,"message":"no stock"}}`)
+			return
+		}
+		data, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = json.NewEncoder(w).Encode(map[string]any{
+				"method": strings.TrimPrefix(r.URL.Path, "/rpc/"), "data": json.RawMessage(data), "user": r.Header.Get("X-WX-OPENID"),
+			})
+		}
+		if err != nil {
+			t.Errorf("echo: %v", err)
+		}
+	}))
+	t.Cleanup(srv.Close)
+	return srv.URL
 }
 
 // TestScenarios drives the stock centrifuge SDK over ws.

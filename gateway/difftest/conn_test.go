@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/centrifugal/fdelta"
 	"github.com/centrifugal/protocol"
 	"github.com/coder/websocket"
 )
@@ -22,6 +23,9 @@ type conn struct {
 	id   string // as the server calls it
 	live map[string]bool
 	asks map[uint32]string // the channels of commands by id
+
+	numbers map[int64]string  // the channels that pushes have numbers for
+	values  map[string][]byte // what the last publication was, of channels with deltas
 
 	mu       sync.Mutex
 	received []message
@@ -41,7 +45,7 @@ func dial(t testing.TB, net *pipes) *conn {
 		t.Fatalf("dial: %v %v", err, resp)
 	}
 	ws.SetReadLimit(-1)
-	c := &conn{ws: ws, live: map[string]bool{}, asks: map[uint32]string{}, gone: make(chan struct{})}
+	c := &conn{ws: ws, live: map[string]bool{}, asks: map[uint32]string{}, numbers: map[int64]string{}, values: map[string][]byte{}, gone: make(chan struct{})}
 	go c.read()
 	return c
 }
@@ -135,4 +139,26 @@ func (c *conn) note(frame string) {
 			}
 		}
 	}
+}
+
+// undelta returns what a publication is once it is put together, in channels
+// where it may be a delta.
+func (c *conn) undelta(channel string, pub *protocol.Publication) []string {
+	base, deltas := c.values[channel]
+	if !deltas {
+		return nil
+	}
+	var text string
+	if err := json.Unmarshal(pub.Data, &text); err != nil {
+		return []string{"! neither a delta nor a text: " + string(pub.Data)}
+	}
+	value := []byte(text)
+	if pub.Delta {
+		var err error
+		if value, err = fdelta.Apply(base, value); err != nil {
+			return []string{"! a delta that does not fit: " + err.Error()}
+		}
+	}
+	c.values[channel] = value
+	return []string{"= " + string(value)}
 }

@@ -61,8 +61,9 @@ func (n *names) epoch(channel, epoch string) string {
 
 // normal renders what one connection received in one step: first the replies,
 // then the pushes channel by channel, then how it ended. How replies and pushes
-// of different channels mingle is left open by the protocol; what it does not
-// leave open is checked here.
+// of different channels mingle is left open by the protocol, and so is whether
+// a client still hears of a channel after it sent, in the same frame, that it
+// leaves; what is not left open is checked here.
 func (n *names) normal(c *conn, list []message) (lines []string) {
 	pushes := map[string][]string{}
 	var end []string
@@ -71,13 +72,19 @@ func (n *names) normal(c *conn, list []message) (lines []string) {
 		case m.reply == nil:
 			end = append(end, m.end)
 		case m.reply.Push == nil:
+			if m.reply.Unsubscribe != nil && len(lines) > 0 {
+				delete(pushes, c.asks[m.reply.Id])
+			}
 			lines = append(lines, n.render(m.raw, c.asks[m.reply.Id]))
-			n.follow(c, m)
+			lines = append(lines, n.follow(c, m)...)
 		case m.reply.Push.Disconnect != nil:
 			end = append(end, fmt.Sprintf("told %d %s", m.reply.Push.Disconnect.Code, m.reply.Push.Disconnect.Reason))
 		default:
 			p := m.reply.Push
-			if p.Channel != "" && !c.live[p.Channel] {
+			if p.Id != 0 {
+				p.Channel = c.numbers[p.Id]
+			}
+			if (p.Channel != "" || p.Id != 0) && !c.live[p.Channel] {
 				lines = append(lines, "! push of a channel it is not subscribed to: "+string(m.raw))
 			}
 			if p.Unsubscribe != nil {
@@ -87,6 +94,9 @@ func (n *names) normal(c *conn, list []message) (lines []string) {
 				c.live[p.Channel] = true
 			}
 			pushes[p.Channel] = append(pushes[p.Channel], n.render(m.raw, p.Channel))
+			if p.Pub != nil {
+				pushes[p.Channel] = append(pushes[p.Channel], c.undelta(p.Channel, p.Pub)...)
+			}
 		}
 	}
 	channels := make([]string, 0, len(pushes))
@@ -100,8 +110,9 @@ func (n *names) normal(c *conn, list []message) (lines []string) {
 	return append(lines, farewell(end)...)
 }
 
-// follow keeps track of what a connection is subscribed to.
-func (n *names) follow(c *conn, m message) {
+// follow keeps track of what a connection is subscribed to, and returns what
+// deltas that it recovered add up to.
+func (n *names) follow(c *conn, m message) (values []string) {
 	switch r := m.reply; {
 	case r.Connect != nil:
 		for channel := range r.Connect.Subs {
@@ -109,9 +120,20 @@ func (n *names) follow(c *conn, m message) {
 		}
 	case r.Subscribe != nil:
 		c.live[c.asks[r.Id]] = true
+		if r.Subscribe.Id != 0 {
+			c.numbers[r.Subscribe.Id] = c.asks[r.Id]
+		}
+		delete(c.values, c.asks[r.Id])
+		if r.Subscribe.Delta {
+			c.values[c.asks[r.Id]] = nil
+		}
+		for _, pub := range r.Subscribe.Publications {
+			values = append(values, c.undelta(c.asks[r.Id], pub)...)
+		}
 	case r.Unsubscribe != nil:
 		delete(c.live, c.asks[r.Id])
 	}
+	return values
 }
 
 // farewell joins a disconnect push with the close frame that says the same.
@@ -133,6 +155,11 @@ func (n *names) render(raw []byte, channel string) string {
 	var v any
 	if err := json.Unmarshal(raw, &v); err != nil {
 		return string(raw)
+	}
+	for _, part := range []string{"push", "subscribe"} { // of which each server has numbers of its own
+		if with, ok := v.(map[string]any)[part].(map[string]any); ok && with["id"] != nil {
+			with["id"] = "number of " + channel
+		}
 	}
 	text, _ := json.Marshal(n.rename(v, channel)) // what was decoded encodes
 	return string(text)

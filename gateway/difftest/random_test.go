@@ -63,8 +63,9 @@ func shorten(t testing.TB, steps []string) []string {
 // differences.
 type writer struct {
 	*rand.Rand
-	id int
-	n  int // of publications
+	id     int
+	n      int // of publications
+	asleep int // seconds
 }
 
 func newWriter(seed uint64) *writer { return &writer{Rand: rand.New(rand.NewPCG(seed, 0)), id: 100} }
@@ -72,7 +73,7 @@ func newWriter(seed uint64) *writer { return &writer{Rand: rand.New(rand.NewPCG(
 func (w *writer) pick(from ...string) string { return from[w.IntN(len(from))] }
 
 func (w *writer) write(steps int) []string {
-	script := []string{"a: alice", "b: bob"}
+	script := []string{`publish delta:x {"i":0}`, "a: alice", "b: bob"}
 	for len(script) < steps {
 		script = append(script, w.step())
 	}
@@ -82,7 +83,7 @@ func (w *writer) write(steps int) []string {
 // rooms are the channels of random scripts: few, so that much happens in each.
 func (w *writer) room() string {
 	return w.pick("room:x", "room:x", "small:x", "small:x", "rec:x", "asked:x", "pos:x", "plain:x", "member:x", "locked:x",
-		"dialog:1#alice,bob", "nowhere:x", "$room:x", "room:ü")
+		"delta:x", "filter:x", "cache:x", "dialog:1#alice,bob", "nowhere:x", "$room:x", "room:ü")
 }
 
 // plain is a room that is not closed to some, see differences.
@@ -96,7 +97,7 @@ func (w *writer) plain() string {
 
 // open is a room that the backend can publish to.
 func (w *writer) open() string {
-	return w.pick("room:x", "small:x", "small:x", "rec:x", "asked:x", "pos:x", "plain:x", "member:x", "#alice", "dialog:1#alice,bob")
+	return w.pick("room:x", "small:x", "small:x", "rec:x", "asked:x", "pos:x", "plain:x", "member:x", "delta:x", "filter:x", "cache:x", "#alice", "dialog:1#alice,bob")
 }
 
 func (w *writer) step() string {
@@ -108,10 +109,14 @@ func (w *writer) step() string {
 	case n < 12:
 		return who + " close"
 	case n < 15:
-		return "sleep " + w.pick("1s", "1s", "30s", "61s")
+		return w.sleep()
 	case n < 30:
 		w.n++
-		return fmt.Sprintf(`publish %s%s {"i":%d}`, w.pick("", "", "", "", "skip=1 ", "tag=a=b ", "key=k "), w.open(), w.n)
+		channel, option := w.open(), w.pick("", "", "", "", "skip=1 ", "tag=a=b ", "tag=a=c ", "key=k ")
+		if channel == "delta:x" && option == "skip=1 " {
+			option = ""
+		}
+		return fmt.Sprintf(`publish %s%s {"text":"the same text over and over","i":%d}`, option, channel, w.n)
 	case n < 32:
 		return "forget " + w.pick("room:x", "small:x", "rec:x")
 	case n < 33:
@@ -134,6 +139,16 @@ func (w *writer) step() string {
 		return who + "> " + w.command("unsubscribe", w.room(), "")
 	}
 	return who + "> " + w.subscribe(user)
+}
+
+// sleep lets histories expire, but no epoch of nothing.
+func (w *writer) sleep() string {
+	s := []int{1, 1, 10, 21}[w.IntN(4)]
+	if w.asleep+s > 55 {
+		s = 0
+	}
+	w.asleep += s
+	return fmt.Sprintf("sleep %ds", s)
 }
 
 func (w *writer) command(kind, channel, more string) string {
@@ -160,6 +175,12 @@ func (w *writer) subscribe(user string) string {
 	}
 	if flag := w.IntN(4); flag > 0 {
 		fmt.Fprintf(&more, `,"flag":%d`, flag)
+	}
+	if w.IntN(4) == 0 {
+		more.WriteString(`,"delta":"fossil"`)
+	}
+	if channel == "filter:x" && w.IntN(2) == 0 {
+		more.WriteString(`,"tf":{"key":"a","cmp":"` + w.pick("eq", "neq") + `","val":"b"}`)
 	}
 	if strings.HasPrefix(channel, "$") && w.IntN(4) > 0 || w.IntN(10) == 0 {
 		more.WriteString(`,"token":"<jwt:{"sub":"` + user + `","channel":"` + channel + `"` +

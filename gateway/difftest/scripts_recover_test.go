@@ -67,6 +67,22 @@ publish CH {"i":1}`},
 b: bob
 b> {"id":2,"subscribe":{"channel":"CH","recover":true,"epoch":"other"}}
 publish CH {"i":1}`},
+	{name: "from nothing, after a long time away", differs: "an epoch of nothing", lines: `
+a: alice
+a> {"id":2,"subscribe":{"channel":"CH"}}
+a close
+sleep 2m
+b: bob
+b> {"id":2,"subscribe":{"channel":"CH","recover":true,"epoch":"<epoch:CH>"}}`},
+	{name: "from nothing, after a short time away", lines: `
+a: alice
+a> {"id":2,"subscribe":{"channel":"CH"}}
+a close
+sleep 50s
+publish CH {"i":1}
+sleep 1s
+b: bob
+b> {"id":2,"subscribe":{"channel":"CH","recover":true,"epoch":"<epoch:CH>"}}`},
 	{name: "after the history was removed", lines: fill + `
 forget CH
 b: bob

@@ -23,7 +23,6 @@ func labSettings(t testing.TB) gateway.Settings {
 	s.Client.HistoryLimit = 20
 	s.Client.RecoveryLimit = 20
 	s.Client.CommandRateLimit = 0
-	s.Client.AllowChannelCompaction = false // the library has no numbers for channels
 	s.Client.UnionIDNamespace = ""
 	s.Client.Token.HMACSecretKey = secret
 	everything := gateway.Access{
@@ -38,20 +37,27 @@ func labSettings(t testing.TB) gateway.Settings {
 		AllowPublishForSubscriber: true, AllowPresenceForSubscriber: true, AllowHistoryForSubscriber: true,
 	}
 	quiet := gateway.Access{AllowSubscribeForClient: true, AllowPublishForClient: true, AllowHistoryForClient: true}
-	kept := gateway.History{HistorySize: 10, HistoryTTL: time.Minute, ForceRecovery: true}
-	small := gateway.History{HistorySize: 2, HistoryTTL: time.Minute, ForceRecovery: true}
-	asked := gateway.History{HistorySize: 10, HistoryTTL: time.Minute, AllowRecovery: true, AllowPositioning: true}
+	kept := gateway.History{HistorySize: 10, HistoryTTL: 20 * time.Second, ForceRecovery: true}
+	small := gateway.History{HistorySize: 2, HistoryTTL: 20 * time.Second, ForceRecovery: true}
+	latest := gateway.History{HistorySize: 10, HistoryTTL: 20 * time.Second, ForceRecovery: true, ForceRecoveryMode: "cache"}
+	delta, filter := quiet, quiet
+	delta.AllowedDeltaTypes, delta.DeltaPublish = []string{"fossil"}, true
+	filter.AllowTagsFilter = true
+	asked := gateway.History{HistorySize: 10, HistoryTTL: 20 * time.Second, AllowRecovery: true, AllowPositioning: true}
 	s.Channel.Namespaces = []gateway.Namespace{
 		{Name: "room", Access: everything, History: kept},
 		{Name: "rec", Access: quiet, History: kept},
 		{Name: "small", Access: quiet, History: small},
-		{Name: "large", Access: quiet, History: gateway.History{HistorySize: 50, HistoryTTL: time.Minute, ForceRecovery: true}},
+		{Name: "large", Access: quiet, History: gateway.History{HistorySize: 50, HistoryTTL: 20 * time.Second, ForceRecovery: true}},
 		{Name: "asked", Access: quiet, History: asked},
-		{Name: "pos", Access: quiet, History: gateway.History{HistorySize: 10, HistoryTTL: time.Minute, ForcePositioning: true}},
+		{Name: "pos", Access: quiet, History: gateway.History{HistorySize: 10, HistoryTTL: 20 * time.Second, ForcePositioning: true}},
 		{Name: "plain", Access: gateway.Access{AllowSubscribeForClient: true, AllowPublishForSubscriber: true}},
 		{Name: "member", Access: subscriber, History: asked},
 		{Name: "locked", Access: gateway.Access{Presence: true}, History: asked},
 		{Name: "dialog", Access: gateway.Access{AllowUserLimitedChannels: true, AllowHistoryForClient: true}, History: kept},
+		{Name: "delta", Access: delta, History: kept},
+		{Name: "filter", Access: filter, History: kept},
+		{Name: "cache", Access: quiet, History: latest},
 		{Name: "regex", Access: gateway.Access{AllowSubscribeForClient: true, ChannelRegex: `^[a-z]+$`}},
 	}
 	s.Check(func(path, problem string) { t.Fatalf("settings: %s %s", path, problem) })

@@ -212,8 +212,13 @@ func (r *reference) options(a gateway.Access, h gateway.History, user string, e 
 		EnableRecovery:    h.ForceRecovery || e.Recoverable && (h.AllowRecovery || history),
 	}
 	name, _, _ := strings.Cut(e.Channel, ":")
-	if also := referenceOptions[name]; also != nil {
-		also(&options)
+	switch name {
+	case "delta":
+		options.AllowedDeltaTypes = []centrifuge.DeltaType{centrifuge.DeltaTypeFossil}
+	case "filter":
+		options.AllowTagsFilter = true
+	case "cache":
+		options.RecoveryMode = centrifuge.RecoveryModeCache
 	}
 	return options
 }
@@ -280,6 +285,7 @@ func (p *peer) subscribe(e centrifuge.SubscribeEvent, done centrifuge.SubscribeC
 	reply.ClientSideRefresh = true
 	reply.Options = p.options(a, h, p.client.UserID(), e, token.SubscribeOptions)
 	reply.Options.ExpireAt = unix(token.Expires)
+	reply.Options.AllowChannelCompaction = true
 	done(reply, nil)
 }
 

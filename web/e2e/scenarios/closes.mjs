@@ -1,9 +1,11 @@
 // How connections end, and what the SDK makes of it.
 import assert from 'node:assert/strict';
 import { api, unique } from '../lib/env.mjs';
-import { connected, jwt, next, now, person, publish, transport } from '../lib/lab.mjs';
+import { connected, jwt, next, now, pause, person, publish, transport } from '../lib/lab.mjs';
 
 const kick = (user, code, reason) => api('disconnect', { user, disconnect: { code, reason } });
+
+const codeAndReason = ({ code, reason }) => ({ code, reason });
 
 /** The SDK comes back by itself. */
 async function comesBack(client, end, code, reason) {
@@ -30,9 +32,10 @@ async function staysAway(client, end, code, reason) {
 }
 
 export default async function (step) {
-  // Both need the 25 seconds of grace: begun now, looked at in the end.
+  // Both need the seconds of grace: begun now, looked at in the end.
   const late = expiresUnanswered();
   const lateSub = subscriptionExpiresUnanswered();
+  const slow = []; // steps that wait for a clock, beside the others
 
   const reconnect = [3000, 3001, 3004, 3005, 3006, 3008, 3009, 3010, 3011, 3012, 3013, 3014, 4000, 4499];
   const terminal = [3500, 3501, 3502, 3503, 3504, 3505, 3506, 3507, 3508, 3509, 4500, 4999];
@@ -77,7 +80,7 @@ export default async function (step) {
     client.disconnect();
   });
 
-  await step('pings that are not answered: 3012, the SDK comes back', async () => {
+  slow[0] = step('pings that are not answered: 3012, the SDK comes back', async () => {
     const client = await connected('mute');
     client.deafMute = true;
     const connecting = next(client, 'connecting');
@@ -88,7 +91,7 @@ export default async function (step) {
     client.disconnect();
   });
 
-  await step('pings that are answered keep a quiet connection', async () => {
+  slow[1] = step('pings that are answered keep a quiet connection', async () => {
     const client = await connected('quiet');
     let interrupted = false;
     client.on('connecting', () => (interrupted = true));
@@ -128,7 +131,7 @@ export default async function (step) {
     assert.equal((await gone).code, 3505);
   });
 
-  await step('an expired token in sub_refresh: 3006, back with a good one', async () => {
+  slow[2] = step('an expired token in sub_refresh: 3006, back with a good one', async () => {
     const client = await connected('sub');
     const channel = `$room:${unique('sub')}`;
     const times = [now() + 1, now() - 1, now() + 600];
@@ -156,8 +159,45 @@ export default async function (step) {
     client.disconnect();
   }, 30_000);
 
-  await step('a token that expires unanswered: 3005 after the grace', () => late, 40_000);
-  await step('a subscription that expires unanswered: 2501 after the grace, subscribed anew', () => lateSub, 40_000);
+  slow[3] = step('a position that is lost for good: 2500 of a subscription, 3010 of one of the server', async () => {
+    // A stream that is forgotten after a second, while both listen.
+    const own = await connected('lost');
+    const sub = await own.join(`forgetful:${unique('lost')}`);
+    const given = `forgetful:${unique('lost')}`;
+    const theirs = await connected('lost', { claims: { channels: [given] } });
+    const subscribing = next(sub, 'subscribing');
+    const connecting = next(theirs, 'connecting');
+    let lost = false;
+    const both = Promise.all([subscribing, connecting]).then(() => (lost = true));
+    for (let i = 1; !lost; i++) {
+      await Promise.all([publish(sub.channel, i), publish(given, i)]);
+      await Promise.race([both, pause(1_500)]);
+    }
+    assert.deepEqual(codeAndReason(await subscribing), { code: 2500, reason: 'insufficient state' });
+    assert.deepEqual(codeAndReason(await connecting), { code: 3010, reason: 'insufficient state' });
+    await Promise.all([sub.ready(10_000), theirs.ready(10_000)]);
+    own.disconnect();
+    theirs.disconnect();
+  });
+
+  await step('more commands than a connection may send: 111, then 3013, the SDK comes back', async () => {
+    const client = await connected('hasty');
+    const connecting = next(client, 'connecting');
+    const back = next(client, 'connected');
+    client.startBatching();
+    const answers = Array.from({ length: 500 }, () => client.presenceStats(`room:${client.user}`).catch((e) => e));
+    client.stopBatching();
+    assert.deepEqual(codeAndReason(await connecting), { code: 3013, reason: 'too many requests' });
+    const codes = (await Promise.all(answers)).map(({ code }) => code);
+    assert.equal(codes[0], undefined);
+    assert.ok(codes.filter((code) => code === 111).length >= 200, String(codes));
+    await back;
+    client.disconnect();
+  });
+
+  await step('a token that expires unanswered: 3005 after the grace', () => late);
+  await step('a subscription that expires unanswered: 2501 after the grace, subscribed anew', () => lateSub);
+  await Promise.all(slow);
 }
 
 async function expiresUnanswered() {
