@@ -3,12 +3,16 @@ package auth
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 )
 
 const (
 	maxSessionKeys = 3              // of one user, newest first
 	sessionKeyLife = 72 * time.Hour // how long after its login a session_key may still be tried
+
+	endedKeyLife = 10 * time.Minute // how long a key that was replaced is refused: longer than any login takes
+	maxEndedKeys = 16               // of one user, latest first
 )
 
 // SealedKey is a session_key as stores keep it.
@@ -54,6 +58,17 @@ func (s *Service) sealSessionKey(user User, sessionKey string) SealedKey {
 // contain a NUL.
 func keyringContext(user User) string {
 	return "session_key\x00" + user.AppID + "\x00" + user.OpenID
+}
+
+// endKeys puts the tags of a ring that k replaces in front of those that ended
+// before; k itself lives.
+func endKeys(ended [][8]byte, ring []SealedKey, k SealedKey) [][8]byte {
+	next := make([][8]byte, 0, len(ring)+len(ended))
+	for _, old := range ring {
+		next = append(next, old.Tag)
+	}
+	next = slices.DeleteFunc(append(next, ended...), func(tag [8]byte) bool { return tag == k.Tag })
+	return next[:min(len(next), maxEndedKeys)]
 }
 
 // addKey puts k in front of the ring and drops what is too many, too old or

@@ -4,11 +4,14 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"path"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/minigate/minigate/internal/rest"
 )
 
 func (e *env) wantKeys(user User, want ...string) {
@@ -67,6 +70,42 @@ func TestKeyring(t *testing.T) {
 		e.wantKeys(s.User)
 		e.wantKeys(User{AppID: appB, OpenID: "oNobody"})
 	})
+}
+
+// WeChat gives a login the key that is reset before the login is stored: the
+// login holds, the key stays dead.
+func TestResetOvertakesALogin(t *testing.T) {
+	for name, store := range map[string]Store{"file": first(newFileStore(t)), "redis": newRedisStore(t)} {
+		t.Run(name, func(t *testing.T) {
+			var e *env
+			overtake := false
+			e = newEnv(t, store, func(o *Options) {
+				o.Transport = transportFunc(func(r *http.Request) (*http.Response, error) {
+					answer := `{"access_token":"token","expires_in":7200}`
+					switch path.Base(r.URL.Path) {
+					case "jscode2session":
+						answer = `{"openid":"oAnn","session_key":"` + keyA + `"}`
+						if overtake {
+							if w, _ := call(rest.Handler(e.ServeResetSessionKey), http.MethodPost, "", `{"user":"oAnn"}`); w.Code != http.StatusNoContent {
+								t.Errorf("reset: %d %s", w.Code, w.Body)
+							}
+						}
+					case "resetusersessionkey":
+						answer = `{"openid":"oAnn","session_key":"` + keyB + `"}`
+					}
+					w := httptest.NewRecorder()
+					_, _ = w.WriteString(answer)
+					return w.Result(), nil
+				})
+			})
+			_, s := e.mustLogin("ann")
+			e.wantKeys(s.User, keyA)
+			overtake = true
+			token, _ := e.mustLogin("ann")
+			e.wantVerify(token, "")
+			e.wantKeys(s.User, keyB)
+		})
+	}
 }
 
 // A sealed key opens for its own user only, with whichever of the configured

@@ -115,8 +115,8 @@ func (s *Service) ServeCheckSession(w http.ResponseWriter, r *http.Request) erro
 // with it all that are kept here: the one that WeChat answers with takes their
 // place. The phone, which has data under the old one, learns of it as
 // `session_key_stale` and fetches the data again. After 503
-// `sessions_unavailable` the old ones are still kept and dead at WeChat: the
-// user's next login puts that right.
+// `sessions_unavailable` the old ones are still kept and dead at WeChat: after
+// the user's next login they can be reset again.
 func (s *Service) ServeResetSessionKey(w http.ResponseWriter, r *http.Request) error {
 	user, key, err := s.newestKey(w, r)
 	if err != nil {

@@ -62,7 +62,9 @@ type Store interface {
 	DeleteByUser(ctx context.Context, openID string, reason EndReason) ([]SessionEnd, error)
 	// Keys returns a user's keyring, newest first.
 	Keys(ctx context.Context, openID string) ([]SealedKey, error)
-	// ReplaceKeys makes k the only key in a user's keyring, in one step.
+	// ReplaceKeys makes k the only key in a user's keyring, in one step. Open
+	// does not put those back that it removed, for endedKeyLife: a login that
+	// was under way may bring one.
 	ReplaceKeys(ctx context.Context, openID string, k SealedKey) error
 
 	// Block refuses a user's logins until b.Until, ends the user's sessions as

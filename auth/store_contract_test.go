@@ -17,6 +17,7 @@ import (
 
 // TestStoreContract runs one suite over both stores.
 func TestStoreContract(t *testing.T) {
+	t.Parallel()
 	for name, open := range map[string]func(t *testing.T) (s Store, breakIt func()){
 		"file": func(t *testing.T) (Store, func()) {
 			s, db := newFileStore(t)
@@ -36,6 +37,7 @@ func TestStoreContract(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // each starts servers of its own
 			s, breakIt := open(t)
 			run(t, func(ctx context.Context) error { return s.Run(ctx, deaf) })
 			for _, test := range []struct {

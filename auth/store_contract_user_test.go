@@ -122,14 +122,33 @@ func contractKeys(t *testing.T, s Store) {
 		t.Fatal(err)
 	}
 	want(4, 3, 2) // data that was encrypted before may still arrive
-	for range 2 {
-		if err := s.ReplaceKeys(t.Context(), "keys", keys[0]); err != nil {
+	replace := func(i int) {
+		t.Helper()
+		if err := s.ReplaceKeys(t.Context(), "keys", keys[i]); err != nil {
 			t.Fatal(err)
 		}
-		want(0)
+		want(i)
 	}
+	replace(0)
+	replace(0)
 	add(5, now.Add(time.Second))
 	want(5, 0)
+	add(4, now.Add(time.Second)) // of a login that was under way
+	want(5, 0)
+	replace(1)
+	add(5, now.Add(time.Second))
+	want(1)
+	add(4, now.Add(time.Second)) // of an earlier replacement
+	want(1)
+	replace(0) // what is put there lives, whatever was
+	add(1, now.Add(2*time.Second))
+	want(9)
+	for tag := range byte(2 * maxEndedKeys) {
+		keys = append(keys, SealedKey{Tag: [8]byte{100 + tag}, Issued: now, Sealed: []byte("x")})
+		replace(len(keys) - 1)
+	}
+	add(100, now) // so many are not kept
+	want(len(keys)-1, len(keys)-2)
 }
 
 func contractBlock(t *testing.T, s Store) {

@@ -7,13 +7,15 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
 )
 
 // Besides sessions the file keeps small values with an expiry: keyrings,
-// blocks and claims.
+// what was replaced in them, blocks and claims.
+func endedName(openID string) []byte { return []byte("ended:" + openID) }
 func ringName(openID string) []byte  { return []byte("keys:" + openID) }
 func blockName(openID string) []byte { return []byte("block:" + openID) }
 func claimName(name string) []byte   { return []byte("claim:" + name) }
@@ -35,6 +37,9 @@ func loadRing(tx *bbolt.Tx, openID string) (ring []SealedKey) {
 }
 
 func addToRing(tx *bbolt.Tx, openID string, k SealedKey) error {
+	if slices.Contains(loadEnded(tx, openID), k.Tag) {
+		return nil
+	}
 	return putRing(tx, openID, addKey(loadRing(tx, openID), k))
 }
 
@@ -48,7 +53,23 @@ func putRing(tx *bbolt.Tx, openID string, ring []SealedKey) error {
 
 // ReplaceKeys implements Store.
 func (f *FileStore) ReplaceKeys(ctx context.Context, openID string, k SealedKey) error {
-	return f.batch(ctx, func(tx *bbolt.Tx) error { return putRing(tx, openID, []SealedKey{k}) })
+	return f.batch(ctx, func(tx *bbolt.Tx) error {
+		ended, err := json.Marshal(endKeys(loadEnded(tx, openID), loadRing(tx, openID), k))
+		if err != nil {
+			return err
+		}
+		return errors.Join(
+			putValue(tx, endedName(openID), ended, time.Now().Add(endedKeyLife)),
+			putRing(tx, openID, []SealedKey{k}))
+	})
+}
+
+// loadEnded returns the tags of keys that were replaced just now.
+func loadEnded(tx *bbolt.Tx, openID string) (tags [][8]byte) {
+	if json.Unmarshal(getValue(tx, endedName(openID)), &tags) != nil {
+		return nil
+	}
+	return tags
 }
 
 // Block implements Store.

@@ -18,6 +18,7 @@ import (
 //	user:{OPENID}:logins  sorted set of fingerprints by number of the login
 //	user:{OPENID}:expiry  the same fingerprints by expiry, Unix milliseconds
 //	user:{OPENID}:keys    list, the keyring, newest first
+//	user:{OPENID}:ended   list, tags of keys that were replaced just now
 //	user:{OPENID}:block   string, the block; its TTL is the block's
 //	claim:NAME            string, see Store.Claim
 //	ended                 pub/sub channel of ended sessions and of blocks

@@ -119,13 +119,19 @@ func TestRedisStoreLeaksNothing(t *testing.T) {
 		}
 	}
 	mustOpen(t, s, newSession("bob", time.Hour))
+	_, _, err1 := s.Claim(ctx, "claimed", time.Hour)
+	_, err2 := s.Block(ctx, "cat", Block{Until: time.Now().Add(time.Hour)})
+	_, err3 := s.UseTicket(ctx, newTicketID(), time.Now().Add(time.Hour))
+	if err := errors.Join(err1, err2, err3, s.Settle(ctx, "settled", []byte{1}, time.Hour),
+		s.ReplaceKeys(ctx, "ann", SealedKey{Tag: [8]byte{9}, Issued: time.Now(), Sealed: []byte("k")})); err != nil {
+		t.Fatal(err)
+	}
 	for key, want := range map[string]time.Duration{
-		s.userKeys("ann").logins: 2 * time.Hour, s.userKeys("ann").expiry: 2 * time.Hour, s.userKeys("ann").ring: sessionKeyLife,
-		s.userKeys("bob").logins: time.Hour, s.sessionKey(short.Fingerprint): time.Hour,
+		s.userKeys("ann").logins: 2*time.Hour + expiryGrace, s.userKeys("ann").expiry: 2*time.Hour + expiryGrace,
+		s.userKeys("ann").ring: sessionKeyLife, s.userKeys("bob").ring: sessionKeyLife, s.userKeys("ann").ended: endedKeyLife,
+		s.userKeys("bob").logins: time.Hour + expiryGrace, s.sessionKey(short.Fingerprint): time.Hour + expiryGrace,
+		s.userKeys("cat").block: time.Hour, s.claimKey("claimed"): time.Hour, s.claimKey("settled"): time.Hour,
 	} {
-		if key != s.userKeys("ann").ring {
-			want += expiryGrace
-		}
 		if ttl := s.client.PTTL(ctx, key).Val(); ttl > want || ttl < want-time.Minute {
 			t.Errorf("%s lives %v, want %v", key, ttl, want)
 		}
@@ -183,6 +189,7 @@ func TestRedisStoreQuietSubscription(t *testing.T) {
 // When a sentinel makes the replica the master, users stay logged in and
 // nodes hear of one another again.
 func TestRedisStoreFailsOver(t *testing.T) {
+	t.Parallel()
 	s := testdeps.StartRedisSentinel(t)
 	store := NewRedisStore(openRedis(t, redisclient.Settings{Addresses: s.Addrs, SentinelMaster: s.Name}), "test")
 	e := newEnv(t, store, func(o *Options) { o.Settings.Session.VerifyCache = 0 })

@@ -14,19 +14,19 @@ import (
 )
 
 // userKeys are a user's keys, all in the slot of the openid.
-type userKeys struct{ logins, expiry, ring, block string }
+type userKeys struct{ logins, expiry, ring, block, ended string }
 
 func (s *RedisStore) userKeys(openID string) userKeys {
 	base := s.prefix + "user:{" + openID + "}:"
-	return userKeys{base + "logins", base + "expiry", base + "keys", base + "block"}
+	return userKeys{base + "logins", base + "expiry", base + "keys", base + "block", base + "ended"}
 }
 
 // enlist adds session ARGV[1] that expires at ARGV[2] to KEYS[1] (logins) and
 // KEYS[2] (expiry), drops from them what has expired at ARGV[7], now, lets them
 // last ARGV[8] longer than the last of the sessions, and puts entry ARGV[4] in
-// front of KEYS[3] (keys), of which ARGV[5] stay for ARGV[6]. It answers "" and
-// the logins beyond the limit ARGV[3], or only what KEYS[4] (block) holds. All
-// times are in milliseconds.
+// front of KEYS[3] (keys), of which ARGV[5] stay for ARGV[6], unless its tag is
+// in KEYS[5] (ended). It answers "" and the logins beyond the limit ARGV[3], or
+// only what KEYS[4] (block) holds. All times are in milliseconds.
 var enlist = redis.NewScript(`
 local block = redis.call('GET', KEYS[4])
 if block then return {block} end
@@ -41,12 +41,16 @@ local last = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
 redis.call('PEXPIRE', KEYS[1], last[2] - ARGV[7] + ARGV[8])
 redis.call('PEXPIRE', KEYS[2], last[2] - ARGV[7] + ARGV[8])
 
-for _, old in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
-	if string.sub(old, 1, 8) == string.sub(ARGV[4], 1, 8) then redis.call('LREM', KEYS[3], 0, old) end
+local tag, over = string.sub(ARGV[4], 1, 8), false
+for _, ended in ipairs(redis.call('LRANGE', KEYS[5], 0, -1)) do over = over or ended == tag end
+if not over then
+	for _, old in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
+		if string.sub(old, 1, 8) == tag then redis.call('LREM', KEYS[3], 0, old) end
+	end
+	redis.call('LPUSH', KEYS[3], ARGV[4])
+	redis.call('LTRIM', KEYS[3], 0, ARGV[5] - 1)
+	redis.call('PEXPIRE', KEYS[3], ARGV[6])
 end
-redis.call('LPUSH', KEYS[3], ARGV[4])
-redis.call('LTRIM', KEYS[3], 0, ARGV[5] - 1)
-redis.call('PEXPIRE', KEYS[3], ARGV[6])
 
 local answer = {''}
 if tonumber(ARGV[3]) > 0 then
@@ -62,6 +66,20 @@ redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
 local last = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
 redis.call('PEXPIRE', KEYS[1], last[2] - ARGV[3] + ARGV[4])
 redis.call('PEXPIRE', KEYS[2], last[2] - ARGV[3] + ARGV[4])`)
+
+// replaceKeys makes entry ARGV[1] all of KEYS[1] (keys), for ARGV[2]
+// milliseconds, and puts the tags of what was there in front of KEYS[2] (ended),
+// of which ARGV[3] stay for ARGV[4].
+var replaceKeys = redis.NewScript(`
+for _, old in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+	redis.call('LPUSH', KEYS[2], string.sub(old, 1, 8))
+end
+redis.call('LREM', KEYS[2], 0, string.sub(ARGV[1], 1, 8))
+redis.call('LTRIM', KEYS[2], 0, ARGV[3] - 1)
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
+redis.call('DEL', KEYS[1])
+redis.call('LPUSH', KEYS[1], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])`)
 
 // lockOut stores block ARGV[1] in KEYS[2] for ARGV[2] milliseconds, 0 for
 // good, publishes ARGV[4] in channel ARGV[3], and answers the logins of
@@ -95,7 +113,7 @@ func (s *RedisStore) Open(ctx context.Context, o *Opening) ([]SessionEnd, error)
 		return nil, storeError(err)
 	}
 	u := s.userKeys(openID)
-	answer, err := enlist.Run(ctx, s.client, []string{u.logins, u.expiry, u.ring, u.block},
+	answer, err := enlist.Run(ctx, s.client, []string{u.logins, u.expiry, u.ring, u.block, u.ended},
 		o.Session.Fingerprint.String(), o.Session.Expires.UnixMilli(), o.Limit,
 		encodeKey(o.Key), maxSessionKeys, sessionKeyLife.Milliseconds(), time.Now().UnixMilli(), expiryGrace.Milliseconds()).StringSlice()
 	if err == nil && len(answer) == 0 {
@@ -206,13 +224,12 @@ func (s *RedisStore) Keys(ctx context.Context, openID string) ([]SealedKey, erro
 
 // ReplaceKeys implements Store.
 func (s *RedisStore) ReplaceKeys(ctx context.Context, openID string, k SealedKey) error {
-	ring := s.userKeys(openID).ring
-	_, err := s.client.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		p.Del(ctx, ring)
-		p.LPush(ctx, ring, encodeKey(k))
-		p.PExpire(ctx, ring, sessionKeyLife)
-		return nil
-	})
+	u := s.userKeys(openID)
+	err := replaceKeys.Run(ctx, s.client, []string{u.ring, u.ended},
+		encodeKey(k), sessionKeyLife.Milliseconds(), maxEndedKeys, endedKeyLife.Milliseconds()).Err()
+	if errors.Is(err, redis.Nil) {
+		return nil // as a script answers that says nothing
+	}
 	return storeError(err)
 }
 

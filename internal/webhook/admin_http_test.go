@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/minigate/minigate/internal/rest"
@@ -214,6 +215,23 @@ func TestReplayIntoAFullQueue(t *testing.T) {
 		}
 		wantSize(t, d.queue, 2, 1)
 		d.ask(d.ServeReplay, `{"delivery":"3"}`, 503, nil)
+	})
+}
+
+// Replaying rouses the dispatcher, which would look a second later only.
+func TestReplayIsImmediate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(t)
+		mustEnqueue(t, o.Queue(), "a-1")
+		bury(t, o.Queue(), "a-1")
+		stop := o.run()
+		time.Sleep(pollEvery / 2)
+		desk{o.Dispatcher, t}.ask(o.ServeReplay, `{"delivery":"a-1"}`, 200, nil)
+		time.Sleep(pollEvery / 4)
+		stop()
+		if len(o.box.arrived) != 1 {
+			t.Errorf("arrived %q", o.box.arrived)
+		}
 	})
 }
 
