@@ -100,7 +100,7 @@ type Access struct {
 	JoinLeave                  bool     `yaml:"join_leave" doc:"Publish when clients come and go; subscribers who may read presence can ask to be told."`
 	ForcePushJoinLeave         bool     `yaml:"force_push_join_leave" doc:"Tell every subscriber who comes and goes, asked or not."`
 	AllowSubscribeForClient    bool     `yaml:"allow_subscribe_for_client" doc:"Clients may subscribe without a token."`
-	AllowSubscribeForAnonymous bool     `yaml:"allow_subscribe_for_anonymous" doc:"What allow_subscribe_for_client says is also for connections without a user, which come with a JWT only."`
+	AllowSubscribeForAnonymous bool     `yaml:"allow_subscribe_for_anonymous" doc:"What allow_subscribe_for_client says is also for connections without a user, such as those of a JWT that names none."`
 	AllowPublishForClient      bool     `yaml:"allow_publish_for_client" doc:"Clients may publish."`
 	AllowPublishForSubscriber  bool     `yaml:"allow_publish_for_subscriber" doc:"Clients may publish while they are subscribed."`
 	AllowPublishForAnonymous   bool     `yaml:"allow_publish_for_anonymous" doc:"What lets clients publish is also for connections without a user."`
