@@ -208,8 +208,6 @@ func TestDisconnectLeaves(t *testing.T) {
 	a.want(`{"id":3,"presence_stats":{"num_clients":1,"num_users":1}}`)
 }
 
-// No 105 may come from an unsubscribe that was answered before, and no push of
-// an old subscription after the answer.
 // A client that unsubscribes while the server is unsubscribing it hears of both
 // in an order it can make sense of, and may subscribe again at once.
 func TestUnsubscribeTwice(t *testing.T) {
@@ -234,6 +232,33 @@ func TestUnsubscribeTwice(t *testing.T) {
 	})
 }
 
+// Who subscribes again while the server is unsubscribing it is never told that
+// it is subscribed already: SDKs would take that for the end.
+func TestSubscribeWhileUnsubscribed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHub(t, func(s *Settings) { s.Client.ChannelLinger = 0 })
+		w, _ := h.login("alice")
+		w.send(`{"id":2,"subscribe":{"channel":"live:a"}}`)
+		w.want(`{"id":2,"subscribe":{}}`)
+		slow := make(chan struct{})
+		wait := func() { <-slow }
+		h.engine.leaving.Store(&wait)
+		go func() { _ = h.Unsubscribe(context.Background(), "alice", "live:a", Selection{}) }()
+		synctest.Wait()
+		w.send(`{"id":3,"subscribe":{"channel":"live:a"}}`)
+		synctest.Wait()
+		if len(w.lines) > 0 {
+			t.Fatalf("%s came too early", w.next())
+		}
+		close(slow)
+		w.want(`{"push":{"channel":"live:a","unsubscribe":{"code":2000,"reason":"server unsubscribe"}}}`, `{"id":3,"subscribe":{}}`)
+		h.publish("live:a", "1")
+		w.want(`*"data":1*`)
+	})
+}
+
+// No 105 may come from an unsubscribe that was answered before, and no push of
+// an old subscription after the answer.
 func TestSubscribeLoop(t *testing.T) {
 	h := startHub(t, nil)
 	w, _ := h.login("alice")

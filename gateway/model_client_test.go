@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"sync"
 
+	"github.com/centrifugal/fdelta"
 	"github.com/centrifugal/protocol"
 
 	"github.com/minigate/minigate/gateway/engine"
@@ -16,14 +18,18 @@ import (
 // modelClient behaves as an SDK does: it comes back, subscribes again to what
 // it wants, and recovers from where it stood.
 type modelClient struct {
-	w    *world
-	user string
-	pipe sync.WaitGroup // the goroutines of its connections
+	w        *world
+	user     string
+	binary   bool           // speaks Protobuf
+	delta    bool           // asks for deltas
+	filtered bool           // wants the even publications only
+	pipe     sync.WaitGroup // the goroutines of its connections
 
 	mu      sync.Mutex
 	conn    *modelConn // nil while there is none
 	home    bool       // wants to be connected
 	ids     uint32
+	asks    map[uint32]*following // subscribe commands of this connection
 	follows map[string]*following
 }
 
@@ -31,13 +37,19 @@ type modelClient struct {
 type following struct {
 	channel string
 	server  bool // subscribed by the server
+	api     bool // by its API, at times
 	wanted  bool
+	id      int64  // stands for the channel in pushes, 0: nothing does
+	delta   bool   // data comes as the reply said
+	base    []byte // what the next delta is made of
 	asked   uint32 // id of the command that is under way
 	live    bool
 	at      engine.Position
 	from    engine.Position // what the command under way asked to recover from
 	known   bool            // at holds
 	seen    []sighting
+
+	deltas, repeats int // since the last verify
 }
 
 // sighting is one thing a client was told about a channel.
@@ -46,10 +58,14 @@ type sighting struct {
 	asked      engine.Position // where reply was asked to recover from
 	recovering bool
 	pub        *protocol.Publication
+	filtered   bool // odd publications are left out
 }
 
 func newModelClient(w *world, i int) *modelClient {
-	c := &modelClient{w: w, user: "u" + strconv.Itoa(i%3), follows: map[string]*following{}}
+	c := &modelClient{
+		w: w, user: "u" + strconv.Itoa(i%3), binary: i&1 > 0, delta: i&2 > 0, filtered: i >= 8,
+		follows: map[string]*following{apiChannel: {channel: apiChannel, server: true, api: true}},
+	}
 	for _, ch := range modelChannels[:4] {
 		c.follows[ch] = &following{channel: ch}
 	}
@@ -78,7 +94,7 @@ func (s *modelConn) write(message []byte) error {
 	if closed {
 		return errors.New("closed")
 	}
-	s.owner.hear(s, string(message))
+	s.owner.hear(s, message)
 	return nil
 }
 
@@ -108,7 +124,7 @@ func (c *modelClient) dial() {
 	h := hubs[int(c.ids)%len(hubs)]
 	s := &modelConn{owner: c, hub: h, inbox: newQueue[[]byte]()}
 	s.room.L = &s.mu
-	c.conn = s
+	c.conn, c.asks = s, map[uint32]*following{}
 	c.pipe.Add(1)
 	go s.serve()
 	c.ids++
@@ -119,9 +135,13 @@ func (c *modelClient) dial() {
 		connect.Subs[own.channel] = &protocol.SubscribeRequest{Recover: true, Offset: own.at.Offset, Epoch: own.at.Epoch}
 	}
 	own.asked = c.ids
+	if api := c.follows[apiChannel]; api.wanted {
+		api.asked, api.from = c.ids, api.at
+		connect.Subs[apiChannel] = &protocol.SubscribeRequest{Recover: true, Offset: api.at.Offset, Epoch: api.at.Epoch}
+	}
 	c.post(&protocol.Command{Id: c.ids, Connect: connect})
 	for _, f := range c.follows {
-		if f.wanted {
+		if f.wanted && !f.server {
 			c.subscribe(f)
 		}
 	}
@@ -133,6 +153,7 @@ func (s *modelConn) serve() {
 	h := s.hub
 	if h.clients.admit(0) {
 		client := newClient(h, s)
+		client.binary = c.binary
 		if !h.clients.add(client) {
 			client.disconnect(DisconnectShutdown)
 		}
@@ -168,7 +189,7 @@ func (c *modelClient) lost(s *modelConn) {
 func (c *modelClient) drop() {
 	c.conn = nil
 	for _, f := range c.follows {
-		f.live, f.asked = false, 0
+		f.live, f.asked, f.id = false, 0, 0
 	}
 }
 
@@ -233,8 +254,14 @@ func (c *modelClient) toggle(channel string) {
 // subscribe asks for a channel, from where the client stood; mu is held.
 func (c *modelClient) subscribe(f *following) {
 	c.ids++
-	f.asked, f.from = c.ids, f.at
-	req := &protocol.SubscribeRequest{Channel: f.channel}
+	f.asked, f.from, c.asks[c.ids] = c.ids, f.at, f
+	req := &protocol.SubscribeRequest{Channel: f.channel, Flag: flagChannelIDs}
+	if c.delta {
+		req.Delta = fossil
+	}
+	if c.filtered {
+		req.Tf = &protocol.FilterNode{Key: "p", Cmp: "neq", Val: "odd"}
+	}
 	if f.known {
 		req.Recover, req.Offset, req.Epoch = true, f.at.Offset, f.at.Epoch
 	}
@@ -246,27 +273,27 @@ func (c *modelClient) post(cmd *protocol.Command) {
 	if err != nil {
 		panic(err)
 	}
+	if c.binary {
+		b = pack(c.w.t, b)
+	}
 	c.conn.inbox.push(b)
 }
 
 // hear takes a message of the server.
-func (c *modelClient) hear(s *modelConn, message string) {
+func (c *modelClient) hear(s *modelConn, message []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.conn != s {
 		return
 	}
-	for line := range strings.SplitSeq(message, "\n") {
-		var r protocol.Reply
-		if err := json.Unmarshal([]byte(line), &r); err != nil {
-			c.w.t.Errorf("not a reply: %q", line)
-			continue
-		}
+	for _, r := range c.replies(message) {
 		switch {
 		case r.Id != 0:
-			c.answered(&r)
+			c.answered(r)
 		case r.Push != nil:
 			c.pushed(r.Push)
+		case c.binary:
+			s.inbox.push([]byte{0})
 		default:
 			s.inbox.push([]byte("{}"))
 		}
@@ -277,7 +304,38 @@ func (c *modelClient) hear(s *modelConn, message string) {
 	}
 }
 
+// replies takes a message apart.
+func (c *modelClient) replies(message []byte) (list []*protocol.Reply) {
+	if c.binary {
+		dec := protocol.NewProtobufReplyDecoder(message)
+		for {
+			r, err := dec.Decode()
+			if r != nil {
+				list = append(list, r)
+			}
+			if err != nil {
+				if !errors.Is(err, io.EOF) {
+					c.w.t.Errorf("not replies: %q: %v", message, err)
+				}
+				return list
+			}
+		}
+	}
+	for line := range strings.SplitSeq(string(message), "\n") {
+		r := &protocol.Reply{}
+		if err := json.Unmarshal([]byte(line), r); err != nil {
+			c.w.t.Errorf("not a reply: %q", line)
+			continue
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
 func (c *modelClient) answered(r *protocol.Reply) {
+	if f := c.asks[r.Id]; f != nil && r.Subscribe != nil {
+		f.id = r.Subscribe.Id // even where the client has changed its mind since
+	}
 	for _, f := range c.follows {
 		if f.asked != r.Id {
 			continue
@@ -294,23 +352,31 @@ func (c *modelClient) answered(r *protocol.Reply) {
 			c.w.t.Errorf("%s: %v", f.channel, r.Error)
 		case r.Connect != nil:
 			if sub := r.Connect.Subs[f.channel]; sub != nil {
-				f.begin(sub)
+				c.begin(f, sub)
 			}
 		case r.Subscribe != nil:
-			f.begin(r.Subscribe)
+			c.begin(f, r.Subscribe)
+			if want := c.delta && !c.filtered; r.Subscribe.Delta != want {
+				c.w.t.Errorf("%s: delta %v, want %v", f.channel, r.Subscribe.Delta, want)
+			}
 		}
 	}
 }
 
 func (c *modelClient) pushed(p *protocol.Push) {
 	f := c.follows[p.Channel]
+	for _, by := range c.follows {
+		if p.Id != 0 && by.id == p.Id {
+			f = by
+		}
+	}
 	switch {
 	case p.Disconnect != nil:
 		if code := p.Disconnect.Code; code >= 3500 && code < 4000 {
 			c.w.t.Errorf("sent away: %d %s", code, p.Disconnect.Reason)
 		}
 	case f == nil:
-		c.w.t.Errorf("a push about %q", p.Channel)
+		c.w.t.Errorf("a push about %q, %d", p.Channel, p.Id)
 	case p.Pub != nil:
 		if !f.live {
 			if !f.server && (f.asked != 0 || !f.wanted) {
@@ -318,7 +384,9 @@ func (c *modelClient) pushed(p *protocol.Push) {
 			}
 			c.w.t.Errorf("%s: a publication before the reply", f.channel)
 		}
-		f.see(p.Pub)
+		c.see(f, p.Pub)
+	case p.Subscribe != nil:
+		c.subscribed(f, p.Subscribe)
 	case p.Unsubscribe != nil:
 		c.unsubscribed(f, p.Unsubscribe.Code)
 	}
@@ -338,26 +406,67 @@ func (c *modelClient) unsubscribed(f *following, code uint32) {
 	}
 }
 
-func (f *following) begin(r *protocol.SubscribeResult) {
-	f.live = true
+// subscribed hears that the server has subscribed the client, or has done so
+// before.
+func (c *modelClient) subscribed(f *following, p *protocol.Subscribe) {
+	switch {
+	case !f.api:
+		c.w.t.Errorf("%s: subscribed by the server", f.channel)
+	case f.live:
+		if at := (engine.Position{Offset: p.Offset, Epoch: p.Epoch}); at != f.at {
+			c.w.t.Errorf("%s: told %v again, is at %v", f.channel, at, f.at)
+		}
+		f.repeats++
+	default:
+		f.wanted, f.known = true, false
+		c.begin(f, &protocol.SubscribeResult{Offset: p.Offset, Epoch: p.Epoch})
+	}
+}
+
+func (c *modelClient) begin(f *following, r *protocol.SubscribeResult) {
+	f.live, f.delta, f.base = true, r.Delta, nil
 	f.seen = append(f.seen, sighting{reply: r, asked: f.from, recovering: f.known})
 	if !r.Recovered {
 		f.at = engine.Position{Offset: r.Offset, Epoch: r.Epoch}
 		f.known = true
 	}
 	for _, p := range r.Publications {
-		f.see(p)
+		c.see(f, p)
 	}
 }
 
-func (f *following) see(p *protocol.Publication) {
-	f.seen = append(f.seen, sighting{pub: p})
+// see takes a publication: from deltas it makes the whole.
+func (c *modelClient) see(f *following, p *protocol.Publication) {
+	if f.delta {
+		c.undelta(f, p)
+	}
+	f.seen = append(f.seen, sighting{pub: p, filtered: c.filtered && !f.server})
 	if p.Offset > 0 {
 		f.at.Offset = p.Offset
 		if p.Epoch != "" {
 			f.at.Epoch = p.Epoch
 		}
 	}
+}
+
+func (c *modelClient) undelta(f *following, p *protocol.Publication) {
+	data := []byte(p.Data)
+	if !c.binary { // all data is in strings
+		var text string
+		if err := json.Unmarshal(data, &text); err != nil {
+			c.w.t.Errorf("%s: %q is not a string", f.channel, data)
+		}
+		data = []byte(text)
+	}
+	if p.Delta {
+		f.deltas++
+		whole, err := fdelta.Apply(f.base, data)
+		if err != nil || f.base == nil {
+			c.w.t.Errorf("%s: delta %q of %q: %v", f.channel, data, f.base, err)
+		}
+		data = whole
+	}
+	f.base, p.Data = data, data
 }
 
 // unsettled tells what a client still waits for, and enters it into present.
@@ -368,7 +477,7 @@ func (c *modelClient) unsettled(present map[string]int) string {
 		return ""
 	}
 	for _, f := range c.follows {
-		if !f.server && !f.wanted {
+		if !f.wanted && (!f.server || f.api) {
 			continue
 		}
 		if top := c.w.oracle.top(f.channel); !f.live || f.at != top {
@@ -377,68 +486,4 @@ func (c *modelClient) unsettled(present map[string]int) string {
 		present[f.channel]++
 	}
 	return ""
-}
-
-// verify compares everything seen with the oracle, and counts what happened.
-func (c *modelClient) verify(count map[string]int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, f := range c.follows {
-		f.verify(c.w, count)
-	}
-}
-
-func (f *following) verify(w *world, count map[string]int) {
-	at, ok := engine.Position{}, false
-	for i, s := range f.seen {
-		r := s.reply
-		switch {
-		case r == nil:
-			at = f.verifyPublication(w, at, s.pub, ok)
-			continue
-		case !s.recovering && (r.Recovered || r.WasRecovering):
-			w.t.Errorf("%s: recovered without being asked", f.channel)
-		case s.recovering && !r.WasRecovering:
-			w.t.Errorf("%s: was_recovering is missing", f.channel)
-		case r.Recovered:
-			count["recovered"]++
-			if r.Epoch != s.asked.Epoch || r.Offset != s.asked.Offset {
-				w.t.Errorf("%s: asked to recover from %v, answered %d %q", f.channel, s.asked, r.Offset, r.Epoch)
-			}
-			if i > 0 && ok && at != s.asked {
-				w.t.Errorf("%s: recovers from %v, was at %v", f.channel, s.asked, at)
-			}
-		case s.recovering:
-			count["unrecovered"]++
-			if w.oracle.recoverable(f.channel, s.asked, engine.Position{Offset: r.Offset, Epoch: r.Epoch}) {
-				w.t.Errorf("%s: could have been recovered from %v to %d", f.channel, s.asked, r.Offset)
-			}
-		}
-		at, ok = engine.Position{Offset: r.Offset, Epoch: r.Epoch}, true
-	}
-	f.seen = f.seen[:0]
-	if ok || f.known { // the next round begins where this one ended
-		f.seen = append(f.seen, sighting{reply: &protocol.SubscribeResult{Offset: f.at.Offset, Epoch: f.at.Epoch}})
-	}
-}
-
-func (f *following) verifyPublication(w *world, at engine.Position, p *protocol.Publication, known bool) engine.Position {
-	data := string(p.Data)
-	switch {
-	case p.Offset == 0:
-		if !w.oracle.attempted(f.channel, data) {
-			w.t.Errorf("%s: nobody published %s", f.channel, data)
-		}
-		return at
-	case known && p.Offset != at.Offset+1:
-		w.t.Errorf("%s: offset %d follows %d", f.channel, p.Offset, at.Offset)
-	}
-	at.Offset = p.Offset
-	if p.Epoch != "" && p.Epoch != at.Epoch {
-		w.t.Errorf("%s: a publication of epoch %q in a stream of %q", f.channel, p.Epoch, at.Epoch)
-	}
-	if !w.oracle.has(f.channel, at, data) {
-		w.t.Errorf("%s: %s stands at %d of %q", f.channel, data, at.Offset, at.Epoch)
-	}
-	return at
 }

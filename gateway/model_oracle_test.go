@@ -105,3 +105,17 @@ func (o *oracle) recoverable(channel string, from, top engine.Position) bool {
 	return from.Epoch == top.Epoch && from.Offset <= top.Offset &&
 		top.Offset-from.Offset <= kept(channel) && from.Offset >= o.removed[channel][top.Epoch]
 }
+
+// evenBetween returns an even publication between two places, "" if none is
+// known there.
+func (o *oracle) evenBetween(channel string, from engine.Position, to uint64) string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := o.stream(channel, from.Epoch)
+	for at := from.Offset + 1; at < to; at++ {
+		if data, known := s[at]; known && !isOdd(data) {
+			return data
+		}
+	}
+	return ""
+}

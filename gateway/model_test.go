@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -67,10 +68,15 @@ func modelSettings() Settings {
 	s.Client.CommandRateLimit = 0
 	s.Client.ChannelLinger = 50 * time.Millisecond
 	s.Client.UserConnectionLimit = 0
-	all := Access{Presence: true, AllowSubscribeForClient: true}
+	s.Client.AllowChannelCompaction = true
+	all := Access{
+		Presence: true, AllowSubscribeForClient: true, AllowTagsFilter: true,
+		AllowedDeltaTypes: []string{"fossil"}, DeltaPublish: true,
+	}
 	s.Channel.Namespaces = []Namespace{
 		{Name: "small", Access: all, History: History{HistorySize: 8, HistoryTTL: time.Hour, ForceRecovery: true}},
 		{Name: "large", Access: all, History: History{HistorySize: 200, HistoryTTL: time.Hour, ForceRecovery: true}},
+		{Name: "api", Access: all, History: History{HistorySize: 50, HistoryTTL: time.Hour, ForceRecovery: true}},
 	}
 	return s
 }
@@ -82,6 +88,8 @@ func kept(channel string) uint64 {
 		return 8
 	case 'l':
 		return 200
+	case 'a':
+		return 50
 	}
 	return 100 // personal channels
 }
@@ -160,7 +168,11 @@ func newMemoryFleet(t *testing.T) memoryFleet {
 	return memoryFleet{startNodes(t, 1, func() *modelNode { return startModelNode(engine.NewMemory(), "n0") })}
 }
 
-func (f memoryFleet) trouble(*rand.Rand) string { return "" }
+// trouble claims that something was missed.
+func (f memoryFleet) trouble(*rand.Rand) string {
+	f.hubs()[0].Lost(nil)
+	return "lost"
+}
 
 // redisFleet is three nodes over one redis-server.
 type redisFleet struct {
@@ -215,7 +227,22 @@ type world struct {
 	serial  int
 }
 
-var modelChannels = []string{"small:a", "small:b", "large:a", "large:b", "#u0", "#u1", "#u2"}
+// Clients follow the first four on their own, and what the API says.
+var modelChannels = []string{"small:a", "small:b", "large:a", "large:b", apiChannel, "#u0", "#u1", "#u2"}
+
+const apiChannel = "api:a"
+
+// modelData is long enough for deltas to be shorter, and not the same every
+// time at any place.
+func modelData(serial int) string {
+	n := strconv.Itoa(serial)
+	return `"No. ` + n + ` of some text that repeats 其他的文字 ` + strings.Repeat("x", serial%40) + ` and again ` + n + `"`
+}
+
+func isOdd(data string) bool {
+	data = strings.TrimSuffix(data, `"`)
+	return strings.ContainsAny(data[len(data)-1:], "13579")
+}
 
 func runModel(t *testing.T, f fleet, seed uint64, steps int) {
 	t.Logf("SEED=%d, %d steps", seed, steps)
@@ -244,7 +271,7 @@ func runModel(t *testing.T, f fleet, seed uint64, steps int) {
 	}
 	w.settle()
 	t.Log(w.count)
-	for _, must := range []string{"recovered", "unrecovered", "restart"} {
+	for _, must := range []string{"recovered", "unrecovered", "restart", "deltas", "told again"} {
 		if w.count[must] == 0 {
 			t.Errorf("the run never had %s: it proves little", must)
 		}
@@ -256,8 +283,10 @@ func (w *world) step() {
 	c := w.clients[w.rng.IntN(len(w.clients))]
 	channel := modelChannels[w.rng.IntN(len(modelChannels))]
 	switch n := w.rng.IntN(1000); {
-	case n < 600:
+	case n < 590:
 		w.publish(channel, PublishOptions{})
+	case n < 600:
+		w.subscribe(c)
 	case n < 620:
 		w.publish(channel, PublishOptions{SkipHistory: true})
 	case n < 630:
@@ -281,7 +310,7 @@ func (w *world) step() {
 	case n < 990:
 		w.removeHistory(channel)
 	case n < 993:
-		w.unsubscribe(c, modelChannels[w.rng.IntN(4)])
+		w.unsubscribe(c, modelChannels[w.rng.IntN(5)])
 	case n < 996:
 		w.disconnect(c)
 	case n < 998:
@@ -306,7 +335,11 @@ func within() (context.Context, context.CancelFunc) {
 
 func (w *world) publish(channel string, o PublishOptions) {
 	w.serial++
-	data := strconv.Itoa(w.serial)
+	data := modelData(w.serial)
+	o.Tags = map[string]string{"p": "even"}
+	if isOdd(data) {
+		o.Tags["p"] = "odd"
+	}
 	w.oracle.attempt(channel, data)
 	ctx, cancel := within()
 	defer cancel()
@@ -327,6 +360,20 @@ func (w *world) removeHistory(channel string) {
 	w.oracle.remove(channel)
 	if err := w.anyHub().HistoryRemove(ctx, channel); err != nil {
 		w.count["remove failed"]++
+	}
+}
+
+// subscribe subscribes all connections of a client's user by the API, at times
+// from a place a little before the top.
+func (w *world) subscribe(c *modelClient) {
+	var o SubscribeOptions
+	if top := w.oracle.top(apiChannel); w.rng.IntN(2) == 0 {
+		o.Since = &engine.Position{Offset: top.Offset - min(top.Offset, w.rng.Uint64N(60)), Epoch: top.Epoch}
+	}
+	ctx, cancel := within()
+	defer cancel()
+	if err := w.anyHub().Subscribe(ctx, c.user, apiChannel, Selection{}, o); err != nil {
+		w.count["subscribe failed"]++
 	}
 }
 
@@ -354,9 +401,11 @@ func (w *world) settle() {
 	// A flush or a lost message is noticed with the next publication.
 	give := time.After(60 * time.Second)
 	for _, channel := range modelChannels {
+		w.serial += 1 + w.serial%2 // the last is odd now, the next one passes filters
 		failed := w.count["publish failed"]
 		for w.publish(channel, PublishOptions{}); w.count["publish failed"] > failed; w.publish(channel, PublishOptions{}) {
 			failed = w.count["publish failed"]
+			w.serial++
 		}
 	}
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -386,12 +435,17 @@ func (w *world) unsettled() string {
 			return why
 		}
 	}
-	for _, channel := range modelChannels[:4] {
+	for _, channel := range modelChannels[:5] {
 		ctx, cancel := within()
 		who, err := w.anyHub().Presence(ctx, channel)
 		cancel()
 		if err != nil || len(who) != present[channel] {
 			return fmt.Sprintf("%s has %d present, want %d: %v", channel, len(who), present[channel], err)
+		}
+	}
+	for _, h := range w.fleet.hubs() {
+		if err := h.Check(); err != nil {
+			return err.Error()
 		}
 	}
 	return ""

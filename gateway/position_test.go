@@ -87,6 +87,10 @@ func TestNoPositionCheck(t *testing.T) {
 			}
 		}()
 		w.send(`{"id":2,"subscribe":{"channel":"feed:a"}}`, `{"id":3,"subscribe":{"channel":"asked:a"}}`)
+		gone, _ := h.login("bob") // who needed a position for a while
+		gone.send(`{"id":2,"subscribe":{"channel":"asked:a","positioned":true}}`, `{"id":3,"unsubscribe":{"channel":"asked:a"}}`)
+		gone.want(`{"id":2,*"positioned":true}}`, `{"id":3,*`)
+		_ = gone.conn.CloseNow()
 		for range 20 {
 			h.publish("feed:a", "1")
 			h.publish("asked:a", "1")
@@ -308,4 +312,109 @@ func TestCacheMode(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whoever stood beyond the place that a stream fell back to is told so, even
+// where the news was gone from the log before it came to it.
+func TestStreamFellBackUnheard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHub(t, quietStorm)
+		w, _ := h.login("alice")
+		w.send(`{"id":2,"subscribe":{"channel":"feed:a"}}`)
+		w.want(`{"id":2,*`)
+		var at engine.Position
+		for i := range 8 {
+			at = h.publish("feed:a", itoa(i)).Position
+			w.want(`*"offset":` + itoa(i+1) + `*`)
+		}
+		ch := h.channels.get("feed:a")
+		ch.mu.Lock()
+		ch.rewind(engine.Position{Offset: 5, Epoch: at.Epoch})
+		ch.log.drop(len(ch.log.messages))
+		ch.mu.Unlock()
+		h.deliver("feed:a", 6, at.Epoch)
+		w.want(`{"push":{"channel":"feed:a","unsubscribe":{"code":2500,"reason":"insufficient state"}}}`)
+	})
+}
+
+// After a stream fell back no delta is made of a publication that is not part
+// of it any more.
+func TestNoDeltaAcrossRewind(t *testing.T) {
+	h := startHub(t, quietStorm)
+	w, _ := h.login("alice")
+	w.send(`{"id":2,"subscribe":{"channel":"delta:a","delta":"fossil"}}`)
+	w.want(`{"id":2,*"delta":true}}`)
+	data := `"` + strings.Repeat("abcdefgh", 20)
+	var at engine.Position
+	for i := range 3 {
+		at = h.publish("delta:a", data+itoa(i)+`"`).Position
+		w.want(`*"offset":` + itoa(i+1) + `*`)
+	}
+	w.send(`{"id":3,"unsubscribe":{"channel":"delta:a"}}`)
+	w.want(`{"id":3,*`)
+	back := func(engine.Position) engine.Position { return engine.Position{Offset: 2, Epoch: at.Epoch} }
+	h.engine.top.Store(&back)
+	ch := h.channels.get("delta:a")
+	ch.check(t.Context())
+	h.engine.top.Store(nil)
+	deliver := func(offset uint64, text string) {
+		h.Publication("delta:a", &protocol.Publication{Data: protocol.Raw(text), Offset: offset, Delta: true}, at.Epoch)
+	}
+	deliver(3, `"something else altogether"`) // heard by nobody
+	w.send(fmt.Sprintf(`{"id":4,"subscribe":{"channel":"delta:a","delta":"fossil","recover":true,"offset":2,"epoch":%q}}`, at.Epoch))
+	w.want(`{"id":4,*something else altogether*,"recovered":true,*`)
+	deliver(4, data+`4"`)
+	w.want(`{"push":{"channel":"delta:a","pub":{"data":"\"abcdefgh*4\"","offset":4}}}`)
+}
+
+// A refill that comes back to a channel that has started over is not put on top
+// of what came since.
+func TestStaleRefill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHub(t, quietStorm)
+		w, _ := h.login("alice")
+		w.send(`{"id":2,"subscribe":{"channel":"feed:a"}}`)
+		w.want(`{"id":2,*`)
+		h.publish("feed:a", "1")
+		w.want(`*"offset":1*`)
+		ch := h.channels.get("feed:a")
+		done := make(chan struct{})
+		meanwhile := func() {
+			defer close(done)
+			ch.mu.Lock()
+			ch.forget()
+			ch.mu.Unlock()
+			h.publish("feed:a", "9")
+		}
+		h.engine.after.Store(&meanwhile)
+		h.silently("feed:a", 2)
+		h.Lost([]string{"feed:a"})
+		<-done
+		w.want(`*"data":7,"offset":2*`, `*"data":7,"offset":3*`, `*"data":9,"offset":4*`)
+		h.publish("feed:a", "10")
+		w.want(`*"data":10,"offset":5*`)
+		synctest.Wait()
+		if err := h.Check(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A channel that somebody came back to is not retired under him.
+func TestRetireTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHub(t, func(s *Settings) { quietStorm(s); s.Client.ChannelLinger = 1 })
+		w, _ := h.login("alice")
+		w.send(`{"id":2,"subscribe":{"channel":"feed:a"}}`)
+		w.want(`{"id":2,*`)
+		if err := h.retire(t.Context(), h.channels.get("feed:a")); err != nil {
+			t.Fatal(err)
+		}
+		h.publish("feed:a", "1")
+		w.want(`*"offset":1*`)
+		synctest.Wait()
+		if err := h.Check(); err != nil {
+			t.Error(err)
+		}
+	})
 }

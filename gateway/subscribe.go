@@ -46,6 +46,7 @@ func (c *client) admit(ctx context.Context, req *protocol.SubscribeRequest) (*su
 	if req.Channel == "" || req.Delta != "" && req.Delta != fossil {
 		return nil, nil, DisconnectBadRequest
 	}
+	c.awaitLeft(ctx, req.Channel)
 	if err := c.mayReserve(req.Channel); err != nil {
 		return nil, nil, err
 	}
@@ -109,6 +110,24 @@ func (c *client) newSubscription(channel string, r *rules, req *protocol.Subscri
 	s.positioned = s.recoverable || r.ForcePositioning || req.Positioned && (r.AllowPositioning || mayHistory)
 	s.joinLeave = r.JoinLeave && (r.ForcePushJoinLeave || req.JoinLeave && r.mayReadPresence(channel, user, true))
 	return s
+}
+
+// awaitLeft waits for the end of a subscription that the server is ending: the
+// client may have been told already, and comes back before all is done.
+func (c *client) awaitLeft(ctx context.Context, channel string) {
+	c.mu.Lock()
+	var left chan struct{}
+	if s := c.subs[channel]; s != nil {
+		left = s.left
+	}
+	c.mu.Unlock()
+	if left == nil {
+		return
+	}
+	select {
+	case <-left:
+	case <-ctx.Done():
+	}
 }
 
 // mayReserve tells what reserve would, before anything else is asked: as with

@@ -85,6 +85,9 @@ func (s *subscription) look(f *frame) (n int, v verdict) {
 		if !s.positioned {
 			return 0, tooSlow
 		}
+		if ch.rewound.ambiguous(s.position) { // the marker that says so may be gone, too
+			return 0, lostTrack
+		}
 		if len(ms) == 0 && ch.top.Epoch != "" {
 			if ch.top.Epoch != s.position.Epoch {
 				return 0, lostTrack
@@ -213,31 +216,36 @@ func (ch *channel) refillFrom(ctx context.Context, e engine.Engine) error {
 		if len(ch.subs) == 0 { // nobody misses anything any more
 			ch.forget()
 		}
-		from, wanted := ch.top, ch.lost
+		at, wanted := ch.top, ch.lost
 		ch.mu.Unlock()
 		if !wanted {
 			return nil
 		}
 		ch.hub.metrics.reads[readRefill].Inc()
-		var before engine.Position
+		from, before := at, engine.Position{} // History may rewrite both
 		pubs, top, err := e.History(ctx, ch.name, engine.HistoryQuery{
 			Since: &from, Before: &before, Limit: ch.rules.HistorySize, MetaTTL: ch.rules.HistoryMetaTTL,
 		})
 		if err != nil {
 			return err
 		}
-		if ch.append(from, pubs, top, before) {
+		if ch.append(at, from, pubs, top, before) {
 			return nil
 		}
 	}
 	return errRefill
 }
 
-// append adds what a refill read, and reports whether nothing is missing now.
-func (ch *channel) append(from engine.Position, pubs []*protocol.Publication, top, before engine.Position) bool {
+// append adds what a refill read that began when the channel stood at a
+// position, and reports whether nothing is missing now. from is that position
+// as the engine calls it.
+func (ch *channel) append(at, from engine.Position, pubs []*protocol.Publication, top, before engine.Position) bool {
 	whole := continuous(from, pubs, top)
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
+	if !ch.lost || ch.top != at { // the channel has started over meanwhile
+		return false
+	}
 	if top.Epoch == from.Epoch && top.Offset < from.Offset {
 		ch.lost = false
 		ch.rewind(top)

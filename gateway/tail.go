@@ -130,4 +130,5 @@ func (ch *channel) rewind(to engine.Position) {
 	ch.add(&message{kind: marker, offset: 1}) // of no epoch: nobody's position leads there
 	ch.forget()
 	ch.top, ch.have, ch.live = to, to.Offset, to
+	ch.last, ch.lastID = nil, publicationID{} // another publication will bear its offset
 }
