@@ -68,13 +68,13 @@ var errBlockPast = fault.New(fault.Invalid, "until_past", "The time until which 
 // Faults: Invalid `until_past`, `openid_invalid`; Unavailable `sessions_unavailable`.
 func (s *Service) Block(ctx context.Context, openID, reason string, until time.Time) (int, error) {
 	now := time.Now()
-	if err := checkOpenID(openID); err != nil {
+	if err := CheckOpenID(openID); err != nil {
 		return 0, err
 	}
 	if !until.IsZero() && !until.After(now) {
 		return 0, errBlockPast
 	}
-	ends, err := s.store.Block(ctx, openID, Block{Reason: printable(reason, maxBlockReason), Since: now, Until: until})
+	ends, err := s.store.Block(ctx, openID, Block{Reason: Printable(reason, maxBlockReason), Since: now, Until: until})
 	for _, end := range ends {
 		s.ended(end)
 	}
@@ -89,7 +89,7 @@ func (s *Service) Block(ctx context.Context, openID, reason string, until time.T
 // Unblock lets a user log in again; one who is not blocked is no mistake.
 // Faults: Invalid `openid_invalid`; Unavailable `sessions_unavailable`.
 func (s *Service) Unblock(ctx context.Context, openID string) error {
-	if err := checkOpenID(openID); err != nil {
+	if err := CheckOpenID(openID); err != nil {
 		return err
 	}
 	if err := s.store.Unblock(ctx, openID); err != nil {
@@ -142,7 +142,7 @@ func (s *Service) forgetBlock(openID string) {
 // nothing. A name that no user of WeChat can have, and so cannot be blocked, is
 // nobody's. Fault: Unavailable `sessions_unavailable`.
 func (s *Service) Blocked(ctx context.Context, openID string) (*Block, error) {
-	if checkOpenID(openID) != nil {
+	if CheckOpenID(openID) != nil {
 		return nil, nil
 	}
 	if b, ok := s.blocks.get(openID, time.Now()); ok {
@@ -173,7 +173,7 @@ func (s *Service) Blocked(ctx context.Context, openID string) (*Block, error) {
 // blockNow is Blocked, but asks the store, for operators.
 // Faults: Invalid `openid_invalid`; Unavailable `sessions_unavailable`.
 func (s *Service) blockNow(ctx context.Context, openID string) (*Block, error) {
-	if err := checkOpenID(openID); err != nil {
+	if err := CheckOpenID(openID); err != nil {
 		return nil, err
 	}
 	return s.store.Blocked(ctx, openID)
@@ -181,16 +181,17 @@ func (s *Service) blockNow(ctx context.Context, openID string) (*Block, error) {
 
 var errOpenIDInvalid = fault.New(fault.Invalid, "openid_invalid", "An openid has 1 to 64 letters, digits, dashes or underscores.")
 
-func checkOpenID(openID string) error {
+// CheckOpenID refuses what cannot be one. Fault: Invalid `openid_invalid`.
+func CheckOpenID(openID string) error {
 	if !wechat.IsID(openID) {
 		return errOpenIDInvalid
 	}
 	return nil
 }
 
-// printable is text that somebody else chose, fit for a console, a log and a
+// Printable is text that somebody else chose, fit for a console, a log and a
 // terminal: no control characters, no broken UTF-8, at most limit characters.
-func printable(text string, limit int) string {
+func Printable(text string, limit int) string {
 	text = strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {
 			return -1

@@ -77,7 +77,7 @@ func (s *Service) open(ctx context.Context, user User, sessionKey, device string
 	now := time.Now()
 	ses := Session{
 		Fingerprint: fp, User: user, Created: now, Expires: s.expiry(now, now), LastSeen: now,
-		Device: printable(device, maxDevice),
+		Device: Printable(device, maxDevice),
 	}
 	if s.settings.StoreIP {
 		ses.IP = rest.ClientIP(ctx)

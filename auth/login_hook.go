@@ -157,7 +157,7 @@ func (h *loginHook) policy() string {
 func (a *loginAnswer) apply(ses *Session) error {
 	if a.Allow != nil && !*a.Allow {
 		refusal := *errLoginRefused
-		refusal.Msg = cmp.Or(printable(a.Reason, maxRefusalReason), refusal.Msg)
+		refusal.Msg = cmp.Or(Printable(a.Reason, maxRefusalReason), refusal.Msg)
 		return &refusal
 	}
 	claims, err := CompactClaims(a.Claims)

@@ -15,6 +15,7 @@ type Metrics struct {
 	ended           *prometheus.CounterVec // by reason
 	ticketsMade     prometheus.Counter
 	ticketsVerified *prometheus.CounterVec // by result: "ok" or the fault's code
+	linksVerified   *prometheus.CounterVec // by result: "ok" or the fault's code
 	alerts          *prometheus.GaugeVec   // by appid and errcode
 	openData        *prometheus.CounterVec // by kind and result: "ok" or the fault's code
 	pushes          *prometheus.CounterVec // by result
@@ -50,6 +51,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "minigate_tickets_verified_total",
 			Help: "Tickets presented, by result: ok, or the code of the error.",
 		}, []string{"result"}),
+		linksVerified: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "minigate_links_verified_total",
+			Help: "Links to files presented, by result: ok, or the code of the error.",
+		}, []string{"result"}),
 		alerts: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "minigate_wechat_alerts",
 			Help: "1 while WeChat refuses a mini-program for how it is set up, by appid and errcode.",
@@ -65,6 +70,6 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		wechat: wechat.NewMetrics(reg),
 	}
 	m.logins.WithLabelValues("ok")
-	reg.MustRegister(m.logins, m.unchecked, verified, m.ended, m.ticketsMade, m.ticketsVerified, m.alerts, m.openData, m.pushes)
+	reg.MustRegister(m.logins, m.unchecked, verified, m.ended, m.ticketsMade, m.ticketsVerified, m.linksVerified, m.alerts, m.openData, m.pushes)
 	return m
 }

@@ -70,7 +70,7 @@ func (s *Service) known(u backendUser) (User, error) {
 	if s.apps[user.AppID] == nil {
 		return user, errAppIDUnknown
 	}
-	return user, checkOpenID(user.OpenID)
+	return user, CheckOpenID(user.OpenID)
 }
 
 // ServeOpenDataOf is POST /api/opendata, for the backend: it opens what a phone

@@ -29,7 +29,7 @@ var errSessionUnknown = fault.New(fault.NotFound, "session_unknown", "This user 
 // Sessions lists a user's sessions, the oldest login first. Faults: Invalid
 // `openid_invalid`; Unavailable `sessions_unavailable`.
 func (s *Service) Sessions(ctx context.Context, openID string) ([]SessionInfo, error) {
-	if err := checkOpenID(openID); err != nil {
+	if err := CheckOpenID(openID); err != nil {
 		return nil, err
 	}
 	list, err := s.store.ListByUser(ctx, openID)
@@ -52,7 +52,7 @@ func (s *Service) Sessions(ctx context.Context, openID string) ([]SessionInfo, e
 // Revoke ends all sessions of a user, on all nodes, and returns how many.
 // Faults: Invalid `openid_invalid`; Unavailable `sessions_unavailable`.
 func (s *Service) Revoke(ctx context.Context, openID string) (int, error) {
-	if err := checkOpenID(openID); err != nil {
+	if err := CheckOpenID(openID); err != nil {
 		return 0, err
 	}
 	ends, err := s.store.DeleteByUser(ctx, openID, EndRevoked)
@@ -66,7 +66,7 @@ func (s *Service) Revoke(ctx context.Context, openID string) (int, error) {
 // SessionInfo. Faults: NotFound `session_unknown`; Invalid `openid_invalid`;
 // Unavailable `sessions_unavailable`.
 func (s *Service) RevokeSession(ctx context.Context, openID, id string) error {
-	if err := checkOpenID(openID); err != nil {
+	if err := CheckOpenID(openID); err != nil {
 		return err
 	}
 	list, err := s.store.ListByUser(ctx, openID)

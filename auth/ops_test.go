@@ -143,7 +143,7 @@ func TestPrintable(t *testing.T) {
 		"": "", " a b ": "a b", "a\tb\r\n": "ab", "小程序": "小程序", "\xff\xfe": "", "a\u200bb\u2028": "ab",
 		strings.Repeat("字", 70): strings.Repeat("字", 64), strings.Repeat("x", 63) + " y": strings.Repeat("x", 63),
 	} {
-		if got := printable(text, maxDevice); got != want {
+		if got := Printable(text, maxDevice); got != want {
 			t.Errorf("%q became %q, want %q", text, got, want)
 		}
 	}
@@ -153,8 +153,8 @@ func FuzzPrintable(f *testing.F) {
 	f.Add("iPhone 15")
 	f.Add("\xff\u202e\x00")
 	f.Fuzz(func(t *testing.T, text string) {
-		got := printable(text, 8)
-		if n := len([]rune(got)); n > 8 || printable(got, 8) != got {
+		got := Printable(text, 8)
+		if n := len([]rune(got)); n > 8 || Printable(got, 8) != got {
 			t.Errorf("%q became %q", text, got)
 		}
 	})

@@ -79,9 +79,11 @@ func ParseScope(text string) (Scope, error) {
 	return Scope(text), nil
 }
 
-// TicketKey signs tickets. The first key of a list signs, all of them verify:
-// to rotate, put a new one in front and take the old one out ten minutes later
-// (where uploads are resumed with tickets, when the last of those has ended).
+// TicketKey signs tickets and links to files. The first key of a list signs,
+// all of them verify: to rotate, put a new one in front and take the old one
+// out when its last link has expired, or ten minutes later where there are no
+// links (where uploads are resumed with tickets, when the last of those has
+// ended).
 type TicketKey struct {
 	ID     string          `yaml:"id" doc:"Name of the key: 1 to 16 letters, digits, dashes or underscores. It is visible in tickets."`
 	Secret settings.Secret `yaml:"secret" doc:"Base64 of 32 bytes. Make one with: openssl rand -base64 32"`
@@ -120,12 +122,13 @@ func CheckTicketKeys(keys []TicketKey, report func(path, problem string)) {
 type ticketKeys struct {
 	newest  string // id of the key that signs
 	secrets map[string][]byte
+	links   map[string][]byte // derived from secrets, see linkKey
 }
 
 // newTicketKeys decodes a list. An empty one gets a key that lasts as long as
 // this process.
 func newTicketKeys(list []TicketKey) (ticketKeys, error) {
-	keys := ticketKeys{secrets: make(map[string][]byte, len(list))}
+	keys := ticketKeys{secrets: make(map[string][]byte, len(list)), links: make(map[string][]byte, len(list))}
 	for _, k := range list {
 		secret, err := k.bytes()
 		if err != nil || !wellFormedKeyID.MatchString(k.ID) {
@@ -135,11 +138,18 @@ func newTicketKeys(list []TicketKey) (ticketKeys, error) {
 	}
 	if len(list) > 0 {
 		keys.newest = list[0].ID
-		return keys, nil
+	} else {
+		secret := make([]byte, sha256.Size)
+		_, _ = rand.Read(secret) // never fails
+		keys.newest, keys.secrets["process"] = "process", secret
 	}
-	secret := make([]byte, sha256.Size)
-	_, _ = rand.Read(secret) // never fails
-	keys.newest, keys.secrets["process"] = "process", secret
+	for id, secret := range keys.secrets {
+		link, err := linkKey(secret)
+		if err != nil {
+			return keys, err
+		}
+		keys.links[id] = link
+	}
 	return keys, nil
 }
 

@@ -83,7 +83,7 @@ type Keys struct {
 
 	Signing []settings.Secret `yaml:"signing" doc:"Keys that sign what phones carry to the backend (jws), each base64 of 32 bytes: the first one signs, all of them are published at /.well-known/jwks.json on the ops listener. Required with Redis, otherwise made once in the data directory. Make one with: openssl rand -base64 32"`
 
-	Tickets []auth.TicketKey `yaml:"tickets" doc:"Keys that sign tickets, which stand for a login in URLs: the first one signs, all of them verify. Required with Redis, otherwise made once in the data directory. To change keys on several nodes, first add the new one at the end on all of them, then move it to the front; an old one can go ten minutes later."`
+	Tickets []auth.TicketKey `yaml:"tickets" doc:"Keys that sign tickets, which stand for a login in URLs, and links to files: the first one signs, all of them verify. Required with Redis, otherwise made once in the data directory. To change keys on several nodes, first add the new one at the end on all of them, then move it to the front; an old one can go when its last link has expired (files.link_max_ttl), or ten minutes later where there are no links."`
 }
 
 // Check decodes the keys.
