@@ -3,6 +3,8 @@ package transfer
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
+	"strings"
 	"time"
 
 	"github.com/minigate/minigate/auth"
@@ -30,8 +32,14 @@ type File struct {
 	Created time.Time `json:"created"`
 	Key     string    `json:"key"` // in the Store
 
+	// Attributes are what the backend attached at the upload: a JSON object of
+	// at most 4 KiB, "" for none.
+	Attributes string `json:"attributes,omitempty"`
+
 	State   State     `json:"state"`
 	Changed time.Time `json:"changed"` // when State was set
+	// Owed tells that nobody may have heard yet that the file is ready.
+	Owed bool `json:"owed,omitempty"`
 }
 
 // newFile makes the pending record of an upload that begins now.
@@ -78,6 +86,18 @@ type Ledger interface {
 	// Unfinished returns up to limit files, the oldest first, that have been
 	// Pending or Deleting since before the given time.
 	Unfinished(ctx context.Context, before time.Time, limit int) ([]File, error)
+	// Settle notes that it is known that a file is ready: it is not Owed any
+	// more. One that does not exist is no error.
+	Settle(ctx context.Context, id string) error
+	// Owed returns up to limit Ready files that have been Owed since before
+	// the given time, the oldest first.
+	Owed(ctx context.Context, before time.Time, limit int) ([]File, error)
+	// List returns up to limit Ready files, the newest first: those of the
+	// user with this openid, or all where that is "". It begins behind after,
+	// at the newest where that is "", and answers where the next page begins,
+	// "" where this one was the last. A page may have fewer files than limit
+	// and not be the last.
+	List(ctx context.Context, openID string, after Place, limit int) ([]File, Place, error)
 	// Shared tells whether other processes may use the ledger too. Where none
 	// do, whatever is unfinished at the start of this one is left over.
 	Shared() bool
@@ -91,3 +111,28 @@ var (
 	errFileState  = fault.New(fault.Conflict, "file_state", "The file is not in the state that this needs.")
 	errLedgerAway = fault.New(fault.Unavailable, "files_unavailable", "The list of files is not available right now.").After(2 * time.Second)
 )
+
+// Place is where a file stands in lists: 12 hexadecimal digits of Created in
+// milliseconds and the id. Places sort as their files do, the oldest first.
+type Place string
+
+const placeTime = 12 // digits
+
+func placeOf(f File) Place {
+	ms := timeKey(f.Created)
+	return Place(hex.EncodeToString(ms[len(ms)-placeTime/2:]) + f.ID)
+}
+
+// id is the file's.
+func (p Place) id() string { return string(p[placeTime:]) }
+
+// parsePlace checks a place that came from outside; "" is the beginning.
+func parsePlace(text string) (Place, bool) {
+	if text == "" {
+		return "", true
+	}
+	if len(text) < placeTime || !isID(text[placeTime:]) || strings.Trim(text[:placeTime], "0123456789abcdef") != "" {
+		return "", false
+	}
+	return Place(text), true
+}

@@ -20,26 +20,48 @@ import (
 //
 //	transfer.files       id → File as JSON
 //	transfer.unfinished  Changed in big-endian milliseconds + id → nothing
+//	transfer.owed        the same, of Ready files that are Owed
+//	transfer.places      Place of a Ready file → nothing
+//	transfer.owners      openid + NUL + Place of a Ready file → nothing
 type FileLedger struct{ db *bbolt.DB }
 
 var (
 	filesBucket      = []byte("transfer.files")
 	unfinishedBucket = []byte("transfer.unfinished")
+	owedBucket       = []byte("transfer.owed")
+	placesBucket     = []byte("transfer.places")
+	ownersBucket     = []byte("transfer.owners")
 )
 
 // NewFileLedger uses db, which stays the caller's to close.
 func NewFileLedger(db *bbolt.DB) (*FileLedger, error) {
 	err := db.Update(func(tx *bbolt.Tx) error {
-		_, err := tx.CreateBucketIfNotExists(filesBucket)
-		if err == nil {
-			_, err = tx.CreateBucketIfNotExists(unfinishedBucket)
+		unlisted := tx.Bucket(filesBucket) != nil && tx.Bucket(placesBucket) == nil
+		for _, name := range [][]byte{filesBucket, unfinishedBucket, owedBucket, placesBucket, ownersBucket} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
 		}
-		return err
+		if unlisted {
+			return enlistAll(tx)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("file ledger: %w", err)
 	}
 	return &FileLedger{db}, nil
+}
+
+// enlistAll enters the files of a database that is older than lists into them.
+func enlistAll(tx *bbolt.Tx) error {
+	return tx.Bucket(filesBucket).ForEach(func(id, _ []byte) error {
+		f, err := getFile(tx, string(id))
+		if err != nil || f.State != Ready {
+			return err
+		}
+		return enlist(tx, f)
+	})
 }
 
 // Reserve implements Ledger.
@@ -103,10 +125,20 @@ func (l *FileLedger) Forget(_ context.Context, id string) error {
 }
 
 // Unfinished implements Ledger.
-func (l *FileLedger) Unfinished(_ context.Context, before time.Time, limit int) (files []File, err error) {
+func (l *FileLedger) Unfinished(_ context.Context, before time.Time, limit int) ([]File, error) {
+	return l.since(unfinishedBucket, before, limit)
+}
+
+// Owed implements Ledger.
+func (l *FileLedger) Owed(_ context.Context, before time.Time, limit int) ([]File, error) {
+	return l.since(owedBucket, before, limit)
+}
+
+// since returns the files of an index by Changed.
+func (l *FileLedger) since(bucket []byte, before time.Time, limit int) (files []File, err error) {
 	err = l.db.View(func(tx *bbolt.Tx) error {
 		end := timeKey(before)
-		c := tx.Bucket(unfinishedBucket).Cursor()
+		c := tx.Bucket(bucket).Cursor()
 		for k, _ := c.First(); k != nil && len(files) < limit && bytes.Compare(k[:len(end)], end) < 0; k, _ = c.Next() {
 			f, err := getFile(tx, string(k[len(end):]))
 			if err != nil {
@@ -117,6 +149,56 @@ func (l *FileLedger) Unfinished(_ context.Context, before time.Time, limit int) 
 		return nil
 	})
 	return files, boltFault(err)
+}
+
+// Settle implements Ledger.
+func (l *FileLedger) Settle(_ context.Context, id string) error {
+	return boltFault(l.db.Update(func(tx *bbolt.Tx) error {
+		old, err := getFile(tx, id)
+		if errors.Is(err, errNoFile) || err == nil && !old.Owed {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		f := old
+		f.Owed = false
+		return replaceFile(tx, old, f)
+	}))
+}
+
+// List implements Ledger.
+func (l *FileLedger) List(_ context.Context, openID string, after Place, limit int) (files []File, next Place, err error) {
+	bucket, prefix := placesBucket, ""
+	if openID != "" {
+		bucket, prefix = ownersBucket, openID+"\x00"
+	}
+	err = l.db.View(func(tx *bbolt.Tx) error {
+		c := tx.Bucket(bucket).Cursor()
+		end := prefix + string(after)
+		if after == "" {
+			end = prefix + "\xff" // behind every place
+		}
+		k, _ := c.Seek([]byte(end))
+		if k == nil {
+			k, _ = c.Last()
+		} else {
+			k, _ = c.Prev()
+		}
+		for ; k != nil && bytes.HasPrefix(k, []byte(prefix)); k, _ = c.Prev() {
+			if len(files) == limit {
+				next = placeOf(files[limit-1])
+				break
+			}
+			f, err := getFile(tx, Place(k[len(prefix):]).id())
+			if err != nil {
+				return err
+			}
+			files = append(files, f)
+		}
+		return nil
+	})
+	return files, next, boltFault(err)
 }
 
 // Shared implements Ledger: the database is locked by one process.
@@ -133,7 +215,17 @@ func timeKey(t time.Time) []byte {
 	return binary.BigEndian.AppendUint64(nil, uint64(max(0, t.UnixMilli())))
 }
 
-func unfinishedKey(f File) []byte { return append(timeKey(f.Changed), f.ID...) }
+func sinceKey(f File) []byte { return append(timeKey(f.Changed), f.ID...) }
+
+func ownersKey(f File) []byte { return []byte(f.Owner.OpenID + "\x00" + string(placeOf(f))) }
+
+// enlist enters a Ready file into the lists.
+func enlist(tx *bbolt.Tx, f File) error {
+	return errors.Join(
+		tx.Bucket(placesBucket).Put([]byte(placeOf(f)), nil),
+		tx.Bucket(ownersBucket).Put(ownersKey(f), nil),
+	)
+}
 
 func getFile(tx *bbolt.Tx, id string) (f File, err error) {
 	record := tx.Bucket(filesBucket).Get([]byte(id))
@@ -151,17 +243,24 @@ func putFile(tx *bbolt.Tx, f File) error {
 	if err != nil {
 		return err
 	}
-	if f.State != Ready {
-		if err := tx.Bucket(unfinishedBucket).Put(unfinishedKey(f), nil); err != nil {
-			return err
-		}
+	err = tx.Bucket(filesBucket).Put([]byte(f.ID), record)
+	switch {
+	case f.State != Ready:
+		err = errors.Join(err, tx.Bucket(unfinishedBucket).Put(sinceKey(f), nil))
+	case f.Owed:
+		err = errors.Join(err, enlist(tx, f), tx.Bucket(owedBucket).Put(sinceKey(f), nil))
+	default:
+		err = errors.Join(err, enlist(tx, f))
 	}
-	return tx.Bucket(filesBucket).Put([]byte(f.ID), record)
+	return err
 }
 
 func removeFile(tx *bbolt.Tx, f File) error {
 	return errors.Join(
-		tx.Bucket(unfinishedBucket).Delete(unfinishedKey(f)),
+		tx.Bucket(unfinishedBucket).Delete(sinceKey(f)),
+		tx.Bucket(owedBucket).Delete(sinceKey(f)),
+		tx.Bucket(placesBucket).Delete([]byte(placeOf(f))),
+		tx.Bucket(ownersBucket).Delete(ownersKey(f)),
 		tx.Bucket(filesBucket).Delete([]byte(f.ID)),
 	)
 }

@@ -15,13 +15,18 @@ import (
 
 // RedisLedger is the Ledger of a cluster of nodes:
 //
-//	PREFIXfile:{ID}      hash: state, changed (milliseconds), file (JSON)
-//	PREFIXunfinished     sorted set of ids by changed
+//	PREFIXfile:{ID}         hash: state, changed (milliseconds), file (JSON), owed (where it is)
+//	PREFIXunfinished        sorted set of ids by changed
+//	PREFIXowed              sorted set of ids by changed
+//	PREFIXfiles             sorted set of places, all with the score 0
+//	PREFIXfiles:{OPENID}    the same, of one user
+//	PREFIXlisted            exists once all files have been entered into the lists
 //
 // All that belongs to one file is in one slot and changes in one step. The
-// set may live elsewhere, so it only hints: it is written before a record
+// sets may live elsewhere, so they only hint: they are written before a record
 // leaves or enters a lasting state, and entries that turn out to be wrong are
-// dropped when they are read.
+// dropped when they are read. A file is entered into the lists while it has a
+// record, so that an entry without one is left over and not early.
 type RedisLedger struct {
 	client redis.UniversalClient
 	prefix string
@@ -35,16 +40,18 @@ func NewRedisLedger(client redis.UniversalClient, prefix string) *RedisLedger {
 
 func (l *RedisLedger) key(id string) string { return l.prefix + "file:{" + id + "}" }
 func (l *RedisLedger) index() string        { return l.prefix + "unfinished" }
+func (l *RedisLedger) owed() string         { return l.prefix + "owed" }
 
-// redisSet writes state, changed and file (ARGV[1] to [3]; an empty file
-// leaves it as it is) if the state is one of the others in ARGV; "" stands for
-// no record. It answers the state found.
+// redisSet writes state, changed, file (an empty one leaves it as it is) and,
+// where that is "1", owed (ARGV[1] to [4]) if the state is one of the others
+// in ARGV; "" stands for no record. It answers the state found.
 var redisSet = redis.NewScript(`
 local state = redis.call('HGET', KEYS[1], 'state') or ''
-for i = 4, #ARGV do
+for i = 5, #ARGV do
   if state == ARGV[i] then
     redis.call('HSET', KEYS[1], 'state', ARGV[1], 'changed', ARGV[2])
     if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'file', ARGV[3]) end
+    if ARGV[4] == '1' then redis.call('HSET', KEYS[1], 'owed', '1') end
     break
   end
 end
@@ -52,13 +59,16 @@ return state`)
 
 // set moves a file to state to. A nil file leaves the rest of the record.
 func (l *RedisLedger) set(ctx context.Context, id string, to State, changed time.Time, file *File, from ...State) error {
-	args := []any{string(to), changed.UnixMilli(), ""}
+	args := []any{string(to), changed.UnixMilli(), "", ""}
 	if file != nil {
 		record, err := json.Marshal(file)
 		if err != nil {
 			return err
 		}
 		args[2] = record
+		if file.Owed {
+			args[3] = "1"
+		}
 	}
 	for _, s := range from {
 		args = append(args, string(s))
@@ -79,7 +89,11 @@ func (l *RedisLedger) set(ctx context.Context, id string, to State, changed time
 }
 
 func (l *RedisLedger) note(ctx context.Context, id string, changed time.Time) error {
-	return redisFault(l.client.ZAdd(ctx, l.index(), redis.Z{Score: float64(changed.UnixMilli()), Member: id}).Err())
+	return redisFault(l.client.ZAdd(ctx, l.index(), since(id, changed)).Err())
+}
+
+func since(id string, changed time.Time) redis.Z {
+	return redis.Z{Score: float64(changed.UnixMilli()), Member: id}
 }
 
 // Reserve implements Ledger.
@@ -93,6 +107,9 @@ func (l *RedisLedger) Reserve(ctx context.Context, f File) error {
 // Commit implements Ledger.
 func (l *RedisLedger) Commit(ctx context.Context, f File) error {
 	f.State, f.Changed = Ready, now()
+	if err := l.enlist(ctx, f); err != nil {
+		return err
+	}
 	if err := l.set(ctx, f.ID, Ready, f.Changed, &f, Pending); err != nil {
 		return err
 	}
@@ -124,24 +141,87 @@ func (l *RedisLedger) Retire(ctx context.Context, id string, from ...State) (Fil
 
 // Forget implements Ledger.
 func (l *RedisLedger) Forget(ctx context.Context, id string) error {
+	f, err := l.Get(ctx, id)
+	if err != nil && !errors.Is(err, errNoFile) {
+		return err
+	}
+	known := err == nil
 	if err := l.client.Del(ctx, l.key(id)).Err(); err != nil {
 		return redisFault(err)
 	}
-	return redisFault(l.client.ZRem(ctx, l.index(), id).Err())
+	_, err = l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.ZRem(ctx, l.index(), id)
+		p.ZRem(ctx, l.owed(), id)
+		if known {
+			p.ZRem(ctx, l.list(""), string(placeOf(f)))
+			p.ZRem(ctx, l.list(f.Owner.OpenID), string(placeOf(f)))
+		}
+		return nil
+	})
+	return redisFault(err)
 }
 
 // Unfinished implements Ledger.
 func (l *RedisLedger) Unfinished(ctx context.Context, before time.Time, limit int) ([]File, error) {
+	return l.since(ctx, l.index(), before, limit, func(f File) verdict {
+		if f.State == Ready {
+			return wrong
+		}
+		return meant
+	})
+}
+
+// Owed implements Ledger.
+func (l *RedisLedger) Owed(ctx context.Context, before time.Time, limit int) ([]File, error) {
+	return l.since(ctx, l.owed(), before, limit, func(f File) verdict {
+		switch {
+		case f.State == Pending:
+			return early
+		case f.State == Ready && f.Owed:
+			return meant
+		}
+		return wrong
+	})
+}
+
+// Settle implements Ledger.
+func (l *RedisLedger) Settle(ctx context.Context, id string) error {
+	if err := l.client.HDel(ctx, l.key(id), "owed").Err(); err != nil {
+		return redisFault(err)
+	}
+	return redisFault(l.client.ZRem(ctx, l.owed(), id).Err())
+}
+
+// since returns the files of a set of ids by changed.
+func (l *RedisLedger) since(ctx context.Context, set string, before time.Time, limit int, judge func(File) verdict) ([]File, error) {
 	ids, err := l.client.ZRangeArgs(ctx, redis.ZRangeArgs{
-		Key: l.index(), ByScore: true, Start: "-inf", Stop: "(" + strconv.FormatInt(before.UnixMilli(), 10), Count: int64(limit),
+		Key: set, ByScore: true, Start: "-inf", Stop: "(" + strconv.FormatInt(before.UnixMilli(), 10), Count: int64(limit),
 	}).Result()
-	if err != nil || len(ids) == 0 {
+	if err != nil {
 		return nil, redisFault(err)
 	}
-	records := make([]*redis.MapStringStringCmd, len(ids))
-	_, err = l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, id := range ids {
-			records[i] = p.HGetAll(ctx, l.key(id))
+	return l.read(ctx, ids, func(id string) string { return id }, set, judge)
+}
+
+// verdict is what a hint turned out to be.
+type verdict uint8
+
+const (
+	wrong verdict = iota // drop it
+	early                // leave it
+	meant
+)
+
+// read returns the files that hints of a set stand for, and drops the wrong
+// ones. A hint without a record is wrong.
+func (l *RedisLedger) read(ctx context.Context, hints []string, idOf func(hint string) string, set string, judge func(File) verdict) ([]File, error) {
+	if len(hints) == 0 {
+		return nil, nil
+	}
+	records := make([]*redis.MapStringStringCmd, len(hints))
+	_, err := l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, hint := range hints {
+			records[i] = p.HGetAll(ctx, l.key(idOf(hint)))
 		}
 		return nil
 	})
@@ -149,20 +229,24 @@ func (l *RedisLedger) Unfinished(ctx context.Context, before time.Time, limit in
 		return nil, redisFault(err)
 	}
 	var files []File
-	var wrong []any
-	for i, id := range ids {
+	var drop []any
+	for i, hint := range hints {
 		f, err := readFile(records[i].Result())
+		v := wrong
+		if err == nil {
+			v = judge(f)
+		}
 		switch {
-		case errors.Is(err, errNoFile), err == nil && f.State == Ready:
-			wrong = append(wrong, id)
-		case err != nil:
+		case err != nil && !errors.Is(err, errNoFile):
 			return nil, err
-		default:
+		case v == wrong:
+			drop = append(drop, hint)
+		case v == meant:
 			files = append(files, f)
 		}
 	}
-	if len(wrong) > 0 {
-		return files, redisFault(l.client.ZRem(ctx, l.index(), wrong...).Err())
+	if len(drop) > 0 {
+		return files, redisFault(l.client.ZRem(ctx, set, drop...).Err())
 	}
 	return files, nil
 }
@@ -189,6 +273,7 @@ func readFile(record map[string]string, err error) (f File, _ error) {
 		return f, errLedgerAway.Because(fmt.Errorf("file record: %w", err))
 	}
 	f.State, f.Changed = State(record["state"]), time.UnixMilli(changed).UTC()
+	f.Owed = record["owed"] != ""
 	return f, nil
 }
 

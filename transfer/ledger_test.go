@@ -144,7 +144,7 @@ func unfinished(t *testing.T, l Ledger, before time.Time, limit int) (ids []stri
 
 func TestLedgerUnfinished(t *testing.T) {
 	eachLedger(t, func(t *testing.T, l Ledger) {
-		oldest, old, young := reserved(t, l, 3*time.Hour), reserved(t, l, 2*time.Hour), reserved(t, l, 0)
+		oldest, old, young := reserved(t, l, 3*time.Hour), reserved(t, l, 2*time.Hour), reserved(t, l, time.Second)
 		done := reserved(t, l, 4*time.Hour)
 		if err := l.Commit(t.Context(), done); err != nil {
 			t.Fatal(err)

@@ -1,0 +1,96 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// list is the set of places of one user's files, of all where openID is "".
+func (l *RedisLedger) list(openID string) string {
+	if openID == "" {
+		return l.prefix + "files"
+	}
+	return l.prefix + "files:{" + openID + "}"
+}
+
+// enlist hints at a file that is about to be Ready.
+func (l *RedisLedger) enlist(ctx context.Context, f File) error {
+	place := redis.Z{Member: string(placeOf(f))}
+	_, err := l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.ZAdd(ctx, l.list(""), place)
+		p.ZAdd(ctx, l.list(f.Owner.OpenID), place)
+		if f.Owed {
+			p.ZAdd(ctx, l.owed(), since(f.ID, f.Changed))
+		}
+		return nil
+	})
+	return redisFault(err)
+}
+
+// List implements Ledger.
+func (l *RedisLedger) List(ctx context.Context, openID string, after Place, limit int) ([]File, Place, error) {
+	if err := l.enlistAll(ctx); err != nil {
+		return nil, "", err
+	}
+	end := "+"
+	if after != "" {
+		end = "(" + string(after)
+	}
+	places, err := l.client.ZRangeArgs(ctx, redis.ZRangeArgs{
+		Key: l.list(openID), ByLex: true, Rev: true, Start: end, Stop: "-", Count: int64(limit) + 1,
+	}).Result()
+	if err != nil {
+		return nil, "", redisFault(err)
+	}
+	var next Place
+	if len(places) > limit {
+		places = places[:limit]
+		next = Place(places[limit-1])
+	}
+	files, err := l.read(ctx, places, func(place string) string { return Place(place).id() }, l.list(openID), func(f File) verdict {
+		if f.State != Ready {
+			return early // or late: it goes with its record
+		}
+		return meant
+	})
+	return files, next, err
+}
+
+const scanStep = 1000 // keys
+
+// literally takes from a pattern what would make it more than itself.
+var literally = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
+
+// enlistAll enters the files of a ledger that is older than lists into them,
+// once. It may be done by several nodes at the same time.
+func (l *RedisLedger) enlistAll(ctx context.Context) error {
+	if n, err := l.client.Exists(ctx, l.prefix+"listed").Result(); err != nil || n > 0 {
+		return redisFault(err)
+	}
+	scan := func(ctx context.Context, c redis.UniversalClient) error {
+		keys := c.Scan(ctx, 0, literally.Replace(l.prefix)+"file:{*}", scanStep).Iterator()
+		for keys.Next(ctx) {
+			f, err := readFile(l.client.HGetAll(ctx, keys.Val()).Result())
+			if err == nil && f.State == Ready {
+				err = l.enlist(ctx, f)
+			}
+			if err != nil && !errors.Is(err, errNoFile) {
+				return err
+			}
+		}
+		return keys.Err()
+	}
+	var err error
+	if cluster, ok := l.client.(*redis.ClusterClient); ok {
+		err = cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error { return scan(ctx, c) })
+	} else {
+		err = scan(ctx, l.client)
+	}
+	if err != nil {
+		return redisFault(err)
+	}
+	return redisFault(l.client.Set(ctx, l.prefix+"listed", 1, 0).Err())
+}
