@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/internal/fault"
 )
 
@@ -33,7 +34,7 @@ var (
 
 // ServeDownload answers GET and HEAD of /files/{id} and /files/{id}/{name}
 // (the name is for clients that look at the extension; any will do) with the
-// file, for its owner. Conditional requests are answered without the storage;
+// file, for its owner or for who has a link to it. Conditional requests are answered without the storage;
 // one byte range is served, several are answered with the whole file.
 //
 // Errors: 404 file_not_found (also for files of others), 412
@@ -42,7 +43,7 @@ var (
 // fails half way, the connection is cut: never is a file shorter than its
 // Content-Length.
 func (s *Service) ServeDownload(w http.ResponseWriter, r *http.Request) error {
-	f, err := s.owned(r)
+	f, keep, err := s.readable(r)
 	if err != nil {
 		return err
 	}
@@ -50,7 +51,7 @@ func (s *Service) ServeDownload(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
 	h.Set("ETag", etag)
 	h.Set("Last-Modified", modified.Format(http.TimeFormat))
-	h.Set("Cache-Control", "private, no-cache") // kept, but asked for each time: access may end
+	h.Set("Cache-Control", keep)
 	h.Set("Vary", "Authorization")
 	switch precondition(r.Header, etag, modified) {
 	case http.StatusNotModified:
@@ -73,6 +74,23 @@ func (s *Service) ServeDownload(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	return s.send(w, r, f, part)
+}
+
+// linkCache is how long, at most, a client that came with a link need not ask
+// again.
+const linkCache = 5 * time.Minute
+
+// readable returns the file of a request that may read it, and for how long an
+// answer may be kept.
+func (s *Service) readable(r *http.Request) (f File, keep string, err error) {
+	link, linked := auth.LinkFrom(r.Context())
+	if !linked || link.File != r.PathValue("id") {
+		f, err = s.owned(r)
+		return f, "private, no-cache", err // kept, but asked for each time: access may end
+	}
+	f, err = s.ready(r.Context(), link.File)
+	life := min(time.Until(link.Expires), linkCache)
+	return f, "private, max-age=" + strconv.Itoa(int(max(life, 0)/time.Second)), err
 }
 
 // describe sets the headers of an answer that has, or could have, a body.

@@ -17,6 +17,7 @@ type Metrics struct {
 	bytes     *prometheus.CounterVec
 	active    *prometheus.GaugeVec
 	swept     prometheus.Counter
+	unchecked prometheus.Counter
 }
 
 // NewMetrics registers the metrics with reg.
@@ -38,8 +39,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "minigate_transfer_swept_total",
 			Help: "Remains of interrupted uploads and deletions that were removed.",
 		}),
+		unchecked: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "minigate_uploads_unchecked_total",
+			Help: "Uploads let through, without attributes, although the upload webhook gave no usable answer.",
+		}),
 	}
-	reg.MustRegister(m.transfers, m.bytes, m.active, m.swept)
+	reg.MustRegister(m.transfers, m.bytes, m.active, m.swept, m.unchecked)
 	for _, direction := range []string{"upload", "download"} { // so that rates begin at zero
 		m.bytes.WithLabelValues(direction)
 		m.active.WithLabelValues(direction)

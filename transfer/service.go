@@ -17,6 +17,7 @@ import (
 
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/internal/fault"
+	"github.com/minigate/minigate/internal/webhook"
 )
 
 // Options are what a Service is made of.
@@ -25,9 +26,16 @@ type Options struct {
 	Store    Store
 	Ledger   Ledger
 	Metrics  *Metrics
-	// Notify, where set, is called when a file has become ready, before the
-	// client gets its answer. It must not block.
-	Notify func(ctx context.Context, f File)
+	// Webhook and Webhooks, where the first names an endpoint, ask the backend
+	// at each upload.
+	Webhook  WebhookSettings
+	Webhooks *webhook.Client
+	// Tell, where set, passes news of files on. Once it has returned nil they
+	// have to be safe; after an error they are told again later, with the same
+	// Delivery.
+	Tell func(ctx context.Context, n News) error
+	// SignLink makes a link to a file that works until then.
+	SignLink func(file string, expires time.Time) string
 }
 
 // Service takes and hands out files.
@@ -36,22 +44,25 @@ type Service struct {
 	store    Store
 	ledger   Ledger
 	metrics  *Metrics
-	notify   func(context.Context, File)
+	hook     *uploadHook // nil: nobody is asked
+	tell     func(context.Context, News) error
+	signLink func(file string, expires time.Time) string
 	uploads  *uploads
 	started  time.Time
 }
 
 // New makes a Service. Run must be running for it to keep house.
-func New(o Options) *Service {
-	s := &Service{
-		settings: o.Settings, store: o.Store, ledger: o.Ledger, metrics: o.Metrics, notify: o.Notify,
+func New(o Options) (*Service, error) {
+	hook, err := newUploadHook(o.Webhook, o.Webhooks, o.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	return &Service{
+		settings: o.Settings, store: o.Store, ledger: o.Ledger, metrics: o.Metrics,
+		hook: hook, tell: o.Tell, signLink: o.SignLink,
 		uploads: newUploads(o.Settings.MaxConcurrent, o.Settings.MaxPerUser),
 		started: now(),
-	}
-	if s.notify == nil {
-		s.notify = func(context.Context, File) {}
-	}
-	return s
+	}, nil
 }
 
 var errNoSession = fault.New(fault.Unauthenticated, "token_missing", "This needs a login token.")
@@ -71,18 +82,23 @@ func (s *Service) owned(r *http.Request) (File, error) {
 	if err != nil {
 		return File{}, err
 	}
-	id := r.PathValue("id")
+	f, err := s.ready(r.Context(), r.PathValue("id"))
+	if err == nil && ownerOf(f.Owner) != ownerOf(user) {
+		err = errNoFile
+	}
+	return f, err
+}
+
+// ready returns a file that can be downloaded.
+func (s *Service) ready(ctx context.Context, id string) (File, error) {
 	if !isID(id) {
 		return File{}, errNoFile
 	}
-	f, err := s.ledger.Get(r.Context(), id)
-	if err != nil {
-		return File{}, err
+	f, err := s.ledger.Get(ctx, id)
+	if err == nil && f.State != Ready {
+		err = errNoFile
 	}
-	if f.State != Ready || ownerOf(f.Owner) != ownerOf(user) {
-		return File{}, errNoFile
-	}
-	return f, nil
+	return f, err
 }
 
 // ServeDelete answers DELETE /files/{id}: 204 once the file cannot be read any
@@ -92,12 +108,20 @@ func (s *Service) ServeDelete(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if f, err = s.ledger.Retire(r.Context(), f.ID, Ready); err != nil {
+	if err := s.delete(r.Context(), f.ID); err != nil {
 		return err
 	}
-	s.removeLater(r.Context(), f)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// delete ends a ready file. Where the storage is away, its bytes go later.
+func (s *Service) delete(ctx context.Context, id string) error {
+	f, err := s.ledger.Retire(ctx, id, Ready)
+	if err == nil {
+		s.removeLater(ctx, f)
+	}
+	return err
 }
 
 // removeLater removes a retired file even if ctx has ended. What fails here
@@ -110,9 +134,14 @@ func (s *Service) removeLater(ctx context.Context, f File) {
 	}
 }
 
-// remove removes the bytes and then the record of a retired file.
+// remove removes the bytes and then the record of a retired file. If it had
+// been ready, that is told first; the bytes need not wait for it.
 func (s *Service) remove(ctx context.Context, f File) error {
-	if err := s.store.Delete(ctx, f.Key); err != nil {
+	var told error
+	if f.SHA256 != "" && s.tell != nil {
+		told = s.tell(ctx, newsOf(FileDeleted, f))
+	}
+	if err := errors.Join(told, s.store.Delete(ctx, f.Key)); err != nil {
 		return err
 	}
 	return s.ledger.Forget(ctx, f.ID)
@@ -137,15 +166,26 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// Sweep removes what has been unfinished for longer than pending_ttl. Nobody
-// works on that any more, since no upload may take that long; in a ledger of
-// our own neither does anybody on what is older than this process. It is safe
-// on several nodes at once.
+// Sweep removes what has been unfinished for longer than pending_ttl, and
+// sends news that are still owed. Nobody works on that any more, since no
+// upload may take that long; in a ledger of our own neither does anybody on
+// what is older than this process. It is safe on several nodes at once.
 func (s *Service) Sweep(ctx context.Context) error {
-	before := now().Add(-s.settings.PendingTTL - cleanUp)
+	return errors.Join(s.sweepOwed(ctx), s.sweepUnfinished(ctx))
+}
+
+// longAgo is when what nobody works on any more began to be so, of what takes
+// at most so long.
+func (s *Service) longAgo(most time.Duration) time.Time {
+	before := now().Add(-most)
 	if !s.ledger.Shared() && s.started.After(before) {
 		before = s.started
 	}
+	return before
+}
+
+func (s *Service) sweepUnfinished(ctx context.Context) error {
+	before := s.longAgo(s.settings.PendingTTL + cleanUp)
 	for {
 		files, err := s.ledger.Unfinished(ctx, before, sweepBatch)
 		if err != nil {

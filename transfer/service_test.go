@@ -31,28 +31,47 @@ type house struct {
 	server *httptest.Server
 	reg    *prometheus.Registry
 
-	mu       sync.Mutex
-	notified []File
+	mu    sync.Mutex
+	told  []News
+	deaf  error // what Tell answers
+	calls int   // of Tell
 }
 
 func newHouse(t testing.TB, store Store, ledger Ledger, change ...func(*Settings)) *house {
 	t.Helper()
-	var s Settings
-	settings.Defaults(&s)
+	return openHouse(t, Options{Store: store, Ledger: ledger}, change...)
+}
+
+func openHouse(t testing.TB, o Options, change ...func(*Settings)) *house {
+	t.Helper()
+	settings.Defaults(&o.Settings)
 	for _, f := range change {
-		f(&s)
+		f(&o.Settings)
 	}
 	h := &house{t: t, reg: prometheus.NewPedanticRegistry()}
-	h.Service = New(Options{Settings: s, Store: store, Ledger: ledger, Metrics: NewMetrics(h.reg), Notify: func(_ context.Context, f File) {
+	o.Metrics = NewMetrics(h.reg)
+	o.SignLink = func(file string, expires time.Time) string { return fmt.Sprint(file, "-", expires.Unix()) }
+	o.Tell = func(_ context.Context, n News) error {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		h.notified = append(h.notified, f)
-	}})
+		if h.calls++; h.deaf == nil {
+			h.told = append(h.told, n)
+		}
+		return h.deaf
+	}
+	var err error
+	if h.Service, err = New(o); err != nil {
+		t.Fatal(err)
+	}
 	mux := http.NewServeMux()
 	mux.Handle("POST /files", rest.Handler(h.ServeUpload))
 	mux.Handle("GET /files/{id}", rest.Handler(h.ServeDownload))
 	mux.Handle("GET /files/{id}/{name}", rest.Handler(h.ServeDownload))
 	mux.Handle("DELETE /files/{id}", rest.Handler(h.ServeDelete))
+	mux.Handle("POST /api/files", rest.Handler(h.ServeList))
+	mux.Handle("POST /api/files/stat", rest.Handler(h.ServeStat))
+	mux.Handle("POST /api/files/delete", rest.Handler(h.ServeRemove))
+	mux.Handle("POST /api/files/link", rest.Handler(h.ServeLink))
 	h.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user := alice
 		if name := r.Header.Get("User"); name != "" {
@@ -60,6 +79,9 @@ func newHouse(t testing.TB, store Store, ledger Ledger, change ...func(*Settings
 		}
 		if user.OpenID != "nobody" {
 			r = r.WithContext(auth.WithSession(r.Context(), &auth.Session{User: user}))
+		}
+		if file := r.Header.Get("Link"); file != "" {
+			r = r.WithContext(auth.WithLink(r.Context(), auth.Link{File: file, Expires: time.Now().Add(time.Minute)}))
 		}
 		mux.ServeHTTP(w, r)
 	}))
@@ -195,6 +217,7 @@ func TestSettings(t *testing.T) {
 		"allowed_types[0]":  func(s *Settings) { s.AllowedTypes = []string{"image"} },
 		"max_concurrent":    func(s *Settings) { s.MaxConcurrent = 0 },
 		"pending_ttl":       func(s *Settings) { s.PendingTTL = 0 },
+		"link_max_ttl":      func(s *Settings) { s.LinkMaxTTL = time.Second },
 		"public_url":        func(s *Settings) { s.PublicURL = "files.example.com" },
 		"s3.bucket":         func(s *Settings) { s.Store = "s3" },
 		"buffer_budget":     func(s *Settings) { s.Store, s.BufferBudget = "s3", 1<<20 },

@@ -21,6 +21,7 @@ type Settings struct {
 	PublicURL     string        `yaml:"public_url" doc:"What the address of a file begins with in answers, such as https://files.example.com; empty answers a path without host."`
 	SweepInterval time.Duration `yaml:"sweep_interval" default:"10m" doc:"How often the remains of interrupted uploads and deletions are looked for."`
 	PendingTTL    time.Duration `yaml:"pending_ttl" default:"6h" doc:"How long one upload may take at all; what is unfinished for longer is removed."`
+	LinkMaxTTL    time.Duration `yaml:"link_max_ttl" default:"168h" doc:"How long a link to a file, which works without a login, may live at most; between 1m and 8760h."`
 	S3            S3Settings    `yaml:"s3" doc:"The S3 server, where store is s3."`
 }
 
@@ -58,6 +59,9 @@ func (s *Settings) Check(report func(path, problem string)) {
 		if d <= 0 {
 			report(path, "must be more than 0")
 		}
+	}
+	if s.LinkMaxTTL < time.Minute || s.LinkMaxTTL > 8760*time.Hour {
+		report("link_max_ttl", "must be between 1m and 8760h")
 	}
 	if u, err := url.Parse(s.PublicURL); s.PublicURL != "" && (err != nil || u.Host == "" || u.RawQuery != "" || u.Scheme != "https" && u.Scheme != "http") {
 		report("public_url", "must be an http or https address without a query")

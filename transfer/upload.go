@@ -49,16 +49,17 @@ type uploaded struct {
 // ServeUpload answers POST /files: a form as wx.uploadFile sends it, with one
 // file under any name and up to 32 fields before or after it. The file's name
 // is the field name or filename, else ?name=, else what its part says; its type
-// is what its bytes say. ?size= (bytes) and ?sha256= are checked where given;
+// is what its bytes say. Where the backend is asked about uploads (see
+// [WebhookSettings]), fields behind the file come too late to name it. ?size= (bytes) and ?sha256= are checked where given;
 // with size a file is passed on to S3 without waiting for memory.
 //
 // The answer is 201 with id, name, size, type, sha256 and url; by then the
 // file is durable. Errors: 400 form_invalid, upload_torn, file_missing,
 // too_many_files, too_many_fields, size_invalid, sha256_invalid, size_mismatch,
-// checksum_mismatch; 408 upload_stalled, upload_too_slow; 413 file_too_large,
+// checksum_mismatch; 403 upload_refused; 408 upload_stalled, upload_too_slow; 413 file_too_large,
 // field_too_large; 415 multipart_required, type_not_allowed; 429
 // too_many_uploads; 502 storage_refused; 503 uploads_busy, storage_unavailable,
-// files_unavailable; 507 storage_full. After any of them nothing is kept.
+// files_unavailable, upload_webhook_unavailable; 507 storage_full. After any of them nothing is kept.
 func (s *Service) ServeUpload(w http.ResponseWriter, r *http.Request) (err error) {
 	user, err := caller(r)
 	if err != nil {
@@ -79,7 +80,7 @@ func (s *Service) ServeUpload(w http.ResponseWriter, r *http.Request) (err error
 	if err != nil {
 		return err
 	}
-	s.notify(r.Context(), f)
+	s.announce(r.Context(), f)
 	return rest.JSON(w, http.StatusCreated, uploaded{f.ID, f.Name, f.Size, f.Type, f.SHA256, s.url(f)})
 }
 
@@ -122,6 +123,10 @@ func (s *Service) receive(w http.ResponseWriter, r *http.Request, user auth.User
 	}
 	f := newFile(user)
 	content, err := s.inspect(&f, form)
+	if err == nil {
+		f.Name = pickName(f.Type, form.name, want.name, form.fileName)
+		f.Attributes, err = s.hook.ask(ctx, f, want.size)
+	}
 	if err == nil {
 		err = s.ledger.Reserve(ctx, f)
 	}
@@ -182,7 +187,10 @@ func (s *Service) keep(ctx context.Context, f *File, content io.Reader, form *fo
 	if want.sha256 != "" && want.sha256 != f.SHA256 {
 		return errSum
 	}
-	f.Name = pickName(f.Type, form.name, want.name, form.fileName)
+	if s.hook == nil { // else the name that the backend was told stays
+		f.Name = pickName(f.Type, form.name, want.name, form.fileName)
+	}
+	f.Owed = s.tell != nil
 	if err := s.ledger.Commit(ctx, *f); err != nil {
 		return err
 	}
@@ -209,9 +217,13 @@ func pickName(media string, names ...string) string {
 func (s *Service) discard(ctx context.Context, f File) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
 	defer cancel()
-	_, err := s.ledger.Retire(ctx, f.ID, Pending, Ready)
-	if err == nil || errors.Is(err, errNoFile) {
-		err = s.remove(ctx, f)
+	retired, err := s.ledger.Retire(ctx, f.ID, Pending, Ready)
+	if errors.Is(err, errNoFile) {
+		retired, err = f, nil // its bytes may be there
+		retired.SHA256 = ""   // but nobody was told
+	}
+	if err == nil {
+		err = s.remove(ctx, retired)
 	}
 	if err != nil {
 		slog.WarnContext(ctx, "remains of an upload are swept later", "file", f.ID, "error", err)

@@ -58,8 +58,8 @@ func TestUpload(t *testing.T) {
 			if back := h.do("GET", got.URL, nil); back.body != content || back.Header.Get("Content-Type") != tt.want.Type {
 				t.Errorf("came back: %v", back)
 			}
-			if last := h.notified[len(h.notified)-1]; last.ID != got.ID || last.State != Ready || last.Owner != alice {
-				t.Errorf("notified: %+v", last)
+			if last := h.told[len(h.told)-1]; last.Event != FileReady || last.File.ID != got.ID || last.File.State != Ready || last.File.Owner != alice {
+				t.Errorf("told: %+v", last)
 			}
 		})
 	}

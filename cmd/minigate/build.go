@@ -85,9 +85,13 @@ func (s *server) buildParts(m mode) (err error) {
 	if s.stores.files, err = transfer.OpenStore(cfg.Files, filepath.Join(cfg.Data, "files")); err != nil {
 		return err
 	}
-	s.files = transfer.New(transfer.Options{
+	s.files, err = transfer.New(transfer.Options{
 		Settings: cfg.Files, Store: s.stores.files, Ledger: s.stores.ledger, Metrics: transfer.NewMetrics(s.registry),
+		Webhook: cfg.Webhooks.Upload, Webhooks: s.hooks.client, Tell: s.fileNews(), SignLink: s.auth.SignLink,
 	})
+	if err != nil {
+		return err
+	}
 	s.watch()
 	return nil
 }

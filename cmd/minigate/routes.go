@@ -40,8 +40,10 @@ func (s *server) publicRoutes() (*http.ServeMux, error) {
 	toUpload := func(*http.Request) auth.Scope { return auth.ScopeUpload }
 	toRead := func(r *http.Request) auth.Scope { return auth.FileScope(r.PathValue("id")) }
 	mux.Handle("POST /files", s.auth.RequireTicketOr(toUpload, s.files.ServeUpload))
-	mux.Handle("GET /files/{id}", s.auth.RequireTicketOr(toRead, s.files.ServeDownload)) // and HEAD
-	mux.Handle("GET /files/{id}/{name}", s.auth.RequireTicketOr(toRead, s.files.ServeDownload))
+	linked := func(r *http.Request) string { return r.PathValue("id") }
+	download := s.auth.RequireLinkOr(linked, s.files.ServeDownload, s.auth.RequireTicketOr(toRead, s.files.ServeDownload))
+	mux.Handle("GET /files/{id}", download) // and HEAD
+	mux.Handle("GET /files/{id}/{name}", download)
 	mux.Handle("DELETE /files/{id}", login(s.files.ServeDelete))
 
 	for _, prefix := range s.proxy.Prefixes() {
@@ -96,6 +98,7 @@ func (s *server) opsRoutes() *http.ServeMux {
 	mux.Handle("/api/", s.api)
 	s.userRoutes(mux)
 	s.webhookRoutes(mux)
+	s.fileRoutes(mux)
 	s.wechatRoutes(mux)
 
 	mux.Handle("GET /healthz", rest.Handler(s.health.ServeHealthz))

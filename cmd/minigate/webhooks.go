@@ -10,6 +10,7 @@ import (
 	"github.com/minigate/minigate/auth/wechat"
 	"github.com/minigate/minigate/internal/seal"
 	"github.com/minigate/minigate/internal/webhook"
+	"github.com/minigate/minigate/transfer"
 )
 
 // Webhooks are the calls to the business backend.
@@ -18,6 +19,9 @@ type Webhooks struct {
 
 	WeChatPush Hook `yaml:"wechat_push" doc:"What WeChat pushes (messages and events of users) is passed on here, at least once and in order per user."`
 	OpenData   Hook `yaml:"open_data" doc:"Open data and phone numbers that phones had opened are passed on here too, so that your backend need not believe the phone."`
+
+	Upload transfer.WebhookSettings `yaml:"upload" doc:"Asking your backend at every upload."`
+	Files  Hook                     `yaml:"files" doc:"Files that have become ready (file_ready) or were deleted (file_deleted) are told here, at least once and in order per user."`
 }
 
 // Hook is one address of the backend.
@@ -48,6 +52,8 @@ func (c *Config) checkWebhooks(report func(path, problem string)) {
 		"webhooks.open_data.endpoint":    c.Webhooks.OpenData.Endpoint,
 		"session.login_webhook.endpoint": c.Session.LoginWebhook.Endpoint,
 		"webhooks.wechat_push.endpoint":  c.Webhooks.WeChatPush.Endpoint,
+		"webhooks.upload.endpoint":       c.Webhooks.Upload.Endpoint,
+		"webhooks.files.endpoint":        c.Webhooks.Files.Endpoint,
 	} {
 		if endpoint != "" {
 			report(path, "needs a key in webhooks.keys to sign with")
@@ -62,11 +68,12 @@ type backendHooks struct {
 	news   *webhook.Dispatcher
 }
 
-// The hooks that are delivered from the queue; their names are also those of
-// the events.
+// The hooks that are delivered from the queue; the names of the first two are
+// also those of their events.
 const (
-	pushHook = "wechat_push"
-	dataHook = "open_data"
+	pushHook  = "wechat_push"
+	dataHook  = "open_data"
+	filesHook = "files"
 )
 
 // buildHooks makes them; sealing keys protect what waits. There is a queue
@@ -77,7 +84,7 @@ func (s *server) buildHooks(sealing [][32]byte) error {
 	metrics := webhook.NewMetrics(s.registry)
 	s.hooks.client = webhook.NewClient(webhook.Options{Settings: cfg.Settings, Metrics: metrics})
 	var endpoints []*webhook.Endpoint
-	for name, hook := range map[string]Hook{pushHook: cfg.WeChatPush, dataHook: cfg.OpenData} {
+	for name, hook := range map[string]Hook{pushHook: cfg.WeChatPush, dataHook: cfg.OpenData, filesHook: cfg.Files} {
 		if hook.Endpoint == "" {
 			continue
 		}

@@ -1,0 +1,184 @@
+package transfer
+
+import (
+	"encoding/json"
+	"net/http"
+	"path"
+	"regexp"
+	"time"
+
+	"github.com/minigate/minigate/auth"
+	"github.com/minigate/minigate/internal/fault"
+	"github.com/minigate/minigate/internal/rest"
+)
+
+// The handlers in this file are for the backend and for operators. They ask
+// for no token: whoever mounts them has to know who calls.
+
+const (
+	maxAdminBody = 4 << 10 // bytes
+	defaultPage  = 50
+	maxPage      = 500
+	defaultLink  = time.Hour
+	linkSteps    = 8 // links of one length that a file has during that length
+)
+
+var (
+	errPage   = fault.Newf(fault.Invalid, "page_invalid", "limit is between 1 and %d.", maxPage)
+	errCursor = fault.New(fault.Invalid, "cursor_invalid", "This cursor is not one of a list of files.")
+	errFileID = fault.New(fault.Invalid, "file_id_invalid", "file must be the id of a file: 26 capital letters and digits.")
+)
+
+// FileInfo is a file as the backend and operators see it.
+type FileInfo struct {
+	ID         string          `json:"id"`
+	Name       string          `json:"name"`
+	Size       int64           `json:"size"` // bytes
+	Type       string          `json:"type"` // media type, as sniffed
+	SHA256     string          `json:"sha256"`
+	Owner      auth.User       `json:"owner"`
+	State      State           `json:"state"`
+	Created    time.Time       `json:"created"`
+	Attributes json.RawMessage `json:"attributes,omitempty"` // what the backend attached at the upload
+}
+
+func infoOf(f File) FileInfo {
+	return FileInfo{f.ID, f.Name, f.Size, f.Type, f.SHA256, f.Owner, f.State, f.Created, json.RawMessage(f.Attributes)}
+}
+
+// ListAnswer is what ServeList answers.
+type ListAnswer struct {
+	Files  []FileInfo `json:"files"`            // ready ones, the newest first
+	Cursor string     `json:"cursor,omitempty"` // of the next page; missing on the last one
+}
+
+// LinkAnswer is what ServeLink answers.
+type LinkAnswer struct {
+	URL       string    `json:"url"`
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
+// ServeList is POST {user?, limit?, cursor?} → ListAnswer: the files of a user
+// (openid), or all; limit is 50 unless given, and 500 at most. A page may be
+// short and not be the last. Faults: Invalid `page_invalid`, `cursor_invalid`,
+// `openid_invalid`; Unavailable `files_unavailable`.
+func (s *Service) ServeList(w http.ResponseWriter, r *http.Request) error {
+	req := struct {
+		User, Cursor string
+		Limit        int
+	}{Limit: defaultPage}
+	if err := rest.Decode(w, r, maxAdminBody, &req); err != nil {
+		return err
+	}
+	after, ok := parsePlace(req.Cursor)
+	switch {
+	case req.Limit < 1 || req.Limit > maxPage:
+		return errPage
+	case !ok:
+		return errCursor
+	case req.User != "":
+		if err := auth.CheckOpenID(req.User); err != nil {
+			return err
+		}
+	}
+	files, next, err := s.ledger.List(r.Context(), req.User, after, req.Limit)
+	if err != nil {
+		return err
+	}
+	answer := ListAnswer{Files: make([]FileInfo, 0, len(files)), Cursor: string(next)}
+	for _, f := range files {
+		answer.Files = append(answer.Files, infoOf(f))
+	}
+	return rest.JSON(w, http.StatusOK, answer)
+}
+
+// fileRequest is the body that the handlers of one file take.
+type fileRequest struct {
+	File      string `json:"file"`       // id
+	ExpiresIn int64  `json:"expires_in"` // seconds; of links
+}
+
+func readFileRequest(w http.ResponseWriter, r *http.Request) (req fileRequest, err error) {
+	err = rest.Decode(w, r, maxAdminBody, &req)
+	if err == nil && !isID(req.File) {
+		err = errFileID
+	}
+	return req, err
+}
+
+// ServeStat is POST {file} → FileInfo, of a file in any state. Faults: Invalid
+// `file_id_invalid`; NotFound `file_not_found`; Unavailable
+// `files_unavailable`.
+func (s *Service) ServeStat(w http.ResponseWriter, r *http.Request) error {
+	req, err := readFileRequest(w, r)
+	if err != nil {
+		return err
+	}
+	f, err := s.ledger.Get(r.Context(), req.File)
+	if err != nil {
+		return err
+	}
+	return rest.JSON(w, http.StatusOK, infoOf(f))
+}
+
+// ServeRemove is POST {file} → {}, whoever's the file is: it cannot be read any
+// more. Where the storage is away, its bytes go later. Faults: as of ServeStat,
+// and Conflict `file_state` while it is still being uploaded.
+func (s *Service) ServeRemove(w http.ResponseWriter, r *http.Request) error {
+	req, err := readFileRequest(w, r)
+	if err != nil {
+		return err
+	}
+	if err := s.delete(r.Context(), req.File); err != nil {
+		return err
+	}
+	return rest.JSON(w, http.StatusOK, struct{}{})
+}
+
+// ServeLink is POST {file, expires_in?} → LinkAnswer: a URL under which
+// anybody reads the file. expires_in is in seconds, up to files.link_max_ttl;
+// one hour unless given. The link lives no longer than that, and by an eighth
+// or a second shorter at most: so long the same file has the same link, which
+// caches know again.
+// Faults: as of ServeStat, and Invalid `expires_in_invalid`.
+func (s *Service) ServeLink(w http.ResponseWriter, r *http.Request) error {
+	req, err := readFileRequest(w, r)
+	if err != nil {
+		return err
+	}
+	most := s.settings.LinkMaxTTL
+	ttl := min(defaultLink, most)
+	if req.ExpiresIn != 0 {
+		if req.ExpiresIn < 1 || req.ExpiresIn > int64(most/time.Second) {
+			return fault.Newf(fault.Invalid, "expires_in_invalid", "expires_in is a number of seconds between 1 and %d.", int64(most/time.Second))
+		}
+		ttl = time.Duration(req.ExpiresIn) * time.Second
+	}
+	f, err := s.ready(r.Context(), req.File)
+	if err != nil {
+		return err
+	}
+	expires := linkExpiry(time.Now(), ttl)
+	link := s.url(f) + linkName(f.Name) + "?link=" + s.signLink(f.ID, expires) // needs no escaping
+	return rest.JSON(w, http.StatusOK, LinkAnswer{link, expires})
+}
+
+// linkExpiry is when a link that is made now ends: the same time for a while.
+func linkExpiry(now time.Time, ttl time.Duration) time.Time {
+	step := max(int64(ttl/time.Second)/linkSteps, 1)
+	end := now.Add(ttl).Unix()
+	return time.Unix(end-end%step, 0).UTC()
+}
+
+var wellFormedExt = regexp.MustCompile(`^\.[0-9A-Za-z]{1,10}$`)
+
+// linkName is a name with the file's extension: some clients look at nothing
+// else. The file's own name is in the answer to the download, where no
+// character needs escaping.
+func linkName(name string) string {
+	ext := path.Ext(name)
+	if !wellFormedExt.MatchString(ext) {
+		return ""
+	}
+	return "/file" + ext
+}

@@ -1,0 +1,71 @@
+package transfer
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// tellTimeout is how long an upload may take to announce its file.
+const tellTimeout = 10 * time.Second
+
+// The events of files. Their names are those of the webhook's.
+const (
+	FileReady   = "file_ready"
+	FileDeleted = "file_deleted"
+)
+
+// News are what the backend is told about a file: that it became ready, or
+// that it cannot be read any more. Who was told of an upload that the client
+// saw fail, or only of its deletion, has missed nothing.
+type News struct {
+	Event    string   `json:"event"`
+	Delivery string   `json:"delivery"` // the same each time this is told
+	File     FileInfo `json:"file"`
+}
+
+func newsOf(event string, f File) News {
+	return News{Event: event, Delivery: event + "-" + f.ID, File: infoOf(f)}
+}
+
+// announce tells that a file is ready, and notes that it was told. What fails
+// here is left to the sweeper: the file is kept and says what it owes.
+func (s *Service) announce(ctx context.Context, f File) {
+	if !f.Owed {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellTimeout)
+	defer cancel()
+	if err := s.settle(ctx, f); err != nil {
+		slog.WarnContext(ctx, "the backend is told of a file later", "file", f.ID, "error", err)
+	}
+}
+
+func (s *Service) settle(ctx context.Context, f File) error {
+	if s.tell != nil { // nil: nobody wants to know any more
+		if err := s.tell(ctx, newsOf(FileReady, f)); err != nil {
+			return err
+		}
+	}
+	return s.ledger.Settle(ctx, f.ID)
+}
+
+// sweepOwed tells what was not told. If one cannot be told, the others wait
+// for the next sweep with it.
+func (s *Service) sweepOwed(ctx context.Context) error {
+	before := s.longAgo(2 * tellTimeout)
+	for {
+		files, err := s.ledger.Owed(ctx, before, sweepBatch)
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			if err := s.settle(ctx, f); err != nil {
+				return err
+			}
+		}
+		if len(files) < sweepBatch {
+			return nil
+		}
+	}
+}
