@@ -19,7 +19,7 @@ import (
 
 func openBolt(t testing.TB, path string) *bbolt.DB {
 	t.Helper()
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, NoSync: true}) // no test cuts the power
 	if err != nil {
 		t.Fatal(err)
 	}

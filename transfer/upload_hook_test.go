@@ -153,6 +153,7 @@ func TestUploadWebhookAnswers(t *testing.T) {
 		{"reset", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), unusable, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel() // most of it is waiting for the disk
 			mux := http.NewServeMux()
 			mux.Handle("/hook", tt.backend)
 			mux.HandleFunc("/", func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s was asked", r.URL) })
