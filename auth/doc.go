@@ -66,6 +66,9 @@
 // and one [Scope]: it works for minutes, dies with the session, makes no other
 // tickets, and for a socket works once.
 //
+// A link to a file stands for no session: the backend has [Service.SignLink]
+// make it, and whoever has it reads that file until it expires.
+//
 // # Stores
 //
 // [FileStore] keeps sessions in the data directory of a node that runs alone;

@@ -18,7 +18,7 @@ import (
 //	PREFIXfile:{ID}         hash: state, changed (milliseconds), file (JSON), owed (where it is)
 //	PREFIXunfinished        sorted set of ids by changed
 //	PREFIXowed              sorted set of ids by changed
-//	PREFIXfiles             sorted set of places, all with the score 0
+//	PREFIXfiles             sorted set of places, all with the score 0: some 100 bytes for each file
 //	PREFIXfiles:{OPENID}    the same, of one user
 //	PREFIXlisted            exists once all files have been entered into the lists
 //
