@@ -29,6 +29,7 @@ type channel struct {
 	subs       []*subscription
 	positioned int             // how many of subs need a position
 	top        engine.Position // of the newest publication this node knows of; no epoch: not known yet
+	kept       bool            // subscribers may come back with a position they were told, so that the engine must keep it
 	before     engine.Position // end of the epoch before top's, where the engine told; no epoch: not known
 	have       uint64          // offset of the newest publication in top's epoch that went through log
 	live       engine.Position // of the newest publication the engine delivered

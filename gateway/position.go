@@ -13,6 +13,7 @@ import (
 
 // wanted is what a subscriber wants to know about a stream.
 type wanted struct {
+	keep    bool            // it may come back with the position it is told
 	recover bool            // also what it missed
 	cache   bool            // of that only the newest
 	from    engine.Position // what it has seen
@@ -33,6 +34,7 @@ func (c *client) position(ctx context.Context, s *subscription, req *protocol.Su
 		return nil
 	}
 	w := wanted{
+		keep:    s.recoverable,
 		recover: s.recoverable && (req.Recover || s.rules.AutoCacheRecover),
 		cache:   s.rules.cacheMode(),
 		limit:   c.hub.settings.Client.RecoveryLimit,
@@ -115,6 +117,8 @@ func (ch *channel) recall(w *wanted) (p placed, ok bool) {
 	now := ch.hub.now()
 	switch {
 	case ch.top.Epoch == "" || ch.lost:
+		return p, false
+	case w.keep && !ch.kept && ch.top.Offset == 0: // the engine is to know that somebody relies on it
 		return p, false
 	case !w.recover:
 		return p, true
@@ -201,6 +205,7 @@ func (ch *channel) join(w *wanted, crowd bool) (r *reading, mine bool) {
 		r = &reading{done: make(chan struct{}), since: w.from}
 		*at, mine = r, true
 	}
+	r.query.Keep = r.query.Keep || w.keep
 	if !w.recover {
 		return r, mine
 	}
@@ -225,6 +230,7 @@ func (ch *channel) read(r *reading) {
 	ch.mu.Lock()
 	before := ch.top
 	q := r.query // nobody joins any more
+	q.Keep = q.Keep || ch.kept
 	ch.mu.Unlock()
 	if r.wide {
 		q.Since, q.Reverse = nil, true
@@ -237,6 +243,7 @@ func (ch *channel) read(r *reading) {
 	}
 	ch.mu.Lock()
 	if r.err == nil {
+		ch.kept = q.Keep
 		ch.learn(before, r.top, r.pubs)
 		if r.top.Epoch == ch.top.Epoch {
 			ch.before = r.before

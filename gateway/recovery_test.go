@@ -100,6 +100,60 @@ func TestRecoveryAfterHistoryRemove(t *testing.T) {
 	w.want(`{"id":2,"subscribe":{*"recovered":true,"offset":2,*}}`)
 }
 
+// The first thing that was ever pushed to a user who was away for long is
+// recovered, whoever found out first where the channel stands.
+func TestFirstPublicationAfterLongAway(t *testing.T) {
+	for name, tc := range map[string]struct {
+		channel   string
+		before    string // asked by somebody else before
+		options   string
+		recovered bool
+	}{
+		"personal channel":                {"#alice", "", "", true},
+		"alone":                           {"asked:a", "", `"recoverable":true`, true},
+		"told from memory":                {"asked:a", `"positioned":true`, `"recoverable":true`, true},
+		"nobody may come back":            {"asked:a", "", `"positioned":true`, false},
+		"a subscriber who may not, later": {"asked:a", `"recoverable":true`, `"positioned":true`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := startHub(t, nil)
+				if tc.before != "" {
+					bob, _ := h.login("bob")
+					bob.send(`{"id":2,"subscribe":{"channel":"asked:a",` + tc.before + `}}`)
+					bob.want(`{"id":2,"subscribe":*`)
+				}
+				w, _ := h.login("alice")
+				if tc.options != "" {
+					w.send(`{"id":2,"subscribe":{"channel":"asked:a",` + tc.options + `}}`)
+					w.want(`{"id":2,"subscribe":*`)
+				}
+				epoch := h.top(tc.channel).Epoch
+				for _, c := range h.clients.list() {
+					c.sock.abort()
+				}
+				time.Sleep(2 * time.Hour)
+				h.publish(tc.channel, "1")
+
+				w = h.dial(dialOptions{})
+				since := `"recover":true,"epoch":"` + epoch + `"`
+				w.send(`{"id":1,"connect":{"token":"alice","subs":{"#alice":{` + since + `}}}}`)
+				if tc.channel == "#alice" {
+					w.want(`{"id":1,"connect":{*"publications":[{"data":1,"offset":1}],*"recovered":true*`)
+					return
+				}
+				w.want(`{"id":1,"connect":*`)
+				w.send(`{"id":2,"subscribe":{"channel":"asked:a","recoverable":true,` + since + `}}`)
+				if tc.recovered {
+					w.want(`{"id":2,"subscribe":{*"publications":[{"data":1,"offset":1}],*"recovered":true*`)
+				} else {
+					w.want(`{"id":2,"subscribe":{"recoverable":true,*"offset":1,"positioned":true,"was_recovering":true}}`)
+				}
+			})
+		})
+	}
+}
+
 func TestRecoveryLimit(t *testing.T) {
 	h := startHub(t, func(s *Settings) { s.Client.RecoveryLimit = 3 })
 	for range 5 {

@@ -176,10 +176,10 @@ func (h *Hub) checkPositions(ctx context.Context) {
 // check is one look for all subscribers of the channel on this node.
 func (ch *channel) check(ctx context.Context) checkResult {
 	ch.mu.RLock()
-	before := ch.top
+	before, keep := ch.top, ch.kept
 	ch.mu.RUnlock()
 	ch.hub.metrics.reads[readCheck].Inc()
-	_, top, err := ch.hub.engine.History(ctx, ch.name, engine.HistoryQuery{MetaTTL: ch.rules.HistoryMetaTTL})
+	_, top, err := ch.hub.engine.History(ctx, ch.name, engine.HistoryQuery{MetaTTL: ch.rules.HistoryMetaTTL, Keep: keep})
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	ch.checking = false

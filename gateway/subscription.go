@@ -181,7 +181,7 @@ func (s *subscription) repair(ctx context.Context, why verdict, f *frame) verdic
 	h.metrics.reads[readRepair].Inc()
 	since := s.position // a copy, as History may write the epoch that took over into it
 	pubs, top, err := h.engine.History(ctx, s.name, engine.HistoryQuery{
-		Since: &since, Limit: h.settings.Client.RecoveryLimit, MetaTTL: s.rules.HistoryMetaTTL,
+		Since: &since, Limit: h.settings.Client.RecoveryLimit, MetaTTL: s.rules.HistoryMetaTTL, Keep: s.recoverable,
 	})
 	switch carried := since.Epoch != s.position.Epoch; {
 	case err != nil || !continuous(since, pubs, top):
@@ -216,7 +216,7 @@ func (ch *channel) refillFrom(ctx context.Context, e engine.Engine) error {
 		if len(ch.subs) == 0 { // nobody misses anything any more
 			ch.forget()
 		}
-		at, wanted := ch.top, ch.lost
+		at, wanted, keep := ch.top, ch.lost, ch.kept
 		ch.mu.Unlock()
 		if !wanted {
 			return nil
@@ -224,7 +224,7 @@ func (ch *channel) refillFrom(ctx context.Context, e engine.Engine) error {
 		ch.hub.metrics.reads[readRefill].Inc()
 		from, before := at, engine.Position{} // History may rewrite both
 		pubs, top, err := e.History(ctx, ch.name, engine.HistoryQuery{
-			Since: &from, Before: &before, Limit: ch.rules.HistorySize, MetaTTL: ch.rules.HistoryMetaTTL,
+			Since: &from, Before: &before, Limit: ch.rules.HistorySize, MetaTTL: ch.rules.HistoryMetaTTL, Keep: keep,
 		})
 		if err != nil {
 			return err

@@ -67,9 +67,18 @@ publish CH {"i":1}`},
 b: bob
 b> {"id":2,"subscribe":{"channel":"CH","recover":true,"epoch":"other"}}
 publish CH {"i":1}`},
-	{name: "from nothing, after a long time away", differs: "an epoch of nothing", lines: `
+	{name: "from nothing, after a long time away", lines: `
 a: alice
 a> {"id":2,"subscribe":{"channel":"CH"}}
+a close
+sleep 2h
+publish CH {"i":1}
+sleep 1s
+b: bob
+b> {"id":2,"subscribe":{"channel":"CH","recover":true,"epoch":"<epoch:CH>"}}`},
+	{name: "from an epoch that was only looked up", differs: "an epoch of nothing", lines: `
+a: alice
+a> {"id":2,"history":{"channel":"CH"}}
 a close
 sleep 2m
 b: bob

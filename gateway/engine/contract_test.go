@@ -27,6 +27,8 @@ func TestContract(t *testing.T) {
 		{"Idempotency", contractIdempotency},
 		{"Versions", contractVersions},
 		{"EpochWhileHeard", contractEpochWhileHeard},
+		{"EpochKept", contractEpochKept},
+		{"EpochEnds", contractEpochEnds},
 		{"Users", contractUsers},
 		{"SubscribeAndUnsubscribe", contractSubscribeAndUnsubscribe},
 		{"ChannelNames", contractChannelNames},
@@ -184,24 +186,6 @@ func contractHistory(t *testing.T, s suite) {
 	})
 }
 
-func contractEpochOfEmptyChannel(t *testing.T, s suite) {
-	s.each(t, func(t *testing.T, n *node) {
-		_, first := n.history("room", HistoryQuery{Limit: -1})
-		if len(first.Epoch) != 8 || first.Offset != 0 {
-			t.Fatalf("position %+v", first)
-		}
-		if _, again := n.history("room", HistoryQuery{}); again != first {
-			t.Fatalf("position changed from %+v to %+v", first, again)
-		}
-		if res := n.publish("room", "a", kept(1)); res.Position != (Position{1, first.Epoch}) {
-			t.Fatalf("published at %+v", res.Position)
-		}
-		if _, other := n.history("other", HistoryQuery{}); other.Epoch == first.Epoch {
-			t.Fatal("two channels share an epoch")
-		}
-	})
-}
-
 func contractRemoveHistory(t *testing.T, s suite) {
 	s.each(t, func(t *testing.T, n *node) {
 		if err := n.RemoveHistory(t.Context(), "nothing there"); err != nil {
@@ -340,18 +324,6 @@ func contractVersions(t *testing.T, s suite) {
 			t.Fatalf("%+v", res)
 		}
 		n.publish("other", "v", versioned(1, "")) // each channel has its own
-	})
-}
-
-// An epoch that was read from an empty channel lives while it is heard.
-func contractEpochWhileHeard(t *testing.T, s suite) {
-	s.each(t, func(t *testing.T, n *node) {
-		n.subscribe("room")
-		_, first := n.history("room", HistoryQuery{})
-		n.elapse(t, "room")
-		if res := n.publish("room", "x", kept(5)); res.Position != (Position{1, first.Epoch}) {
-			t.Fatalf("the epoch went from %q to %+v", first.Epoch, res.Position)
-		}
 	})
 }
 

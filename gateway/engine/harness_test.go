@@ -44,8 +44,13 @@ type node struct {
 	sockets int // answer to Publication
 	events  chan event
 	stop    context.CancelFunc
-	elapse  func(t *testing.T, channel string) // lets more time pass than the engine keeps what nobody uses
 	done    chan struct{}
+
+	// elapse lets more time pass than the engine keeps an epoch that is read with
+	// such a query, while the channel is heard; lapse waits for the end of an
+	// epoch that nobody uses.
+	elapse func(t *testing.T, channel string, q HistoryQuery)
+	lapse  func(t *testing.T, channel string)
 
 	mu     sync.Mutex
 	survey func(op string, payload []byte) []byte
@@ -239,15 +244,21 @@ func optionsNode(t testing.TB, o RedisOptions, uid string, rhythm timing) *node 
 	e := NewRedis(o)
 	e.timing = rhythm
 	n := start(t, e, uid)
-	n.elapse = func(t *testing.T, channel string) { // longer than Redis keeps what nobody hears
-		meta := e.keys.meta(channel)
+	n.elapse = func(t *testing.T, channel string, q HistoryQuery) {
+		meta, ttl := e.keys.meta(channel), rhythm.empty
+		if q.Keep {
+			ttl = q.MetaTTL
+		}
 		for range 5 {
 			for _, long := range []bool{false, true} {
 				eventually(t, "the epoch is prolonged", func() bool {
-					return o.Client.PTTL(t.Context(), meta).Val() > rhythm.empty*8/10 == long
+					return o.Client.PTTL(t.Context(), meta).Val() > ttl*8/10 == long
 				})
 			}
 		}
+	}
+	n.lapse = func(t *testing.T, channel string) {
+		eventually(t, "the epoch lapses", func() bool { return o.Client.Exists(t.Context(), e.keys.meta(channel)).Val() == 0 })
 	}
 	return n
 }
@@ -269,7 +280,8 @@ func (s suite) each(t *testing.T, test func(t *testing.T, n *node)) {
 	t.Run("memory", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := start(t, NewMemory(), "one")
-			n.elapse = func(*testing.T, string) { time.Sleep(24 * time.Hour) }
+			n.elapse = func(*testing.T, string, HistoryQuery) { time.Sleep(24 * time.Hour) }
+			n.lapse = func(*testing.T, string) { time.Sleep(emptyMemoryTTL + time.Second) }
 			test(t, n)
 		})
 	})

@@ -165,7 +165,7 @@ func (m *Memory) Unsubscribe(ctx context.Context, channel string) error {
 	defer s.mu.Unlock()
 	if c := s.channels[channel]; c != nil {
 		if c.subscribed && c.stream != nil && c.stream.top == 0 {
-			c.stream.known = time.Now().Add(emptyMemoryTTL)
+			c.stream.known = time.Now().Add(c.stream.lasts)
 		}
 		c.subscribed = false
 		s.drop(channel, c)
@@ -182,7 +182,7 @@ func (m *Memory) History(ctx context.Context, channel string, q HistoryQuery) ([
 	defer s.mu.Unlock()
 	now := time.Now()
 	st := s.stream(channel, now)
-	st.prolong(q.MetaTTL, now)
+	st.prolong(q.MetaTTL, q.Keep, now)
 	return st.read(q), Position{Offset: st.top, Epoch: st.epoch}, nil
 }
 

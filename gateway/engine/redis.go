@@ -20,7 +20,7 @@ const (
 	leaseTTL         = 10 * time.Second // how long a dead node's clients are shown
 	feedSilence      = 10 * time.Second // without a beat of our own pub/sub is considered broken
 	subscribeTimeout = 3 * time.Second
-	emptyTTL         = 10 * time.Minute // how long the epoch of a channel that was read but never published to is kept
+	emptyTTL         = 10 * time.Minute // how long the epoch of a channel that was read but never published to is kept, unless a reader asked for more
 	questionQueue    = 64
 )
 
@@ -193,6 +193,7 @@ func (e *Redis) Unsubscribe(ctx context.Context, channel string) error {
 		return err
 	}
 	e.hearing().unsubscribe(e.keys.live(channel))
+	e.leaveEmpty(channel)
 	return nil
 }
 

@@ -18,8 +18,12 @@ func (e *Redis) History(ctx context.Context, channel string, q HistoryQuery) ([]
 	read, from, to := historyRange(q)
 	meta := e.keys.meta(channel)
 	ttl := orDefault(q.MetaTTL, DefaultMetaTTL)
+	empty := ttl // of the epoch where nothing was published yet
+	if !q.Keep {
+		empty = min(ttl, e.timing.empty)
+	}
 	c, cmd := historyScript.eval([]string{meta, e.keys.stream(channel)},
-		newEpoch(), millis(ttl), millis(min(ttl, e.timing.empty)), read, from, to, max(q.Limit, -1))
+		newEpoch(), millis(ttl), millis(empty), read, from, to, max(q.Limit, -1))
 	if err := e.lanes.of(meta).do(ctx, c); err != nil {
 		return nil, Position{}, err
 	}
@@ -34,7 +38,7 @@ func (e *Redis) History(ctx context.Context, channel string, q HistoryQuery) ([]
 		*q.Before = before
 	}
 	if top.Offset == 0 && ttl > e.timing.empty {
-		e.empty.add(channel)
+		e.empty.add(channel, empty)
 	}
 	return pubs, top, nil
 }

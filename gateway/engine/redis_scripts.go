@@ -134,7 +134,8 @@ end
 return {at[1], at[2], entries, at[4] or '', at[5] or '0'}
 `}
 
-// touchScript keeps the epoch of a channel that nothing was published to yet.
+// touchScript keeps the epoch of a channel that nothing was published to yet,
+// for ttl at least: another node may have asked for more.
 //
 //	KEYS  meta
 //	ARGV  ttl ms
@@ -144,7 +145,10 @@ var touchScript = &script{`
 if redis.call('HGET', KEYS[1], 's') ~= '0' then
 	return 0
 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[1])
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then
+	redis.call('PEXPIRE', KEYS[1], ARGV[1])
+end
+return 1
 `}
 
 // renewScript renews a node's lease and drops those that lapsed. The beat it

@@ -17,6 +17,8 @@ type stream struct {
 	fresh time.Time // pubs are kept until then
 	known time.Time // epoch and top are kept until then, never shorter than pubs
 
+	lasts time.Duration // how long the epoch is kept after the channel was heard, while nothing is published
+
 	version      uint64 // of the last publication that had one
 	versionEpoch string
 
@@ -33,7 +35,8 @@ type result struct {
 }
 
 // emptyMemoryTTL is how long the epoch of a channel that was read but never
-// published to is kept once the node does not hear it.
+// published to is kept once the node does not hear it, unless a reader asked
+// for more.
 const emptyMemoryTTL = time.Minute
 
 // stream returns the channel's stream as of now. A new one is kept for a
@@ -43,10 +46,10 @@ func (s *stripe) stream(channel string, now time.Time) *stream {
 	st := c.stream
 	switch {
 	case st == nil:
-		st = &stream{epoch: newEpoch(), known: now.Add(emptyMemoryTTL)}
+		st = &stream{epoch: newEpoch(), lasts: emptyMemoryTTL, known: now.Add(emptyMemoryTTL)}
 		c.stream = st
 	case !now.Before(st.known) && !c.waits(): // expired, not yet swept: its heap entries live on
-		*st = stream{epoch: newEpoch(), known: now.Add(emptyMemoryTTL), pubsTimed: st.pubsTimed, metaTimed: st.metaTimed}
+		*st = stream{epoch: newEpoch(), lasts: emptyMemoryTTL, known: now.Add(emptyMemoryTTL), pubsTimed: st.pubsTimed, metaTimed: st.metaTimed}
 	}
 	if !now.Before(st.fresh) {
 		st.pubs = nil
@@ -62,13 +65,14 @@ func (s *stripe) stream(channel string, now time.Time) *stream {
 func (c *memoryChannel) waits() bool { return c.subscribed && c.stream.top == 0 }
 
 // prolong keeps the position after a read: for metaTTL, or if nothing was
-// published yet for a little while.
-func (st *stream) prolong(metaTTL time.Duration, now time.Time) {
+// published yet, and keep does not ask for that, for a little while.
+func (st *stream) prolong(metaTTL time.Duration, keep bool, now time.Time) {
 	metaTTL = orDefault(metaTTL, DefaultMetaTTL)
-	if st.top == 0 {
+	if st.top == 0 && !keep {
 		metaTTL = min(metaTTL, emptyMemoryTTL)
 	}
-	if known := now.Add(metaTTL); known.After(st.known) || st.top == 0 {
+	st.lasts = max(st.lasts, metaTTL)
+	if known := now.Add(metaTTL); known.After(st.known) {
 		st.known = known
 	}
 }
@@ -94,7 +98,7 @@ func (s *stripe) append(channel string, st *stream, pub *protocol.Publication, o
 		st.pubs = st.pubs[over:]
 	}
 	st.fresh = now.Add(o.HistoryTTL)
-	st.prolong(max(orDefault(o.MetaTTL, DefaultMetaTTL), o.HistoryTTL), now)
+	st.prolong(max(orDefault(o.MetaTTL, DefaultMetaTTL), o.HistoryTTL), true, now)
 	if !st.pubsTimed {
 		st.pubsTimed = true
 		heap.Push(&s.due, due{what: duePubs, at: st.fresh, channel: channel})
