@@ -271,10 +271,17 @@ func (h *Hub) Presence(ctx context.Context, channel string) (map[string]*protoco
 	return h.engine.Presence(ctx, channel)
 }
 
-// PresenceStats counts who is in a channel.
+// PresenceStats counts who is in a channel: a user with several connections is
+// one. Errors are those of Presence.
 func (h *Hub) PresenceStats(ctx context.Context, channel string) (clients, users int, err error) {
-	who, err := h.Presence(ctx, channel)
-	return len(who), countUsers(who), err
+	r, err := h.rules.find(channel)
+	switch {
+	case err != nil:
+		return 0, 0, err
+	case !r.Presence:
+		return 0, 0, ErrNotAvailable
+	}
+	return h.engine.PresenceStats(ctx, channel)
 }
 
 // History returns part of a channel's stream and its top; not_available where

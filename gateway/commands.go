@@ -213,22 +213,26 @@ func (c *client) publish(ctx context.Context, req *protocol.PublishRequest) (*pr
 	return &protocol.PublishResult{}, nil
 }
 
-// present returns who is in a channel if the client may know.
-func (c *client) present(ctx context.Context, channel string) (map[string]*protocol.ClientInfo, error) {
-	channel, r, subscribed, err := c.target(channel)
+// mayLook returns the channel of a request if the client may know who is there.
+func (c *client) mayLook(channel string) (name string, err error) {
+	name, r, subscribed, err := c.target(channel)
 	switch {
 	case err != nil:
-		return nil, err
+		return "", err
 	case !r.Presence:
-		return nil, ErrNotAvailable
-	case !r.mayReadPresence(channel, c.user(), subscribed):
-		return nil, ErrPermissionDenied
+		return "", ErrNotAvailable
+	case !r.mayReadPresence(name, c.user(), subscribed):
+		return "", ErrPermissionDenied
 	}
-	return c.hub.engine.Presence(ctx, channel)
+	return name, nil
 }
 
 func (c *client) presence(ctx context.Context, req *protocol.PresenceRequest) (*protocol.PresenceResult, error) {
-	who, err := c.present(ctx, req.Channel)
+	channel, err := c.mayLook(req.Channel)
+	if err != nil {
+		return nil, err
+	}
+	who, err := c.hub.engine.Presence(ctx, channel)
 	if err != nil {
 		return nil, err
 	}
@@ -236,19 +240,15 @@ func (c *client) presence(ctx context.Context, req *protocol.PresenceRequest) (*
 }
 
 func (c *client) presenceStats(ctx context.Context, req *protocol.PresenceStatsRequest) (*protocol.PresenceStatsResult, error) {
-	who, err := c.present(ctx, req.Channel)
+	channel, err := c.mayLook(req.Channel)
 	if err != nil {
 		return nil, err
 	}
-	return &protocol.PresenceStatsResult{NumClients: uint32(len(who)), NumUsers: uint32(countUsers(who))}, nil
-}
-
-func countUsers(who map[string]*protocol.ClientInfo) int {
-	users := make(map[string]struct{}, len(who))
-	for _, info := range who {
-		users[info.User] = struct{}{}
+	clients, users, err := c.hub.engine.PresenceStats(ctx, channel)
+	if err != nil {
+		return nil, err
 	}
-	return len(users)
+	return &protocol.PresenceStatsResult{NumClients: uint32(clients), NumUsers: uint32(users)}, nil
 }
 
 func (c *client) history(ctx context.Context, req *protocol.HistoryRequest) (*protocol.HistoryResult, error) {

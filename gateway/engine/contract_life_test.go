@@ -15,6 +15,7 @@ func calls(ctx context.Context, e Engine) map[string]error {
 	_, errPublish := e.Publish(ctx, "c", &protocol.Publication{}, kept(1))
 	_, _, errHistory := e.History(ctx, "c", HistoryQuery{})
 	_, errPresence := e.Presence(ctx, "c")
+	_, _, errStats := e.PresenceStats(ctx, "c")
 	_, errSurvey := e.Survey(ctx, "op", nil)
 	_, errUser := e.SurveyUser(ctx, "u", "op", nil)
 	_, errNodes := e.Nodes(ctx)
@@ -28,6 +29,7 @@ func calls(ctx context.Context, e Engine) map[string]error {
 		"RemoveHistory": e.RemoveHistory(ctx, "c"),
 		"AddPresence":   e.AddPresence(ctx, "c", "x", &protocol.ClientInfo{}),
 		"Presence":      errPresence,
+		"PresenceStats": errStats,
 		"Survey":        errSurvey,
 		"SurveyUser":    errUser,
 		"Nodes":         errNodes,

@@ -33,6 +33,7 @@ func TestContract(t *testing.T) {
 		{"SubscribeAndUnsubscribe", contractSubscribeAndUnsubscribe},
 		{"ChannelNames", contractChannelNames},
 		{"Presence", contractPresence},
+		{"PresenceStats", contractPresenceStats},
 		{"JoinAndLeave", contractJoinAndLeave},
 		{"SurveyAndNodes", contractSurveyAndNodes},
 		{"EndedContext", contractEndedContext},

@@ -152,6 +152,10 @@ type Engine interface {
 	// Presence returns who is there by client id, exact as of now.
 	Presence(ctx context.Context, channel string) (map[string]*protocol.ClientInfo, error)
 
+	// PresenceStats returns how many clients are there and how many users they
+	// have, exact as of now. It costs much less than Presence.
+	PresenceStats(ctx context.Context, channel string) (clients, users int, err error)
+
 	// AddUser says that this node has one more connection of user, RemoveUser
 	// that it has one less; the order in which the calls of several connections
 	// come does not matter. AddUser returns once other nodes' SurveyUser finds

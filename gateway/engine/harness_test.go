@@ -232,7 +232,7 @@ func openClient(t testing.TB, s redisclient.Settings) redis.UniversalClient {
 }
 
 // quick is the timing of Redis nodes in tests.
-var quick = timing{beat: 50 * time.Millisecond, lease: time.Second, silence: 2 * time.Second, empty: time.Second}
+var quick = timing{beat: 50 * time.Millisecond, lease: time.Second, silence: 2 * time.Second, empty: time.Second, touch: time.Second}
 
 func redisNode(t testing.TB, addr, uid string) *node { return timedNode(t, addr, uid, quick) }
 

@@ -207,10 +207,13 @@ func (m *Memory) AddPresence(ctx context.Context, channel, client string, info *
 	}
 	defer s.mu.Unlock()
 	c := s.channel(channel)
+	c.part(client)
 	if c.presence == nil {
 		c.presence = make(map[string]*protocol.ClientInfo)
+		c.users = make(map[string]int)
 	}
 	c.presence[client] = info
+	c.users[info.User]++
 	return nil
 }
 
@@ -222,7 +225,7 @@ func (m *Memory) RemovePresence(ctx context.Context, channel, client string) err
 	}
 	defer s.mu.Unlock()
 	if c := s.channels[channel]; c != nil {
-		delete(c.presence, client)
+		c.part(client)
 		s.drop(channel, c)
 	}
 	return nil
@@ -240,6 +243,19 @@ func (m *Memory) Presence(ctx context.Context, channel string) (map[string]*prot
 		return map[string]*protocol.ClientInfo{}, nil
 	}
 	return maps.Clone(c.presence), nil
+}
+
+// PresenceStats implements Engine.
+func (m *Memory) PresenceStats(ctx context.Context, channel string) (clients, users int, err error) {
+	_, s, err := m.enter(ctx, channel)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer s.mu.Unlock()
+	if c := s.channels[channel]; c != nil {
+		clients, users = len(c.presence), len(c.users)
+	}
+	return clients, users, nil
 }
 
 // AddUser implements Engine: every user is here.
@@ -287,7 +303,20 @@ type stripe struct {
 type memoryChannel struct {
 	subscribed bool
 	presence   map[string]*protocol.ClientInfo
+	users      map[string]int // clients in presence by user
 	stream     *stream
+}
+
+// part takes a client out of presence, if it is there.
+func (c *memoryChannel) part(client string) {
+	info := c.presence[client]
+	if info == nil {
+		return
+	}
+	delete(c.presence, client)
+	if c.users[info.User]--; c.users[info.User] == 0 {
+		delete(c.users, info.User)
+	}
 }
 
 func (s *stripe) channel(name string) *memoryChannel {
@@ -301,7 +330,7 @@ func (s *stripe) channel(name string) *memoryChannel {
 
 func (s *stripe) drop(name string, c *memoryChannel) {
 	if len(c.presence) == 0 {
-		c.presence = nil
+		c.presence, c.users = nil, nil
 	}
 	if !c.subscribed && c.presence == nil && c.stream == nil {
 		delete(s.channels, name)

@@ -68,7 +68,7 @@ type Redis struct {
 }
 
 // timing is the rhythm of a node; tests make it faster.
-type timing struct{ beat, lease, silence, empty time.Duration }
+type timing struct{ beat, lease, silence, empty, touch time.Duration }
 
 // NewRedis returns an engine that connects when it runs.
 func NewRedis(o RedisOptions) *Redis {
@@ -82,7 +82,7 @@ func NewRedis(o RedisOptions) *Redis {
 		keys:      keys{o.Prefix, partitionTags(o.Partitions)},
 		inquiries: newInquiries(),
 		questions: make(chan envelope, questionQueue),
-		timing:    timing{beatInterval, leaseTTL, feedSilence, emptyTTL},
+		timing:    timing{beatInterval, leaseTTL, feedSilence, emptyTTL, presenceTouch},
 	}
 	e.servers = newServers(o.Client, o.Partitions > 0, e.replaced)
 	e.lanes = newLanes(e.servers, waitFor{}, o.Metrics)
@@ -216,11 +216,11 @@ func (e *Redis) AddPresence(ctx context.Context, channel, client string, info *p
 	if _, err := e.wait(ctx); err != nil {
 		return err
 	}
-	body, err := info.MarshalCF()
+	who, err := presentOf(info)
 	if err != nil {
 		return err
 	}
-	return e.presence.add(ctx, e.keys.presence(channel), client, string(body))
+	return e.presence.add(ctx, e.keys.presence(channel), client, who)
 }
 
 // RemovePresence implements Engine. Where Redis is away the client is not

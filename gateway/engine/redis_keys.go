@@ -39,6 +39,9 @@ func (k keys) meta(channel string) string   { return k.prefix + ":meta:" + k.pla
 func (k keys) presence(channel string) string { return k.prefix + ":presence:{." + channel + "}" }
 func (k keys) user(user string) string        { return k.prefix + ":user:{." + user + "}" }
 
+// isUser tells the key of a user from that of a channel's presence.
+func (k keys) isUser(key string) bool { return strings.HasPrefix(key, k.prefix+":user:") }
+
 // result says how long the channel's name is: names and idempotency keys may
 // hold any bytes and must not run into each other.
 func (k keys) result(channel, key string) string {

@@ -25,7 +25,7 @@ const (
 func (e *Redis) keep(ctx context.Context) {
 	beat := time.NewTicker(e.timing.beat)
 	defer beat.Stop()
-	touch := time.NewTicker(presenceTouch)
+	touch := time.NewTicker(e.timing.touch)
 	defer touch.Stop()
 	k := keeper{e: e, first: true}
 	empty := time.NewTicker(e.timing.empty / 4)
@@ -85,7 +85,8 @@ func (k *keeper) tryRenew(ctx context.Context) error {
 	}
 	first := k.first
 	k.first = false
-	if !stale && (held || first) {
+	// Before the first beat others may have taken what was entered for dead.
+	if !stale && (held || first && p.untouched()) {
 		return nil
 	}
 	p.mu.Lock()

@@ -29,7 +29,7 @@ func (s *script) on(id string, sharded bool) text {
 	return text{source, hex.EncodeToString(sum[:])}
 }
 
-var scripts = []*script{publishScript, historyScript, touchScript, renewScript, leasesScript, forgetScript}
+var scripts = []*script{publishScript, historyScript, touchScript, renewScript, leasesScript, forgetScript, enterScript, leaveScript, sweepScript, countScript, reapScript}
 
 // publishScript is one publication: idempotency, version, epoch, offset,
 // history, fan-out.

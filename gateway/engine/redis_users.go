@@ -36,7 +36,7 @@ func (p *presence) addUser(user string) (o *op, err error) {
 		delete(p.users, user) // its removal was faster
 	case 1:
 		key := p.keys.user(user)
-		p.channels[key] = map[string]string{p.uid: ""}
+		p.channels[key] = map[string]present{p.uid: {}}
 		o, err = p.put(key, p.enter(key, p.channels[key])...)
 	}
 	return o, err
@@ -53,7 +53,11 @@ func (p *presence) removeUser(user string) {
 	key := p.keys.user(user)
 	delete(p.channels, key)
 	// A failure makes the node enter everybody but this user again.
-	_, _ = p.put(key, redis.NewIntCmd(context.Background(), "hdel", key, p.uid))
+	_, _ = p.put(key, plain(key, redis.NewIntCmd(context.Background(), "hdel", key, p.uid)))
+}
+
+func enterUser(key, uid, lease string) []command {
+	return []command{plain(key, redis.NewIntCmd(context.Background(), "hset", key, uid, lease)), expireCmd(key)}
 }
 
 // SurveyUser implements Engine.
@@ -70,24 +74,23 @@ func (e *Redis) SurveyUser(ctx context.Context, user, op string, payload []byte)
 }
 
 // nodesWith lists the nodes that hold a user, and those that may.
-func (e *Redis) nodesWith(ctx context.Context, user string) ([]string, error) {
+func (e *Redis) nodesWith(ctx context.Context, user string) (uids []string, err error) {
 	key := e.keys.user(user)
 	entries := redis.NewMapStringStringCmd(ctx, "hgetall", key)
 	c, leases := e.presence.leasesCmd(e.timing.lease)
-	if err := e.lanes.of(key).do(ctx, plain(key, entries), c); err != nil {
+	if err = e.lanes.of(key).do(ctx, plain(key, entries), c); err != nil {
 		return nil, err
 	}
 	holds := entries.Val()
 	alive := nodesOf(leases)
-	var uids []string
-	var dead []any
-	for uid, lease := range holds {
-		if _, ok := alive[uid]; !ok {
-			dead = append(dead, uid, lease)
+	if len(without(holds, alive)) > 0 { // those that ended, or came meanwhile, see presence.alive
+		if alive, err = e.uids(ctx); err != nil {
+			return nil, err
 		}
-	}
-	if len(dead) > 0 {
-		e.presence.sweep(key, dead)
+		if dead := without(holds, alive); len(dead) > 0 {
+			c, _ := forgetScript.eval([]string{key}, dead...)
+			_ = e.lanes.of(key).put(&op{cmds: []command{c}}) // failing that, the next reader does it
+		}
 	}
 	for uid, partial := range alive {
 		if _, ok := holds[uid]; ok || partial {
@@ -95,4 +98,14 @@ func (e *Redis) nodesWith(ctx context.Context, user string) ([]string, error) {
 		}
 	}
 	return uids, nil
+}
+
+// without lists node, lease, … of those that are not among the nodes.
+func without(holds map[string]string, nodes map[string]bool) (list []any) {
+	for uid, lease := range holds {
+		if _, ok := nodes[uid]; !ok {
+			list = append(list, uid, lease)
+		}
+	}
+	return list
 }
