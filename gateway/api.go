@@ -327,9 +327,14 @@ func (h *Hub) HistoryRemove(ctx context.Context, channel string) error {
 	case !r.keepsHistory():
 		return ErrNotAvailable
 	}
-	if err := h.engine.RemoveHistory(ctx, channel); err != nil {
+	upTo, err := h.engine.RemoveHistory(ctx, channel)
+	if err != nil {
 		return err
 	}
-	_, err = h.engine.Survey(ctx, opForget, []byte(channel))
+	payload, err := json.Marshal(removal{channel, upTo})
+	if err != nil {
+		return err
+	}
+	_, err = h.engine.Survey(ctx, opForget, payload)
 	return err
 }

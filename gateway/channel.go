@@ -26,6 +26,7 @@ type channel struct {
 	mu         sync.RWMutex // guards what follows; taken after gate, before outbox.mu
 	log        backlog
 	tail       tail
+	removed    engine.Position // history up to there was removed: no read or delivery that was under way brings it back
 	subs       []*subscription
 	positioned int             // how many of subs need a position
 	top        engine.Position // of the newest publication this node knows of; no epoch: not known yet
@@ -142,6 +143,10 @@ func (ch *channel) advance(m *message) {
 
 // keep adds a publication to the tail; mu is held.
 func (ch *channel) keep(m *message) {
+	if ch.isRemoved(m.epoch, m.offset) {
+		ch.tail.reset()
+		return
+	}
 	count, size := ch.tailLimits()
 	ch.tail.push(m.pub, m.at+ch.rules.HistoryTTL, count, size)
 }

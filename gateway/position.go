@@ -276,6 +276,9 @@ func (ch *channel) learn(before, top engine.Position, pubs []*protocol.Publicati
 		ch.verified = now
 	}
 	if top.Epoch == ch.top.Epoch && len(pubs) > 0 && pubs[len(pubs)-1].Offset == top.Offset && top.Offset <= ch.top.Offset {
+		if top.Epoch == ch.removed.Epoch {
+			pubs = pubs[len(pubs)-countAfter(pubs, ch.removed.Offset):]
+		}
 		count, size := ch.tailLimits()
 		// When they were published is not known; so not for as long as history
 		// may still have them, but over the first rush.

@@ -74,7 +74,12 @@ func (h *Hub) Survey(op string, payload []byte) []byte {
 	case opMessage:
 		n = h.broadcastMessage(payload)
 	case opForget:
-		h.forgetTail(string(payload))
+		var r removal
+		if err := json.Unmarshal(payload, &r); err != nil {
+			slog.Error("question of another node cannot be read", "op", op, "error", err)
+			return nil
+		}
+		h.forgetTail(r)
 	case opDisconnect, opUnsubscribe, opSubscribe, opRefresh, opSingle:
 		var req userRequest
 		if err := json.Unmarshal(payload, &req); err != nil {
@@ -108,11 +113,17 @@ func (h *Hub) broadcastMessage(msg []byte) (sockets int) {
 	return sockets
 }
 
+// removal says that the history of a channel was removed.
+type removal struct {
+	Channel string          `json:"channel"`
+	UpTo    engine.Position `json:"up_to"`
+}
+
 // forgetTail drops what was kept of a channel's history.
-func (h *Hub) forgetTail(channel string) {
-	if ch := h.channels.get(channel); ch != nil {
+func (h *Hub) forgetTail(r removal) {
+	if ch := h.channels.get(r.Channel); ch != nil {
 		ch.mu.Lock()
-		ch.tail.reset()
+		ch.removeUpTo(r.UpTo)
 		ch.mu.Unlock()
 	}
 }

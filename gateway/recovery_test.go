@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -98,6 +99,53 @@ func TestRecoveryAfterHistoryRemove(t *testing.T) {
 	w, _ := h.login("alice")
 	w.send(fmt.Sprintf(`{"id":2,"subscribe":{"channel":"feed:a","recover":true,"offset":2,"epoch":"%s"}}`, pos.Epoch))
 	w.want(`{"id":2,"subscribe":{*"recovered":true,"offset":2,*}}`)
+}
+
+// What was removed from history does not come back by what was under way.
+func TestHistoryStaysRemoved(t *testing.T) {
+	since := func(h *testHub, offset uint64) (epoch string) {
+		h.t.Helper()
+		epoch = h.top("feed:a").Epoch
+		w, _ := h.login("bob")
+		w.send(fmt.Sprintf(`{"id":2,"subscribe":{"channel":"feed:a","recover":true,"offset":%d,"epoch":"%s"}}`, offset, epoch))
+		w.want(fmt.Sprintf(`{"id":2,"subscribe":{"recoverable":true,"epoch":"%s","offset":2,"positioned":true,"was_recovering":true}}`, epoch))
+		return epoch
+	}
+	t.Run("a read", func(t *testing.T) {
+		h := startHub(t, nil)
+		h.publish("feed:a", "1")
+		h.publish("feed:a", "2")
+		remove := func() {
+			if err := h.HistoryRemove(context.Background(), "feed:a"); err != nil {
+				t.Error(err)
+			}
+		}
+		w, _ := h.login("alice")
+		h.engine.after.Store(&remove)
+		w.send(`{"id":2,"subscribe":{"channel":"feed:a","recover":true}}`)
+		w.want(`{"id":2,"subscribe":{*"publications":[{"data":1,"offset":1},{"data":2,"offset":2}],*`) // read before
+		epoch := since(h, 0)
+		h.publish("feed:a", "3")
+		w.want(`{"push":{"channel":"feed:a","pub":{"data":3,"offset":3}}}`)
+		w, _ = h.login("carol")
+		w.send(`{"id":2,"subscribe":{"channel":"feed:a","recover":true,"offset":2,"epoch":"` + epoch + `"}}`)
+		w.want(`{"id":2,"subscribe":{*"publications":[{"data":3,"offset":3}],*`)
+	})
+	t.Run("a delivery", func(t *testing.T) {
+		h := startHub(t, nil)
+		w, _ := h.login("alice")
+		w.send(`{"id":2,"subscribe":{"channel":"feed:a"}}`)
+		w.want(`{"id":2,"subscribe":*`)
+		top := h.publish("feed:a", "1").Position
+		payload, _ := json.Marshal(removal{"feed:a", engine.Position{Offset: 2, Epoch: top.Epoch}})
+		h.Survey(opForget, payload) // hears of it before the publication
+		h.publish("feed:a", "2")
+		if _, err := h.engine.RemoveHistory(t.Context(), "feed:a"); err != nil {
+			t.Fatal(err)
+		}
+		w.want(`{"push":{"channel":"feed:a","pub":{"data":1,*`, `{"push":{"channel":"feed:a","pub":{"data":2,*`)
+		since(h, 1)
+	})
 }
 
 // The first thing that was ever pushed to a user who was away for long is

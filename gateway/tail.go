@@ -65,6 +65,18 @@ func (t *tail) prepend(pubs []*protocol.Publication, top uint64, until time.Dura
 	t.until = max(t.until, until)
 }
 
+// cut drops what stands up to an offset.
+func (t *tail) cut(upTo uint64) {
+	for len(t.pubs) > 0 && t.pubs[0].Offset <= upTo {
+		t.bytes -= len(t.pubs[0].Data)
+		t.pubs[0] = nil
+		t.pubs = t.pubs[1:]
+	}
+	if len(t.pubs) == 0 {
+		t.reset()
+	}
+}
+
 // last returns the n newest publications, if there are as many.
 func (t *tail) last(n uint64, now time.Duration) ([]*protocol.Publication, bool) {
 	if n > uint64(len(t.pubs)) || now >= t.until {
@@ -79,6 +91,24 @@ func (t *tail) at(offset uint64) *protocol.Publication {
 		return nil
 	}
 	return t.pubs[offset-t.pubs[0].Offset]
+}
+
+// removeUpTo notes that history up to a place was removed; mu is held.
+func (ch *channel) removeUpTo(p engine.Position) {
+	if p.Epoch == ch.removed.Epoch {
+		p.Offset = max(p.Offset, ch.removed.Offset)
+	}
+	ch.removed = p
+	if p.Epoch == ch.top.Epoch {
+		ch.tail.cut(p.Offset)
+	} else {
+		ch.tail.reset()
+	}
+}
+
+// isRemoved tells whether history has a publication no more; mu is held.
+func (ch *channel) isRemoved(epoch string, offset uint64) bool {
+	return epoch == ch.removed.Epoch && offset <= ch.removed.Offset
 }
 
 // rewound says that a stream fell back within its epoch: the publications from
@@ -126,6 +156,9 @@ func (ch *channel) rewind(to engine.Position) {
 		r.low, r.high = min(r.low, ch.rewound.low), max(r.high, ch.rewound.high)
 	}
 	ch.rewound = r
+	if ch.removed.Epoch == to.Epoch {
+		ch.removed.Offset = min(ch.removed.Offset, to.Offset)
+	}
 	ch.hub.metrics.rewound.Inc()
 	ch.add(&message{kind: marker, offset: 1}) // of no epoch: nobody's position leads there
 	ch.forget()

@@ -22,7 +22,7 @@ const (
 	opRefresh     = "refresh"
 	opSingle      = "single"
 	opMessage     = "message"
-	opForget      = "forget" // the payload is a channel's name: its history was removed
+	opForget      = "forget" // the payload is a removal
 )
 
 // userRequest is an operation on the connections of one user.

@@ -14,6 +14,7 @@ import (
 func calls(ctx context.Context, e Engine) map[string]error {
 	_, errPublish := e.Publish(ctx, "c", &protocol.Publication{}, kept(1))
 	_, _, errHistory := e.History(ctx, "c", HistoryQuery{})
+	_, errRemove := e.RemoveHistory(ctx, "c")
 	_, errPresence := e.Presence(ctx, "c")
 	_, _, errStats := e.PresenceStats(ctx, "c")
 	_, errSurvey := e.Survey(ctx, "op", nil)
@@ -26,7 +27,7 @@ func calls(ctx context.Context, e Engine) map[string]error {
 		"PublishLeave":  e.PublishLeave(ctx, "c", &protocol.ClientInfo{}),
 		"Subscribe":     e.Subscribe(ctx, "c"),
 		"History":       errHistory,
-		"RemoveHistory": e.RemoveHistory(ctx, "c"),
+		"RemoveHistory": errRemove,
 		"AddPresence":   e.AddPresence(ctx, "c", "x", &protocol.ClientInfo{}),
 		"Presence":      errPresence,
 		"PresenceStats": errStats,

@@ -189,13 +189,13 @@ func contractHistory(t *testing.T, s suite) {
 
 func contractRemoveHistory(t *testing.T, s suite) {
 	s.each(t, func(t *testing.T, n *node) {
-		if err := n.RemoveHistory(t.Context(), "nothing there"); err != nil {
-			t.Fatal(err)
+		if upTo, err := n.RemoveHistory(t.Context(), "nothing there"); err != nil || upTo != (Position{}) {
+			t.Fatal(upTo, err)
 		}
 		n.publish("room", "a", kept(5))
 		top := n.publish("room", "b", kept(5)).Position
-		if err := n.RemoveHistory(t.Context(), "room"); err != nil {
-			t.Fatal(err)
+		if upTo, err := n.RemoveHistory(t.Context(), "room"); err != nil || upTo != top {
+			t.Fatal(upTo, err)
 		}
 		if got, pos := n.history("room", HistoryQuery{Limit: -1}); got != "" || pos != top {
 			t.Fatalf("got %q at %+v, want nothing at %+v", got, pos, top)

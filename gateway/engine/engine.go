@@ -142,8 +142,9 @@ type Engine interface {
 	// first publication is to recover it. Else for some minutes at most: names
 	// that are merely tried cost little.
 	History(ctx context.Context, channel string, q HistoryQuery) ([]*protocol.Publication, Position, error)
-	// RemoveHistory empties a stream; epoch and top stay.
-	RemoveHistory(ctx context.Context, channel string) error
+	// RemoveHistory empties a stream; epoch and top stay. What was removed is
+	// what stands up to the top that it returns.
+	RemoveHistory(ctx context.Context, channel string) (Position, error)
 
 	// AddPresence enters a client into a channel's presence for as long as this
 	// node lives, or until RemovePresence: no refresh by the caller is needed.

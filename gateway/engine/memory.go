@@ -187,16 +187,17 @@ func (m *Memory) History(ctx context.Context, channel string, q HistoryQuery) ([
 }
 
 // RemoveHistory implements Engine.
-func (m *Memory) RemoveHistory(ctx context.Context, channel string) error {
+func (m *Memory) RemoveHistory(ctx context.Context, channel string) (top Position, err error) {
 	_, s, err := m.enter(ctx, channel)
 	if err != nil {
-		return err
+		return top, err
 	}
 	defer s.mu.Unlock()
 	if c := s.channels[channel]; c != nil && c.stream != nil {
 		c.stream.pubs = nil
+		top = Position{Offset: c.stream.top, Epoch: c.stream.epoch}
 	}
-	return nil
+	return top, nil
 }
 
 // AddPresence implements Engine.

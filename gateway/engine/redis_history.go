@@ -126,10 +126,21 @@ func decodeEntry(entry any) (*protocol.Publication, error) {
 }
 
 // RemoveHistory implements Engine.
-func (e *Redis) RemoveHistory(ctx context.Context, channel string) error {
+func (e *Redis) RemoveHistory(ctx context.Context, channel string) (top Position, err error) {
 	if _, err := e.wait(ctx); err != nil {
-		return err
+		return top, err
 	}
-	key := e.keys.stream(channel)
-	return e.lanes.of(key).do(ctx, plain(key, redis.NewIntCmd(ctx, "del", key)))
+	meta := e.keys.meta(channel)
+	c, cmd := removeScript.eval([]string{meta, e.keys.stream(channel)})
+	if err := e.lanes.of(meta).do(ctx, c); err != nil {
+		return top, err
+	}
+	reply, err := cmd.Slice()
+	if err != nil || len(reply) != 2 {
+		return top, errReply
+	}
+	if top, err = readPosition(reply[0], reply[1]); err != nil {
+		return Position{}, errReply
+	}
+	return top, nil
 }

@@ -29,7 +29,7 @@ func (s *script) on(id string, sharded bool) text {
 	return text{source, hex.EncodeToString(sum[:])}
 }
 
-var scripts = []*script{publishScript, historyScript, touchScript, renewScript, leasesScript, forgetScript, enterScript, leaveScript, sweepScript, countScript, reapScript}
+var scripts = []*script{publishScript, historyScript, removeScript, touchScript, renewScript, leasesScript, forgetScript, enterScript, leaveScript, sweepScript, countScript, reapScript}
 
 // publishScript is one publication: idempotency, version, epoch, offset,
 // history, fan-out.
@@ -132,6 +132,17 @@ if ARGV[4] ~= '' then
 	end
 end
 return {at[1], at[2], entries, at[4] or '', at[5] or '0'}
+`}
+
+// removeScript empties a stream.
+//
+//	KEYS  meta, stream
+//
+// It answers epoch and top.
+var removeScript = &script{`
+redis.call('DEL', KEYS[2])
+local at = redis.call('HMGET', KEYS[1], 'e', 's')
+return {at[1] or '', at[2] or '0'}
 `}
 
 // touchScript keeps the epoch of a channel that nothing was published to yet,
