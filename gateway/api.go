@@ -211,15 +211,19 @@ func addUp(answers [][]byte) (sum int) {
 
 // surveyUser asks the nodes that hold a user, and adds up their answers.
 func (h *Hub) surveyUser(ctx context.Context, op string, req *userRequest) (sum int, err error) {
+	answers, err := h.askUser(ctx, op, req)
+	return addUp(answers), err
+}
+
+func (h *Hub) askUser(ctx context.Context, op string, req *userRequest) (answers [][]byte, err error) {
 	if req.User == "" {
-		return 0, errNoUser
+		return nil, errNoUser
 	}
 	payload, err := json.Marshal(req)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	answers, err := h.engine.SurveyUser(ctx, req.User, op, payload)
-	return addUp(answers), err
+	return h.engine.SurveyUser(ctx, req.User, op, payload)
 }
 
 // Disconnect closes connections of a user on all nodes. That there are none is

@@ -69,7 +69,7 @@ func (h *Hub) Self() engine.Node {
 
 // Survey implements engine.Receiver.
 func (h *Hub) Survey(op string, payload []byte) []byte {
-	n := 0
+	var n any = 0 // or several numbers
 	switch op {
 	case opMessage:
 		n = h.broadcastMessage(payload)
@@ -86,11 +86,15 @@ func (h *Hub) Survey(op string, payload []byte) []byte {
 			slog.Error("question of another node cannot be read", "op", op, "error", err)
 			return nil
 		}
-		n = h.serveUser(op, &req)
+		if op == opSubscribe {
+			n = h.subscribeUser(&req)
+		} else {
+			n = h.serveUser(op, &req)
+		}
 	default: // a newer node's question
 		return nil
 	}
-	answer, _ := json.Marshal(n) // a number always encodes
+	answer, _ := json.Marshal(n) // numbers always encode
 	return answer
 }
 

@@ -36,6 +36,7 @@ type subscription struct {
 	cursor   uint64          // number of the next message in the log
 	position engine.Position // of the last publication sent
 	sent     *publicationID  // the last publication sent, where deltas are taken
+	owed     owed            // what comes before the log
 
 	live  bool // guarded by outbox.mu: the client knows of it, pushes may follow
 	dirty bool // guarded by outbox.mu: in outbox.dirty
@@ -46,6 +47,13 @@ type subscription struct {
 	endAt  time.Duration // guarded by client.mu: when it is ended unless refreshed; 0: never
 	left   chan struct{} // guarded by client.mu: made when the end begins, closed when nothing is left
 	joined chan struct{} // guarded by client.mu: made when the others are about to be told, closed when they were
+}
+
+// owed is what a subscriber missed and the writer has not sent yet. It is not
+// encoded before its turn has come, so that it does not wait in the queue.
+type owed struct {
+	pubs []*protocol.Publication
+	top  engine.Position // where the subscriber stands after them; no epoch: nothing is owed
 }
 
 // verdict is how far a look into the log came.
@@ -62,6 +70,9 @@ const (
 // collect adds what is new in the channel to f and moves the cursor. It
 // encodes what nobody has been sent yet, and holds no lock while it does.
 func (s *subscription) collect(f *frame) verdict {
+	if !s.settleUp(f) {
+		return more
+	}
 	for {
 		n, v := s.look(f)
 		if n == 0 {
@@ -72,6 +83,36 @@ func (s *subscription) collect(f *frame) verdict {
 		if v != upToDate || n < len(f.batch) {
 			return v
 		}
+	}
+}
+
+// settleUp adds what is owed to f, as far as there is room, and reports whether
+// that was all.
+func (s *subscription) settleUp(f *frame) bool {
+	if s.owed.top.Epoch == "" {
+		return true
+	}
+	for i, p := range s.owed.pubs {
+		if f.full() {
+			s.owed.pubs = s.owed.pubs[i:]
+			return false
+		}
+		s.addMissed(p, s.owed.top.Epoch, f)
+		s.position.Offset = p.Offset
+	}
+	s.position, s.owed = s.owed.top, owed{}
+	return true
+}
+
+// addMissed adds a publication to f that does not come from the log.
+func (s *subscription) addMissed(p *protocol.Publication, epoch string, f *frame) {
+	data := s.channel.encodeIn(s.encoding, func(v *envelope) {
+		copyPublication(&v.pub, p, epoch)
+		v.pub.Delta = p.Delta
+		v.push.Pub = &v.pub
+	})
+	if data != nil {
+		f.push(data)
 	}
 }
 
@@ -193,14 +234,7 @@ func (s *subscription) repair(ctx context.Context, why verdict, f *frame) verdic
 		return lostTrack
 	}
 	for _, p := range s.missed(pubs, top.Epoch) {
-		data := s.channel.encodeIn(s.encoding, func(v *envelope) {
-			copyPublication(&v.pub, p, top.Epoch)
-			v.pub.Delta = p.Delta
-			v.push.Pub = &v.pub
-		})
-		if data != nil {
-			f.push(data)
-		}
+		s.addMissed(p, top.Epoch, f)
 	}
 	s.position = top
 	return upToDate

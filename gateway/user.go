@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -12,9 +13,11 @@ import (
 
 	"github.com/minigate/minigate/auth/connjwt"
 	"github.com/minigate/minigate/gateway/engine"
+	"github.com/minigate/minigate/internal/fault"
 )
 
-// What nodes ask each other; the answers are numbers of connections concerned.
+// What nodes ask each other; the answers are numbers of connections concerned,
+// and of subscribe a subscribed.
 const (
 	opDisconnect  = "disconnect"
 	opUnsubscribe = "unsubscribe"
@@ -24,6 +27,8 @@ const (
 	opMessage     = "message"
 	opForget      = "forget" // the payload is a removal
 )
+
+var errNotSubscribed = fault.New(fault.Unavailable, "not_subscribed", "None of the user's connections could be subscribed now.")
 
 // userRequest is an operation on the connections of one user.
 type userRequest struct {
@@ -69,7 +74,8 @@ type RefreshOptions struct {
 // that are subscribed by the server already are told once more, with the
 // position they have; those that have subscribed themselves stay as they are.
 // That there are none is no error: a user who is to be in a channel whenever he
-// connects belongs there by login or token.
+// connects belongs there by login or token. It is an error if there are some and
+// none of them could be subscribed.
 func (h *Hub) Subscribe(ctx context.Context, user, channel string, which Selection, o SubscribeOptions) error {
 	switch _, err := h.rules.find(channel); {
 	case err != nil:
@@ -79,10 +85,23 @@ func (h *Hub) Subscribe(ctx context.Context, user, channel string, which Selecti
 	case !o.ExpireAt.IsZero() && time.Until(o.ExpireAt) <= 0:
 		return ErrExpired
 	}
-	_, err := h.surveyUser(ctx, opSubscribe, &userRequest{
+	answers, err := h.askUser(ctx, opSubscribe, &userRequest{
 		User: user, Client: which.Client, Session: which.Session, Channel: channel, Subscribe: &o,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	var sum subscribed
+	for _, a := range answers {
+		var n subscribed
+		if json.Unmarshal(a, &n) == nil { // nil from a node that does not know op
+			sum.Done, sum.Failed = sum.Done+n.Done, sum.Failed+n.Failed
+		}
+	}
+	if sum.Done == 0 && sum.Failed > 0 {
+		return errNotSubscribed
+	}
+	return nil
 }
 
 // Unsubscribe takes connections of a user out of a channel, or with "" out of
@@ -126,14 +145,45 @@ func (h *Hub) serveUser(op string, req *userRequest) int {
 			c.disconnect(&Disconnect{req.Code, req.Reason})
 		case opUnsubscribe:
 			work.Go(func() { c.unsubscribeByServer(req.Channel) })
-		case opSubscribe:
-			work.Go(func() { c.whenWelcome(func() { c.subscribeByAPI(req.Channel, req.Subscribe) }) })
 		case opRefresh:
 			work.Go(func() { c.whenWelcome(func() { c.refreshByAPI(req.Refresh) }) })
 		}
 	}
 	work.Wait()
 	return len(list)
+}
+
+// subscribed is what became of an operation to subscribe connections. Those that
+// ended meanwhile are in neither number.
+type subscribed struct {
+	Done   int `json:"done"`
+	Failed int `json:"failed"`
+}
+
+// subscribeUser subscribes the local connections that a request is about.
+func (h *Hub) subscribeUser(req *userRequest) (sum subscribed) {
+	var mu sync.Mutex
+	var work sync.WaitGroup
+	for _, c := range h.concerned(req) {
+		work.Go(func() {
+			c.whenWelcome(func() {
+				err := c.subscribeByAPI(req.Channel, req.Subscribe)
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case err == nil:
+					sum.Done++
+				case !errors.Is(err, errGone):
+					sum.Failed++
+					slog.Warn("subscription made by the server failed", "channel", req.Channel, "client", c.id, "error", err)
+				}
+			})
+		})
+	}
+	work.Wait()
+	mu.Lock() // whoever waited long enough for a connect command may still come
+	defer mu.Unlock()
+	return sum
 }
 
 // concerned lists the local connections a request is about.
@@ -191,11 +241,13 @@ func (c *client) greet() {
 }
 
 // subscribeByAPI subscribes a connected client to a channel.
-func (c *client) subscribeByAPI(channel string, o *SubscribeOptions) {
+func (c *client) subscribeByAPI(channel string, o *SubscribeOptions) error {
 	r, err := c.hub.rules.find(channel)
-	if err != nil || o == nil { // this node has other rules
-		slog.Warn("asked to subscribe to a channel that cannot be here", "channel", channel, "error", err)
-		return
+	switch {
+	case err != nil: // this node has other rules
+		return err
+	case o == nil:
+		return ErrBadRequest
 	}
 	ctx, cancel := c.hub.timeout()
 	defer cancel()
@@ -209,15 +261,16 @@ func (c *client) subscribeByAPI(channel string, o *SubscribeOptions) {
 	switch old, err := c.reserveByAPI(s); {
 	case old != nil:
 		c.repeat(old)
-		return
+		return nil
+	case errors.Is(err, errGone):
+		return err
 	case err != nil:
 		c.disconnect(DisconnectChannelLimit)
-		return
+		return err
 	}
 	res, err := c.attach(ctx, s, req)
 	if err != nil {
-		slog.Warn("subscription made by the server failed", "channel", channel, "client", c.id, "error", err)
-		return
+		return err
 	}
 	c.announce(s, res)
 	if !o.ExpireAt.IsZero() {
@@ -227,6 +280,7 @@ func (c *client) subscribeByAPI(channel string, o *SubscribeOptions) {
 		c.lookSoon()
 	}
 	c.hub.announceJoin(s)
+	return nil
 }
 
 // reserveByAPI is reserve for a client that is connected, and finds the
@@ -240,24 +294,14 @@ func (c *client) reserveByAPI(s *subscription) (old *subscription, err error) {
 	return nil, c.take(s)
 }
 
-// announce tells a client that the server has subscribed it, and what was
-// published since the position asked for. What follows flows from then on.
+// announce tells a client that the server has subscribed it. What was published
+// since the position asked for, and what follows, flows from then on.
 func (c *client) announce(s *subscription, res *protocol.SubscribeResult) {
-	msgs := [][]byte{encodeSubscribed(s, res)}
-	for _, p := range res.Publications {
-		data := s.channel.encodeIn(s.encoding, func(v *envelope) {
-			copyPublication(&v.pub, p, res.Epoch)
-			v.push.Pub = &v.pub
-		})
-		if data != nil {
-			msgs = append(msgs, data)
-		}
+	if len(res.Publications) > 0 {
+		s.owed = owed{res.Publications, s.position}
+		s.position.Offset = res.Offset
 	}
-	last := len(msgs) - 1
-	for _, msg := range msgs[:last] {
-		c.send(msg)
-	}
-	c.enqueue(msgs[last], false, s)
+	c.enqueue(encodeSubscribed(s, res), false, s)
 }
 
 // repeat tells a client once more that the server has subscribed it, and the

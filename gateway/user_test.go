@@ -167,8 +167,70 @@ func TestSubscribeRefused(t *testing.T) {
 		}
 	}
 	w, _ := h.login("alice") // in two channels already
-	h.subscribeUser("alice", "live:a", Selection{}, SubscribeOptions{})
+	if err := h.Subscribe(t.Context(), "alice", "live:a", Selection{}, SubscribeOptions{}); CodeOf(err).Code != 100 {
+		t.Errorf("no room: %v", err)
+	}
 	w.wantEnd(DisconnectChannelLimit)
+}
+
+// Whoever asked is told if no connection could be subscribed; one is enough.
+func TestSubscribeFails(t *testing.T) {
+	h := startHub(t, nil)
+	a1, _ := h.login("alice")
+	a2, _ := h.login("alice/2")
+	h.engine.away.Store(true)
+	since := SubscribeOptions{Since: &engine.Position{Epoch: "other"}} // which takes a read
+	if err := h.Subscribe(t.Context(), "alice", "feed:a", Selection{}, since); CodeOf(err) != internalError {
+		t.Errorf("the engine is away: %v", err)
+	}
+	a1.sync() // and goes on
+	a2.sync()
+	h.engine.away.Store(false)
+	a1.send(`{"id":2,"subscribe":{"channel":"feed:a"}}`)
+	a1.want(`{"id":2,"subscribe":*`)
+	h.engine.away.Store(true)
+	h.subscribeUser("alice", "feed:a", Selection{}, since)
+	a2.sync()
+	h.engine.away.Store(false)
+	h.subscribeUser("alice", "feed:a", Selection{}, since)
+	a2.want(`{"push":{"channel":"feed:a","subscribe":*`)
+}
+
+// What was missed may be more than the queue of a connection takes: it is sent
+// as the client reads.
+func TestSubscribeSinceLongAgo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHub(t, func(s *Settings) { s.Client.QueueMaxSize = 64 << 10 })
+		large := `"` + strings.Repeat("x", 20<<10) + `"`
+		for range 10 {
+			h.publish("feed:a", large)
+		}
+		top := h.top("feed:a")
+		w := h.dial(dialOptions{deaf: true})
+		w.send(`{"id":1,"connect":{"token":"alice"}}`)
+		synctest.Wait()
+		h.subscribeUser("alice", "feed:a", Selection{}, SubscribeOptions{Since: &engine.Position{Epoch: top.Epoch}})
+		if size := h.waiting(); size > 1<<10 {
+			t.Errorf("%d bytes wait", size)
+		}
+		h.subscribeUser("alice", "feed:a", Selection{}, SubscribeOptions{}) // told once more, wherever it is by then
+		h.publish("feed:a", "11")
+		go w.pump()
+		w.want(`{"id":1,"connect":*`, `{"push":{"channel":"feed:a","subscribe":{"recoverable":true,"epoch":"`+top.Epoch+`","positioned":true}}}`)
+		at := uint64(0)
+		for again := false; at < 11; {
+			p := decode(t, w.next()).Push
+			switch {
+			case p.Subscribe != nil && !again && p.Subscribe.Offset == at:
+				again = true
+			case p.Pub != nil && p.Pub.Offset == at+1:
+				at++
+			default:
+				t.Fatalf("at %d: %.200v", at, p)
+			}
+		}
+		w.sync()
+	})
 }
 
 // A subscription that expires closes the connection: SDKs would forget it on
