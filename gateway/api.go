@@ -25,7 +25,9 @@ var (
 	errNoPersonal = fault.New(fault.Invalid, ErrNotAvailable.Code, "Channels of this kind are switched off.")
 )
 
-// PublishOptions say how a publication of the server is kept and counted.
+// PublishOptions say how a publication of the server is kept and counted. Keys,
+// version epochs, and names and values of tags have at most 256 bytes; there are
+// at most 32 tags.
 type PublishOptions struct {
 	SkipHistory    bool              // deliver to those online now, without an offset
 	Tags           map[string]string // travel with the publication
@@ -34,6 +36,31 @@ type PublishOptions struct {
 	Version        uint64            // with history, one that is not above the last one is not published; 0 has none
 	VersionEpoch   string            // versions of another epoch are not compared; "" compares with any
 	Count          bool              // ask for PublishResult.Sockets
+}
+
+// What a publication may carry beside its data: engines keep it, and tags are sent
+// to everybody.
+const (
+	maxKey  = 256 // bytes of an idempotency key, a version epoch, a tag's name or its value
+	maxTags = 32
+)
+
+// check tells what is too much.
+func (o *PublishOptions) check() error {
+	for _, part := range []struct{ name, value string }{{"idempotency_key", o.IdempotencyKey}, {"version_epoch", o.VersionEpoch}} {
+		if len(part.value) > maxKey {
+			return fault.Newf(fault.Invalid, ErrBadRequest.Code, "%s may have %d bytes at most.", part.name, maxKey)
+		}
+	}
+	if len(o.Tags) > maxTags {
+		return fault.Newf(fault.Invalid, ErrBadRequest.Code, "A publication may have %d tags at most.", maxTags)
+	}
+	for name, value := range o.Tags {
+		if len(name) > maxKey || len(value) > maxKey {
+			return fault.Newf(fault.Invalid, ErrBadRequest.Code, "Names and values of tags may have %d bytes at most.", maxKey)
+		}
+	}
+	return nil
 }
 
 // BroadcastResult answers for one channel of a broadcast: Err or Result.
@@ -84,6 +111,9 @@ type PushError struct {
 func (h *Hub) Publish(ctx context.Context, channel string, data json.RawMessage, o PublishOptions) (engine.PublishResult, error) {
 	if len(data) > 0 && !validData(data) {
 		return engine.PublishResult{}, errBadData
+	}
+	if err := o.check(); err != nil {
+		return engine.PublishResult{}, err
 	}
 	r, err := h.rules.find(channel)
 	switch {

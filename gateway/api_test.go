@@ -36,6 +36,41 @@ func TestPublishErrors(t *testing.T) {
 	}
 }
 
+// What travels with a publication is bounded, on every way in.
+func TestPublishOptionLimits(t *testing.T) {
+	h := startHub(t, nil)
+	long := strings.Repeat("x", 256)
+	tags := map[string]string{long: long}
+	for i := range 31 {
+		tags[fmt.Sprint(i)] = ""
+	}
+	if _, err := h.Publish(t.Context(), "feed:a", json.RawMessage(`1`), PublishOptions{IdempotencyKey: long, Version: 1, VersionEpoch: long, Tags: tags}); err != nil {
+		t.Errorf("the most: %v", err)
+	}
+	more := map[string]string{"one too many": ""}
+	for k, v := range tags {
+		more[k] = v
+	}
+	for name, o := range map[string]PublishOptions{
+		"idempotency_key": {IdempotencyKey: long + "x"},
+		"version_epoch":   {Version: 1, VersionEpoch: long + "x"},
+		"32 tags":         {Tags: more},
+		"Names":           {Tags: map[string]string{long + "x": ""}},
+		"values":          {Tags: map[string]string{"": long + "x"}},
+	} {
+		_, err := h.Publish(t.Context(), "feed:a", json.RawMessage(`1`), o)
+		if f := fault.Of(err); f.Kind != fault.Invalid || CodeOf(err).Code != 107 || !strings.Contains(f.Msg, name) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if res := h.Broadcast(t.Context(), []string{"feed:a"}, json.RawMessage(`1`), o); res[0].Err == nil {
+			t.Errorf("%s is broadcast", name)
+		}
+	}
+	if top := h.top("feed:a"); top.Offset != 1 {
+		t.Errorf("%d publications", top.Offset)
+	}
+}
+
 // Payloads come out as they went in, but for line breaks between tokens.
 func TestPayloads(t *testing.T) {
 	h := startHub(t, nil)
