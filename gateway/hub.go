@@ -67,6 +67,7 @@ type Hub struct {
 	channelIDs atomic.Int64 // the last number a channel got
 
 	budget *budget // of bytes that wait
+	load   load
 
 	news      *queue[*channel] // channels whose sockets have to be woken
 	refills   *queue[*channel] // channels that missed something
@@ -266,6 +267,7 @@ func (h *Hub) keepTime(ctx context.Context) {
 		now := h.now()
 		due = h.wheel.turn(now, due)
 		swept = h.sweep(shard, swept)
+		h.load.measure(now)
 		h.retries.due(now, h.refills)
 	}
 }

@@ -64,6 +64,7 @@ func (h *Hub) Self() engine.Node {
 	n := h.node
 	n.Clients, n.Users = h.clients.counts()
 	n.Channels, n.Subscribers = h.channels.counts()
+	n.CPU, n.RSS = h.load.now()
 	return n
 }
 

@@ -87,6 +87,8 @@ type Node struct {
 	Users       int       `json:"users"`
 	Channels    int       `json:"channels"`
 	Subscribers int       `json:"subscribers"`
+	CPU         float64   `json:"cpu,omitempty"` // processors busy with it over the last seconds: 1 is one core; 0 where the system does not tell
+	RSS         int64     `json:"rss,omitempty"` // bytes of resident memory; 0 where the system does not tell
 }
 
 // Receiver is what an engine delivers to: the hub of this node. Calls for one

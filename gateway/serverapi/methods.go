@@ -3,6 +3,7 @@ package serverapi
 import (
 	"context"
 	"encoding/json"
+	"math"
 	"time"
 
 	"github.com/centrifugal/protocol"
@@ -182,6 +183,13 @@ type node struct {
 	NumSubs     int    `json:"num_subs"`
 	NumChannels int    `json:"num_channels"`
 	Uptime      int64  `json:"uptime"` // seconds
+
+	Process process `json:"process"`
+}
+
+type process struct {
+	CPU float64 `json:"cpu"` // percent of one core, over the last seconds
+	RSS int64   `json:"rss"` // bytes
 }
 
 type infoResult struct {
@@ -194,6 +202,7 @@ func (a *API) info(ctx context.Context, _ empty) (any, error) {
 	for _, n := range nodes {
 		out.Nodes = append(out.Nodes, node{
 			n.UID, n.Name, n.Version, n.Clients, n.Users, n.Subscribers, n.Channels, int64(time.Since(n.Started).Seconds()),
+			process{math.Round(n.CPU*1e4) / 100, n.RSS},
 		})
 	}
 	return out, err

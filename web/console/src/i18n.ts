@@ -23,6 +23,7 @@ const words = {
   download: ['Download', '下载'],
   transfers: ['Transfers', '传输'],
   active: ['running', '进行中'],
+  cpu: ['CPU', 'CPU'],
   memory: ['Memory', '内存'],
   perSecond: ['/s', '/秒'],
   dependencies: ['Dependencies', '依赖'],

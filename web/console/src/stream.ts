@@ -49,6 +49,8 @@ export interface Node {
   users: number;
   channels: number;
   subscribers: number;
+  cpu?: number; // cores; absent where the node's system does not tell
+  rss?: number; // bytes; as cpu
 }
 
 // Alert is a mistake in how a mini-program is set up at WeChat.

@@ -1,4 +1,4 @@
-import { ago, count } from './format.ts';
+import { ago, bytes, count } from './format.ts';
 import { t } from './i18n.ts';
 import { userLink } from './link.ts';
 import type { Connection, Dependency, Node } from './stream.ts';
@@ -38,6 +38,8 @@ export function Nodes({ list, now }: { list: Node[]; now: number }) {
             <th class="num">{t('connections')}</th>
             <th class="num">{t('users')}</th>
             <th class="num">{t('subscriptions')}</th>
+            <th class="num">{t('cpu')}</th>
+            <th class="num">{t('memory')}</th>
             <th class="num">{t('since')}</th>
           </tr>
         </thead>
@@ -49,6 +51,8 @@ export function Nodes({ list, now }: { list: Node[]; now: number }) {
               <td class="num">{count(n.clients)}</td>
               <td class="num">{count(n.users)}</td>
               <td class="num">{count(n.subscribers)}</td>
+              <td class="num">{n.rss === undefined ? '' : `${Math.round(100 * (n.cpu ?? 0))} %`}</td>
+              <td class="num">{n.rss === undefined ? '' : bytes(n.rss)}</td>
               <td class="num dim">{ago(n.started, now)}</td>
             </tr>
           ))}
