@@ -22,35 +22,38 @@ import (
 // TestModel takes random steps on one node over Memory, and on three over
 // Redis, and compares what clients saw with what was acknowledged: in a
 // recoverable channel that is exactly the stream, in order, once, unless they
-// were told recovered:false. Set SEED to repeat a run, LONG_TESTS=1 for more
-// steps.
+// were told recovered:false. Set SEED to repeat a run, LONG_TESTS=1 or STEPS for
+// more steps.
 func TestModel(t *testing.T) {
 	for _, seed := range []uint64{1, 2, modelSeed(t)} {
 		t.Run(fmt.Sprintf("memory/%d", seed), func(t *testing.T) {
-			runModel(t, newMemoryFleet(t), seed, modelSteps(4_000, 100_000))
+			runModel(t, newMemoryFleet(t), seed, modelSteps(t, 4_000, 100_000))
 		})
 		t.Run(fmt.Sprintf("redis/%d", seed), func(t *testing.T) {
-			runModel(t, newRedisFleet(t), seed, modelSteps(1_500, 100_000))
+			runModel(t, newRedisFleet(t), seed, modelSteps(t, 1_500, 100_000))
 		})
 	}
 }
 
-func modelSteps(short, long int) int {
+func modelSteps(t *testing.T, short, long int) int {
 	if testdeps.Long() {
-		return long
+		short = long
 	}
-	return short
+	return int(modelNumber(t, "STEPS", uint64(short)))
 }
 
-func modelSeed(t *testing.T) uint64 {
-	if s := os.Getenv("SEED"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 64)
-		if err != nil {
-			t.Fatalf("SEED: %v", err)
-		}
-		return n
+func modelSeed(t *testing.T) uint64 { return modelNumber(t, "SEED", rand.Uint64()) }
+
+func modelNumber(t *testing.T, name string, otherwise uint64) uint64 {
+	s := os.Getenv(name)
+	if s == "" {
+		return otherwise
 	}
-	return rand.Uint64()
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
 }
 
 // fleet is the nodes of a run and what can happen to them.
