@@ -87,7 +87,7 @@ func (ch *channel) announce(kind messageKind, info *protocol.ClientInfo) {
 // add appends m to the log and queues the channel for fan-out; mu is held.
 func (ch *channel) add(m *message) {
 	m.channel, m.at = ch, ch.hub.now()
-	if m.offset > 0 {
+	if m.offset > 0 || m.kind == marker { // an empty stream, too, may have taken over
 		ch.advance(m)
 	}
 	if len(ch.subs) == 0 {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/centrifugal/protocol"
+
 	"github.com/minigate/minigate/gateway/engine"
 )
 
@@ -62,5 +64,30 @@ func TestEpochTakenOverServerSide(t *testing.T) {
 		h.engine.before.Store(&engine.Position{Offset: survived, Epoch: epoch})
 		h.deliver("#alice", 3, "new")
 		want(alice)
+	}
+}
+
+// A stream that starts over empty, as after a flush of Redis, goes on from
+// nothing: neither its first publications nor what was kept of the old one are
+// mixed up.
+func TestStreamStartsOverEmpty(t *testing.T) {
+	h := startHub(t, nil)
+	w, _ := h.login("alice")
+	w.send(`{"id":2,"subscribe":{"channel":"feed:a"}}`)
+	w.want(`{"id":2,"subscribe":*`)
+	for i := range 3 {
+		h.publish("feed:a", itoa(i))
+		w.want(`{"push":{"channel":"feed:a","pub":*`)
+	}
+	flushed := func(engine.Position) engine.Position { return engine.Position{Epoch: "another"} }
+	h.engine.top.Store(&flushed)
+	h.Lost([]string{"feed:a"})
+	w.want(`{"push":{"channel":"feed:a","unsubscribe":{"code":2500,*`)
+	w.send(`{"id":3,"subscribe":{"channel":"feed:a"}}`)
+	w.want(`{"id":3,"subscribe":{"recoverable":true,"epoch":"another","positioned":true}}`)
+	h.Publication("feed:a", &protocol.Publication{Data: protocol.Raw(`"first"`), Offset: 1}, "another")
+	w.want(`{"push":{"channel":"feed:a","pub":{"data":"first","offset":1,"epoch":"another"}}}`)
+	if err := h.Check(); err != nil {
+		t.Error(err)
 	}
 }
