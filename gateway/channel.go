@@ -30,7 +30,7 @@ type channel struct {
 	subs       []*subscription
 	positioned int             // how many of subs need a position
 	top        engine.Position // of the newest publication this node knows of; no epoch: not known yet
-	kept       bool            // subscribers may come back with a position they were told, so that the engine must keep it
+	kept       time.Duration   // how long the engine keeps a position that subscribers were told, also where nothing was published yet
 	before     engine.Position // end of the epoch before top's, where the engine told; no epoch: not known
 	have       uint64          // offset of the newest publication in top's epoch that went through log
 	live       engine.Position // of the newest publication the engine delivered
@@ -149,6 +149,17 @@ func (ch *channel) keep(m *message) {
 	}
 	count, size := ch.tailLimits()
 	ch.tail.push(m.pub, m.at+ch.rules.HistoryTTL, count, size)
+}
+
+// keepsEmpty is how long a subscriber that can recover may stay away from a
+// channel that nothing was published to yet, and still get the first
+// publication. Anybody may make up names in an open namespace, and many: there
+// it is as long as history lasts.
+func (ch *channel) keepsEmpty() time.Duration {
+	if ch.rules.isOpen(ch.name) {
+		return ch.rules.HistoryTTL
+	}
+	return ch.rules.HistoryMetaTTL
 }
 
 func (ch *channel) tailLimits() (count, size int) {

@@ -13,7 +13,7 @@ import (
 
 // wanted is what a subscriber wants to know about a stream.
 type wanted struct {
-	keep    bool            // it may come back with the position it is told
+	keep    time.Duration   // it may come back with the position it is told, after as long as this
 	recover bool            // also what it missed
 	cache   bool            // of that only the newest
 	from    engine.Position // what it has seen
@@ -34,10 +34,12 @@ func (c *client) position(ctx context.Context, s *subscription, req *protocol.Su
 		return nil
 	}
 	w := wanted{
-		keep:    s.recoverable,
 		recover: s.recoverable && (req.Recover || s.rules.AutoCacheRecover),
 		cache:   s.rules.cacheMode(),
 		limit:   c.hub.settings.Client.RecoveryLimit,
+	}
+	if s.recoverable {
+		w.keep = s.channel.keepsEmpty()
 	}
 	if w.recover {
 		w.from = engine.Position{Offset: req.Offset, Epoch: strings.Clone(req.Epoch)}
@@ -118,7 +120,7 @@ func (ch *channel) recall(w *wanted) (p placed, ok bool) {
 	switch {
 	case ch.top.Epoch == "" || ch.lost:
 		return p, false
-	case w.keep && !ch.kept && ch.top.Offset == 0: // the engine is to know that somebody relies on it
+	case w.keep > ch.kept && ch.top.Offset == 0: // the engine is to know that somebody relies on it
 		return p, false
 	case !w.recover:
 		return p, true
@@ -205,7 +207,7 @@ func (ch *channel) join(w *wanted, crowd bool) (r *reading, mine bool) {
 		r = &reading{done: make(chan struct{}), since: w.from}
 		*at, mine = r, true
 	}
-	r.query.Keep = r.query.Keep || w.keep
+	r.query.Keep = max(r.query.Keep, w.keep)
 	if !w.recover {
 		return r, mine
 	}
@@ -230,7 +232,7 @@ func (ch *channel) read(r *reading) {
 	ch.mu.Lock()
 	before := ch.top
 	q := r.query // nobody joins any more
-	q.Keep = q.Keep || ch.kept
+	q.Keep = max(q.Keep, ch.kept)
 	ch.mu.Unlock()
 	if r.wide {
 		q.Since, q.Reverse = nil, true

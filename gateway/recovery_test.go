@@ -155,17 +155,19 @@ func TestFirstPublicationAfterLongAway(t *testing.T) {
 		channel   string
 		before    string // asked by somebody else before
 		options   string
+		away      time.Duration
 		recovered bool
 	}{
-		"personal channel":                {"#alice", "", "", true},
-		"alone":                           {"asked:a", "", `"recoverable":true`, true},
-		"told from memory":                {"asked:a", `"positioned":true`, `"recoverable":true`, true},
-		"nobody may come back":            {"asked:a", "", `"positioned":true`, false},
-		"a subscriber who may not, later": {"asked:a", `"recoverable":true`, `"positioned":true`, true},
+		"personal channel":                {"#alice", "", "", 48 * time.Hour, true},
+		"alone":                           {"asked:a", "", `"recoverable":true`, 50 * time.Minute, true},
+		"told from memory":                {"asked:a", `"positioned":true`, `"recoverable":true`, 50 * time.Minute, true},
+		"nobody may come back":            {"asked:a", "", `"positioned":true`, 50 * time.Minute, false},
+		"a subscriber who may not, later": {"asked:a", `"recoverable":true`, `"positioned":true`, 50 * time.Minute, true},
+		"longer than history lasts":       {"asked:a", "", `"recoverable":true`, 2 * time.Hour, false}, // anybody may make up such names
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := startHub(t, nil)
+				h := startHub(t, func(s *Settings) { s.Channel.find("asked").HistoryTTL = time.Hour })
 				if tc.before != "" {
 					bob, _ := h.login("bob")
 					bob.send(`{"id":2,"subscribe":{"channel":"asked:a",` + tc.before + `}}`)
@@ -180,7 +182,7 @@ func TestFirstPublicationAfterLongAway(t *testing.T) {
 				for _, c := range h.clients.list() {
 					c.sock.abort()
 				}
-				time.Sleep(2 * time.Hour)
+				time.Sleep(tc.away)
 				h.publish(tc.channel, "1")
 
 				w = h.dial(dialOptions{})

@@ -156,6 +156,11 @@ func closed(channel, user string) bool { return isPrivate(channel) || outsider(c
 
 func isUserLimited(channel string) bool { return strings.Contains(channel, "#") }
 
+// isOpen tells whether clients may subscribe to any name of this kind.
+func (r *rules) isOpen(channel string) bool {
+	return (r.insecure || r.AllowSubscribeForClient) && !isPrivate(channel) && !isUserLimited(channel)
+}
+
 // maySubscribe tells whether a client may subscribe without anybody's leave.
 func (r *rules) maySubscribe(channel, user string) bool {
 	switch {

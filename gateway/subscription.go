@@ -222,7 +222,7 @@ func (s *subscription) repair(ctx context.Context, why verdict, f *frame) verdic
 	h.metrics.reads[readRepair].Inc()
 	since := s.position // a copy, as History may write the epoch that took over into it
 	pubs, top, err := h.engine.History(ctx, s.name, engine.HistoryQuery{
-		Since: &since, Limit: h.settings.Client.RecoveryLimit, MetaTTL: s.rules.HistoryMetaTTL, Keep: s.recoverable,
+		Since: &since, Limit: h.settings.Client.RecoveryLimit, MetaTTL: s.rules.HistoryMetaTTL, Keep: s.channel.keepsEmpty(),
 	})
 	switch carried := since.Epoch != s.position.Epoch; {
 	case err != nil || !continuous(since, pubs, top):

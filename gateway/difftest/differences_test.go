@@ -29,8 +29,8 @@ var differences = map[string]string{
 		"except where it is sent to those who take deltas.",
 	"deltas beside the history": "A publication that history skips is sent as a delta of what the subscriber was sent " +
 		"before it, like any other. Theirs sends it whole.",
-	"an epoch of nothing": "The epoch of a channel that nobody published to, and nobody subscribed to who could recover, is " +
-		"forgotten after a minute: names that are merely tried must not fill the memory. Theirs keeps it for history_meta_ttl.",
+	"an epoch of nothing": "The epoch of a channel that nobody published to is forgotten soon where clients may make up the name: after " +
+		"history_ttl, or a minute if nobody subscribed who could recover. Names must not fill the memory. Theirs keeps it for history_meta_ttl.",
 	"closed channels stay closed": "In a private or user-limited channel allow_*_for_client opens nothing to those " +
 		"who could not subscribe; opening a namespace must not open the personal channels in it.",
 }

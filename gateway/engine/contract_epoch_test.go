@@ -27,7 +27,7 @@ func contractEpochOfEmptyChannel(t *testing.T, s suite) {
 // An epoch that was read from an empty channel lives while it is heard.
 func contractEpochWhileHeard(t *testing.T, s suite) {
 	s.each(t, func(t *testing.T, n *node) {
-		for _, q := range []HistoryQuery{{}, {Keep: true, MetaTTL: 2 * time.Second}} {
+		for _, q := range []HistoryQuery{{}, {Keep: 2 * time.Second, MetaTTL: 2 * time.Second}} {
 			room := fmt.Sprint("room ", q.Keep)
 			n.subscribe(room)
 			_, first := n.history(room, q)
@@ -45,22 +45,22 @@ func contractEpochWhileHeard(t *testing.T, s suite) {
 func contractEpochKept(t *testing.T, s suite) {
 	s.each(t, func(t *testing.T, n *node) {
 		const metaTTL = time.Hour
-		read := func(channel string, keep bool) string {
+		read := func(channel string, keep time.Duration) string {
 			_, pos := n.history(channel, HistoryQuery{Keep: keep, MetaTTL: metaTTL})
 			return pos.Epoch
 		}
 		n.subscribe("left")
-		left := read("left", true)
+		left := read("left", metaTTL)
 		n.subscribe("peeked at")
-		peeked := read("peeked at", false)
+		peeked := read("peeked at", 0)
 		for _, channel := range []string{"left", "peeked at"} {
 			if err := n.Unsubscribe(t.Context(), channel); err != nil {
 				t.Fatal(err)
 			}
 		}
-		missed := read("missed", true) // whose node died before it heard it
-		tried := read("tried", false)
-		if again := read("missed", false); again != missed { // which shortens nothing
+		missed := read("missed", metaTTL) // whose node died before it heard it
+		tried := read("tried", 0)
+		if again := read("missed", 0); again != missed { // which shortens nothing
 			t.Fatalf("the epoch went from %q to %q", missed, again)
 		}
 		for channel, was := range map[string]string{"tried": tried, "peeked at": peeked} {
@@ -80,7 +80,7 @@ func contractEpochKept(t *testing.T, s suite) {
 // What is kept is not kept for ever.
 func contractEpochEnds(t *testing.T, s suite) {
 	s.each(t, func(t *testing.T, n *node) {
-		q := HistoryQuery{Keep: true, MetaTTL: 2 * time.Second}
+		q := HistoryQuery{Keep: 2 * time.Second, MetaTTL: 2 * time.Second}
 		n.subscribe("left")
 		_, left := n.history("left", q)
 		if err := n.Unsubscribe(t.Context(), "left"); err != nil {

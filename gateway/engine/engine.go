@@ -73,7 +73,7 @@ type HistoryQuery struct {
 	Limit   int           // -1 all, 0 the position only
 	Reverse bool          // newest first
 	Before  *Position     // where set: gets the last position of the epoch before, or none
-	Keep    bool          // somebody may come back with the position that is read, also where nothing was published yet, see History
+	Keep    time.Duration // somebody may come back with the position that is read, also where nothing was published yet, and this long, see History
 	MetaTTL time.Duration // as in PublishOptions: reading creates the epoch of an empty channel
 }
 
@@ -140,7 +140,7 @@ type Engine interface {
 	// History returns publications and the top position, read atomically. The
 	// publications are shared: read-only. A channel that was never published to
 	// gets its epoch here, and keeps it for as long as this node hears it. Then
-	// it lives for MetaTTL where Keep was asked for: whoever left before the
+	// it lives for Keep, at most MetaTTL, where that was asked for: whoever left before the
 	// first publication is to recover it. Else for some minutes at most: names
 	// that are merely tried cost little.
 	History(ctx context.Context, channel string, q HistoryQuery) ([]*protocol.Publication, Position, error)

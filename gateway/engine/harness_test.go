@@ -246,8 +246,8 @@ func optionsNode(t testing.TB, o RedisOptions, uid string, rhythm timing) *node 
 	n := start(t, e, uid)
 	n.elapse = func(t *testing.T, channel string, q HistoryQuery) {
 		meta, ttl := e.keys.meta(channel), rhythm.empty
-		if q.Keep {
-			ttl = q.MetaTTL
+		if q.Keep > 0 {
+			ttl = q.Keep
 		}
 		for range 5 {
 			for _, long := range []bool{false, true} {

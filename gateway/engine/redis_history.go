@@ -18,10 +18,7 @@ func (e *Redis) History(ctx context.Context, channel string, q HistoryQuery) ([]
 	read, from, to := historyRange(q)
 	meta := e.keys.meta(channel)
 	ttl := orDefault(q.MetaTTL, DefaultMetaTTL)
-	empty := ttl // of the epoch where nothing was published yet
-	if !q.Keep {
-		empty = min(ttl, e.timing.empty)
-	}
+	empty := min(ttl, max(q.Keep, e.timing.empty)) // of the epoch where nothing was published yet
 	c, cmd := historyScript.eval([]string{meta, e.keys.stream(channel)},
 		newEpoch(), millis(ttl), millis(empty), read, from, to, max(q.Limit, -1))
 	if err := e.lanes.of(meta).do(ctx, c); err != nil {

@@ -65,11 +65,11 @@ func (s *stripe) stream(channel string, now time.Time) *stream {
 func (c *memoryChannel) waits() bool { return c.subscribed && c.stream.top == 0 }
 
 // prolong keeps the position after a read: for metaTTL, or if nothing was
-// published yet, and keep does not ask for that, for a little while.
-func (st *stream) prolong(metaTTL time.Duration, keep bool, now time.Time) {
+// published yet for keep, or without that for a little while.
+func (st *stream) prolong(metaTTL, keep time.Duration, now time.Time) {
 	metaTTL = orDefault(metaTTL, DefaultMetaTTL)
-	if st.top == 0 && !keep {
-		metaTTL = min(metaTTL, emptyMemoryTTL)
+	if st.top == 0 {
+		metaTTL = min(metaTTL, max(keep, emptyMemoryTTL))
 	}
 	st.lasts = max(st.lasts, metaTTL)
 	if known := now.Add(metaTTL); known.After(st.known) {
@@ -98,7 +98,7 @@ func (s *stripe) append(channel string, st *stream, pub *protocol.Publication, o
 		st.pubs = st.pubs[over:]
 	}
 	st.fresh = now.Add(o.HistoryTTL)
-	st.prolong(max(orDefault(o.MetaTTL, DefaultMetaTTL), o.HistoryTTL), true, now)
+	st.prolong(max(orDefault(o.MetaTTL, DefaultMetaTTL), o.HistoryTTL), 0, now)
 	if !st.pubsTimed {
 		st.pubsTimed = true
 		heap.Push(&s.due, due{what: duePubs, at: st.fresh, channel: channel})
