@@ -52,8 +52,9 @@ type client struct {
 	ticket  string      // of the handshake, until connect
 	verdict *Disconnect // what the handshake's tokens lead to, if not a login
 
-	calls *calls // nil until an rpc runs beside other commands; of the goroutine that reads
-	pace  pace   // of commands
+	calls  *calls // nil until an rpc runs beside other commands; of the goroutine that reads
+	inside bool   // Arrived was told; of the goroutine that reads
+	pace   pace   // of commands
 
 	working atomic.Bool // a message is being handled: pongs may wait behind it
 	heard   atomic.Bool // something came since the last ping
@@ -192,6 +193,7 @@ func (c *client) gone() {
 	c.out.writer.Wait()
 	h.clients.remove(c)
 	c.delist()
+	c.depart()
 	ctx, cancel := h.timeout()
 	defer cancel()
 	for _, s := range subs {

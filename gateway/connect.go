@@ -42,6 +42,7 @@ func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 	if !c.welcome() {
 		return false
 	}
+	c.arrive(who.session.User)
 	s := &c.hub.settings.Client
 	res := &protocol.ConnectResult{
 		Client:  c.id,

@@ -35,6 +35,10 @@ type Options struct {
 	// Blocked keeps users of JWTs out, as auth.Service.Blocked; nil lets all in.
 	// Who is blocked later is to be handed to EndUser as well.
 	Blocked func(ctx context.Context, user string) (*auth.Block, error)
+	// Arrived is called for each connection of a user that was let in, Left when
+	// it is gone; nil: for none. They must not wait. Nobody has no name.
+	Arrived func(auth.User)
+	Left    func(auth.User)
 }
 
 // Hub is the live side of one node: it holds the connections, knows who is
@@ -50,6 +54,7 @@ type Hub struct {
 	alive                          func(ctx context.Context, fp auth.Fingerprint) (*auth.Session, error)
 	connectTokens, subscribeTokens *connjwt.Verifier
 	blocked                        func(ctx context.Context, user string) (*auth.Block, error)
+	arrived, left                  func(auth.User)
 
 	rpc  RPCFunc         // nil: no rpc
 	life context.Context //nolint:containedctx // of rpc calls: until connections are cut
@@ -93,6 +98,8 @@ func New(o Options) *Hub {
 		connectTokens:   o.ConnectTokens,
 		subscribeTokens: o.SubscribeTokens,
 		blocked:         o.Blocked,
+		arrived:         o.Arrived,
+		left:            o.Left,
 
 		node:     o.Node,
 		version:  o.Node.Version,

@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"time"
+
+	"github.com/minigate/minigate/auth"
 )
 
 // enlistTimeout is how long a connect command waits for the engine to note
@@ -35,4 +37,23 @@ func (c *client) delist() {
 	if user != "" {
 		c.hub.engine.RemoveUser(user)
 	}
+}
+
+// arrive tells who was let in.
+func (c *client) arrive(user auth.User) {
+	if c.hub.arrived != nil && user.OpenID != "" {
+		c.inside = true
+		c.hub.arrived(user)
+	}
+}
+
+// depart is the end of arrive.
+func (c *client) depart() {
+	if !c.inside {
+		return
+	}
+	c.mu.Lock()
+	user := c.session.User
+	c.mu.Unlock()
+	c.hub.left(user)
 }

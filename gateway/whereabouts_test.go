@@ -2,10 +2,14 @@ package gateway
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+
+	"github.com/minigate/minigate/auth"
 )
 
 // userIndex sees what the hub tells its engine about users.
@@ -82,4 +86,70 @@ func TestWhereUsersAre(t *testing.T) {
 	if got := strings.Join(users.asked, " "); got != "alice bob" {
 		t.Fatalf("asked for %q", got)
 	}
+}
+
+// attendance is what a hub tells of users: connections of each, and their
+// appids.
+type attendance struct {
+	mu    sync.Mutex
+	count map[string]int
+	calls int
+}
+
+func (a *attendance) listen(o *Options) {
+	a.count = map[string]int{}
+	o.Arrived = func(u auth.User) { a.add(u, 1) }
+	o.Left = func(u auth.User) { a.add(u, -1) }
+}
+
+func (a *attendance) add(u auth.User, n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.count[u.AppID+"/"+u.OpenID] += n
+	a.calls++
+}
+
+func (a *attendance) want(t *testing.T, calls int, want map[string]int) {
+	t.Helper()
+	synctest.Wait()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !maps.Equal(a.count, want) || a.calls != calls {
+		t.Errorf("told %v by %d calls, want %v by %d", a.count, a.calls, want, calls)
+	}
+}
+
+// Who was let in is told of once, and once more when he is gone, however that
+// comes; nobody is not.
+func TestArrivedAndLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var there attendance
+		h := startHub(t, func(s *Settings) {
+			withJWT(s)
+			anonymous(s)
+			s.Client.UserConnectionLimit = 2
+		}, there.listen)
+		h.nobodyConnects()
+		h.dial(dialOptions{}) // and says nothing
+		bad := h.dial(dialOptions{})
+		bad.send(`{"id":1,"connect":{"token":"malformed"}}`)
+		bad.wantEnd(DisconnectInvalidToken)
+		one, _ := h.login("mg_alice/1")
+		h.login("mg_alice/2")
+		third := h.dial(dialOptions{})
+		third.send(`{"id":1,"connect":{"token":"mg_alice/3"}}`)
+		third.wantEnd(DisconnectConnectionLimit)
+		h.loginJWT(object{"sub": "jwt"})
+		there.want(t, 3, map[string]int{"wx1/mg_alice": 2, "/jwt": 1})
+		one.send(`{"id":2,"refresh":{"token":"mg_alice/9"}}`)
+		one.want(`{"id":2,"refresh":{}}`)
+		_ = one.conn.CloseNow()
+		there.want(t, 4, map[string]int{"wx1/mg_alice": 1, "/jwt": 1})
+		h.EndUser("jwt", DisconnectForced)
+		there.want(t, 5, map[string]int{"wx1/mg_alice": 1, "/jwt": 0})
+		if err := h.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		there.want(t, 6, map[string]int{"wx1/mg_alice": 0, "/jwt": 0})
+	})
 }

@@ -110,11 +110,15 @@ func (s *server) buildLive() (err error) {
 	if err != nil {
 		return err
 	}
-	s.hub = gateway.New(gateway.Options{
+	o := gateway.Options{
 		Settings: cfg.gateway(), Engine: s.stores.engine(&cfg.Redis, s.registry), Verify: s.auth.Verify,
 		VerifyTicket: s.verifySocketTicket, Alive: s.auth.Alive, ConnectTokens: connectTokens, SubscribeTokens: subscribeTokens,
 		Blocked: s.auth.Blocked, RPC: s.rpc(), Metrics: gateway.NewMetrics(s.registry), Node: thisNode(cfg),
-	})
+	}
+	if err := s.buildStatus(&o); err != nil {
+		return err
+	}
+	s.hub = gateway.New(o)
 	s.auth.OnEnd(func(end auth.SessionEnd) {
 		// A terminal code: the client does not come back with the same token.
 		s.hub.EndSession(end.Fingerprint, gateway.DisconnectForced.Code, goodbye(end.Reason))

@@ -17,6 +17,7 @@ import (
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/gateway"
 	"github.com/minigate/minigate/gateway/proxy"
+	"github.com/minigate/minigate/gateway/status"
 	"github.com/minigate/minigate/internal/apikey"
 	"github.com/minigate/minigate/internal/health"
 	"github.com/minigate/minigate/internal/tlsfiles"
@@ -40,6 +41,7 @@ type server struct {
 
 	auth    *auth.Service
 	hub     *gateway.Hub
+	status  *status.Tracker // nil: nobody wants to know
 	proxy   *proxy.Proxy
 	files   *transfer.Service
 	keys    *apikey.Keys
@@ -125,6 +127,9 @@ func (s *server) parts() map[string]func(context.Context) error {
 		"hub":     s.hub.Run,
 		"files":   s.files.Run,
 		"console": s.console.Run,
+	}
+	if s.status != nil {
+		parts["status"] = s.status.Run
 	}
 	if s.certs != nil {
 		parts["tls"] = func(ctx context.Context) error { s.certs.Run(ctx); return nil }

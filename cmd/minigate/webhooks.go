@@ -22,6 +22,8 @@ type Webhooks struct {
 
 	Upload transfer.WebhookSettings `yaml:"upload" doc:"Asking your backend at every upload."`
 	Files  Hook                     `yaml:"files" doc:"Files that have become ready (file_ready) or were deleted (file_deleted) are told here, at least once and in order per user."`
+
+	UserStatus StatusHook `yaml:"user_status" doc:"Who comes online and who goes offline is told here, at least once, with a number per user by which your backend knows what is newer."`
 }
 
 // Hook is one address of the backend.
@@ -54,6 +56,7 @@ func (c *Config) checkWebhooks(report func(path, problem string)) {
 		"webhooks.wechat_push.endpoint":  c.Webhooks.WeChatPush.Endpoint,
 		"webhooks.upload.endpoint":       c.Webhooks.Upload.Endpoint,
 		"webhooks.files.endpoint":        c.Webhooks.Files.Endpoint,
+		"webhooks.user_status.endpoint":  c.Webhooks.UserStatus.Endpoint,
 	} {
 		if endpoint != "" {
 			report(path, "needs a key in webhooks.keys to sign with")
@@ -84,7 +87,9 @@ func (s *server) buildHooks(sealing [][32]byte) error {
 	metrics := webhook.NewMetrics(s.registry)
 	s.hooks.client = webhook.NewClient(webhook.Options{Settings: cfg.Settings, Metrics: metrics})
 	var endpoints []*webhook.Endpoint
-	for name, hook := range map[string]Hook{pushHook: cfg.WeChatPush, dataHook: cfg.OpenData, filesHook: cfg.Files} {
+	for name, hook := range map[string]Hook{
+		pushHook: cfg.WeChatPush, dataHook: cfg.OpenData, filesHook: cfg.Files, statusHook: cfg.UserStatus.Hook,
+	} {
 		if hook.Endpoint == "" {
 			continue
 		}
