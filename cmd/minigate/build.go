@@ -24,6 +24,7 @@ import (
 	"github.com/minigate/minigate/gateway/serverapi"
 	"github.com/minigate/minigate/internal/apikey"
 	"github.com/minigate/minigate/internal/health"
+	"github.com/minigate/minigate/internal/jws"
 	"github.com/minigate/minigate/internal/redisclient"
 	"github.com/minigate/minigate/internal/rest"
 	"github.com/minigate/minigate/internal/tlsfiles"
@@ -79,7 +80,7 @@ func (s *server) buildParts(m mode) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := s.buildLive(); err != nil {
+	if err := s.buildLive(signer); err != nil {
 		return err
 	}
 	if s.stores.files, err = transfer.OpenStore(cfg.Files, filepath.Join(cfg.Data, "files")); err != nil {
@@ -97,10 +98,10 @@ func (s *server) buildParts(m mode) (err error) {
 }
 
 // buildLive makes what serves sockets and requests of the backend.
-func (s *server) buildLive() (err error) {
+func (s *server) buildLive(signer *jws.Signer) (err error) {
 	cfg := s.cfg
 	s.proxy, err = proxy.New(cfg.Proxy, proxy.Options{
-		Verify: s.verify, Reserved: reservedPaths, OwnCORS: len(cfg.CORS.AllowedOrigins) > 0, RPC: cfg.RPC, Metrics: proxy.NewMetrics(s.registry),
+		Verify: s.verify, Reserved: reservedPaths, OwnCORS: len(cfg.CORS.AllowedOrigins) > 0, RPC: cfg.RPC, Signer: signer, Metrics: proxy.NewMetrics(s.registry),
 		Health: func(string, error) {}, // s.watch has the same news and tells everybody
 	})
 	if err != nil {
@@ -183,8 +184,8 @@ func (s *server) watch() {
 		s.health.Watch("redis", true, s.auth.Ping)
 	}
 	s.health.Watch("storage", false, s.stores.files.Ping)
-	for _, u := range s.proxy.Upstreams() {
-		s.health.Watch("backend "+u.Name, false, u.Check)
+	for _, t := range s.proxy.Targets() {
+		s.health.Watch("backend "+t.Name, false, t.Check)
 	}
 }
 

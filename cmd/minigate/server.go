@@ -125,6 +125,7 @@ func (s *server) parts() map[string]func(context.Context) error {
 		"auth":    s.auth.Run,
 		"hooks":   s.hooks.run,
 		"hub":     s.hub.Run,
+		"proxy":   s.proxy.Run,
 		"files":   s.files.Run,
 		"console": s.console.Run,
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"os"
 	"sync"
@@ -22,27 +21,22 @@ const statusClientGone = 499
 
 // exchange is one request on its way through.
 type exchange struct {
+	order   order
 	route   *route
 	session *auth.Session   // nil: nobody
 	client  context.Context //nolint:containedctx // ends when the client is gone
 	control *http.ResponseController
 	stall   time.Duration // see clientStall
+	http2   bool          // deadlines act as soon as they are over, see clientBody
 	body    *clientBody   // nil without one
 	status  int           // for the metrics
 	err     error         // of the transport, before an answer began
-}
 
-type exchangeKey struct{}
-
-func exchangeOf(r *http.Request) *exchange {
-	return r.Context().Value(exchangeKey{}).(*exchange)
-}
-
-// begin notes that the backend's answer has begun.
-func (x *exchange) begin(res *http.Response) {
-	x.status = res.StatusCode
-	x.route.upstream.observe(nil)
-	res.Body = &answerBody{ReadCloser: res.Body, x: x}
+	mu     sync.Mutex // held while writing to the client
+	w      http.ResponseWriter
+	begun  bool      // the answer's header is written
+	ended  bool      // nothing more is to be written
+	writes time.Time // when the latest write deadline was set; zero: there is none
 }
 
 // cause finds out who is to blame for x.err: a client that left or sent a bad
@@ -62,7 +56,7 @@ func (x *exchange) cause() error {
 	case failure != nil:
 		return bodyFault(x.route, failure)
 	}
-	return x.route.upstream.translate(x.err)
+	return translate(x.err)
 }
 
 var errBodyTimeout = fault.New(fault.Timeout, "body_timeout", "The body came too slowly.")
@@ -85,12 +79,15 @@ func (x *exchange) fail(err error) {
 // clientBody waits only so long for the next bytes of the client's body, and
 // remembers why reading it failed.
 type clientBody struct {
-	io.ReadCloser
+	io.Reader
 	x       *exchange
 	failure atomic.Pointer[error]
+	touched atomic.Bool
+	ended   atomic.Bool
 
 	mu     sync.Mutex // held while reading, as net/http's own body does
 	closed bool
+	reads  time.Time // when the latest read deadline was set
 }
 
 func (b *clientBody) Read(p []byte) (int, error) {
@@ -101,43 +98,63 @@ func (b *clientBody) Read(p []byte) (int, error) {
 		// already that of the next request.
 		return 0, http.ErrBodyReadAfterClose
 	}
-	_ = b.x.control.SetReadDeadline(time.Now().Add(b.x.stall)) // every real server can
-	n, err := b.ReadCloser.Read(p)
-	if err != nil {
+	b.touched.Store(true)
+	b.x.extend(&b.reads, b.x.control.SetReadDeadline)
+	n, err := b.Reader.Read(p)
+	if err != nil || b.x.http2 {
 		// At the end of the body net/http begins to watch for a client that
-		// leaves; a deadline would look like one.
+		// leaves; a deadline would look like one. With HTTP/2 it would also end
+		// a body that the backend is slow to take.
 		_ = b.x.control.SetReadDeadline(time.Time{})
-		if err != io.EOF {
-			b.failure.CompareAndSwap(nil, &err)
-		}
+		b.reads = time.Time{}
+	}
+	if err != nil {
+		b.ended.Store(true)
+	}
+	if err != nil && err != io.EOF {
+		b.failure.CompareAndSwap(nil, &err)
 	}
 	return n, err
 }
 
+// leaveBody lets nobody read the body any more: the transport may come late. A
+// client that is still sending may be what it waits for, and hears the answer
+// first.
+func (x *exchange) leaveBody() {
+	if x.body == nil {
+		return
+	}
+	if !x.body.ended.Load() {
+		_ = x.control.Flush()
+	}
+	_ = x.body.Close()
+}
+
+// Close leaves the rest to net/http, which closes its own body.
 func (b *clientBody) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closed = true
-	return b.ReadCloser.Close()
+	return nil
 }
 
-// answerBody gives the client a deadline to take what was read, and logs a
-// backend that breaks off in the middle of its answer. The status is sent by
-// then; all that is left is to cut the client off, too.
-type answerBody struct {
-	io.ReadCloser
-	x *exchange
+// open is for another try after one that did not get to the body.
+func (b *clientBody) open() io.ReadCloser {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = false
+	return b
 }
 
-func (b *answerBody) Read(p []byte) (int, error) {
-	_ = b.x.control.SetWriteDeadline(time.Time{}) // while the backend thinks the client owes nothing
-	n, err := b.ReadCloser.Read(p)
-	_ = b.x.control.SetWriteDeadline(time.Now().Add(b.x.stall))
-	if err != nil && err != io.EOF && b.x.client.Err() == nil {
-		slog.WarnContext(b.x.client, "backend broke off its answer",
-			"route", b.x.route.Prefix, "request_id", rest.RequestID(b.x.client), "error", err)
+func (b *clientBody) whole() bool { return !b.touched.Load() }
+
+// extend moves a deadline on to x.stall from now, give or take an eighth: each
+// time it is set takes locks of the runtime.
+func (x *exchange) extend(last *time.Time, set func(time.Time) error) {
+	if now := time.Now(); now.Sub(*last) > x.stall/8 {
+		*last = now
+		_ = set(now.Add(x.stall)) // every real server can
 	}
-	return n, err
 }
 
 // bufferPool lends the buffers that answers are copied through.

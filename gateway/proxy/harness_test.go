@@ -31,20 +31,29 @@ var (
 func verify(r *http.Request) (*auth.Session, error) {
 	switch r.Header.Get("Authorization") {
 	case "Bearer ann":
-		return &auth.Session{User: ann, Claims: json.RawMessage(annClaims)}, nil
+		return &auth.Session{Fingerprint: annFingerprint, User: ann, Claims: json.RawMessage(annClaims)}, nil
 	case "Bearer bob":
 		return &auth.Session{User: bob}, nil
+	case "Bearer tom":
+		return &auth.Session{User: auth.User{AppID: "wx2", OpenID: "o-tom"}}, nil
+	case "Bearer own":
+		return &auth.Session{User: auth.User{OpenID: "own-user"}}, nil
 	case "Bearer away":
 		return nil, fault.New(fault.Unavailable, "sessions_unavailable", "Sessions cannot be looked up now.")
 	}
 	return nil, fault.New(fault.Unauthenticated, "token_invalid", "Log in first.")
 }
 
+var annFingerprint = auth.Fingerprint{0xa, 0xb, 0xc}
+
 const annClaims = `{"vip":1,"name":"\u5b89"}`
 
 // testRoute has the defaults of the settings.
 func testRoute(prefix, upstream string) Route {
-	return Route{Prefix: prefix, Upstream: upstream, Timeout: 30 * time.Second, MaxBody: 16 << 20, Login: LoginRequired}
+	return Route{
+		Prefix: prefix, Upstream: upstream, Timeout: 30 * time.Second, MaxBody: 16 << 20, Login: LoginRequired,
+		UserBurst: 20, IPBurst: 100,
+	}
 }
 
 // gate is a proxy behind a real HTTP server.
@@ -58,9 +67,14 @@ type gate struct {
 
 func newGate(t *testing.T, o Options, routes ...Route) *gate {
 	t.Helper()
+	return newGateOf(t, o, Settings{Routes: routes})
+}
+
+func newGateOf(t *testing.T, o Options, s Settings) *gate {
+	t.Helper()
 	g := &gate{t: t, metrics: prometheus.NewRegistry()}
 	o.Verify, o.Metrics = verify, NewMetrics(g.metrics)
-	p, err := New(Settings{Routes: routes}, o)
+	p, err := New(s, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +101,7 @@ func (g *gate) startTLS() *gate { g.StartTLS(); return g }
 // trust makes the proxy accept the certificate of a test's backend.
 func (g *gate) trust(b *httptest.Server) {
 	if b.TLS != nil {
-		g.proxy.routes[0].transport.TLSClientConfig.RootCAs = b.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+		g.proxy.places[0].general.transport.TLSClientConfig.RootCAs = b.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 	}
 }
 

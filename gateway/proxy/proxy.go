@@ -7,20 +7,18 @@
 package proxy
 
 import (
-	"context"
+	"cmp"
 	"errors"
-	"io"
-	"log"
 	"net"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
-	"slices"
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/internal/fault"
+	"github.com/minigate/minigate/internal/jws"
 	"github.com/minigate/minigate/internal/rest"
 )
 
@@ -43,205 +41,243 @@ type Options struct {
 	// is dropped, since browsers refuse an answer with two allowed origins.
 	OwnCORS bool
 	RPC     RPCSettings
+	// Signer signs who the caller is. Where it is nil nobody does.
+	Signer  *jws.Signer
 	Metrics *Metrics
 }
 
 // Proxy is an http.Handler for all configured prefixes.
 type Proxy struct {
-	verify    func(r *http.Request) (*auth.Session, error)
-	routes    []*route // longest prefix first
-	upstreams []*Upstream
-	rpc       *rpc // nil: there is none
-	metrics   *Metrics
-	stall     time.Duration // clientStall, except in tests
-}
-
-type route struct {
-	Route
-	target    *url.URL
-	upstream  *Upstream
-	transport *http.Transport
-	reverse   *httputil.ReverseProxy
+	verify     func(r *http.Request) (*auth.Session, error)
+	places     places
+	upstreams  []*Upstream
+	identities *identities // nil: none are signed
+	rpc        *rpc        // nil: there is none
+	rpcCounts  *counts
+	buffers    *bufferPool
+	ownCORS    bool
+	stall      time.Duration // clientStall, except in tests
 }
 
 // New refuses settings that Check or CheckReserved find mistakes in.
 func New(s Settings, o Options) (*Proxy, error) {
+	if err := check(s, o); err != nil {
+		return nil, err
+	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics(prometheus.NewRegistry())
+	}
+	p := &Proxy{
+		verify: o.Verify, rpcCounts: o.Metrics.of("rpc"), stall: clientStall, ownCORS: o.OwnCORS,
+		buffers: newBufferPool(), identities: newIdentities(s.Identity, o.Signer),
+	}
+	for _, settings := range s.Upstreams {
+		u, err := newUpstream(settings, o.Metrics, o.Health)
+		if err != nil {
+			return nil, err
+		}
+		p.upstreams = append(p.upstreams, u)
+	}
+	for _, r := range s.Routes {
+		rt, err := p.newRoute(r, o)
+		if err != nil {
+			return nil, err
+		}
+		p.places.add(rt, o.Metrics)
+	}
+	p.places.sort()
+	return p, p.newRPC(o)
+}
+
+func check(s Settings, o Options) error {
 	var problems []error
 	report := func(path, problem string) { problems = append(problems, errors.New("proxy."+path+": "+problem)) }
 	s.Check(report)
 	s.CheckReserved(o.Reserved, report)
-	o.RPC.Check(func(path, problem string) { problems = append(problems, errors.New("rpc."+path+": "+problem)) })
-	if len(problems) > 0 {
-		return nil, errors.Join(problems...)
-	}
-	p := &Proxy{verify: o.Verify, metrics: o.Metrics, stall: clientStall}
-	buffers := newBufferPool()
-	for _, r := range s.Routes {
-		target, err := parseUpstream(r.Upstream)
-		if err != nil {
-			return nil, err
-		}
-		rt := &route{Route: r, target: target, upstream: p.upstreamAt(target, o.Health)}
-		rt.transport = rt.upstream.newTransport(r.Timeout)
-		rt.reverse = &httputil.ReverseProxy{
-			Rewrite:       rt.rewrite,
-			Transport:     rt.transport,
-			FlushInterval: -1,
-			ErrorLog:      log.New(io.Discard, "", 0), // answer logs what matters
-			BufferPool:    buffers,
-			ModifyResponse: func(res *http.Response) error {
-				if o.OwnCORS {
-					dropCORS(res.Header)
-				}
-				exchangeOf(res.Request).begin(res)
-				return nil
-			},
-			ErrorHandler: func(_ http.ResponseWriter, r *http.Request, err error) { exchangeOf(r).err = err },
-		}
-		p.routes = append(p.routes, rt)
-	}
-	if err := p.newRPC(o.RPC, o.Health); err != nil {
+	reportRPC := func(path, problem string) { problems = append(problems, errors.New("rpc."+path+": "+problem)) }
+	o.RPC.Check(reportRPC)
+	s.CheckRPC(&o.RPC, reportRPC)
+	return errors.Join(problems...)
+}
+
+func (p *Proxy) newRoute(r Route, o Options) (*route, error) {
+	u, base, err := p.upstreamOf(r.Upstream, o)
+	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(p.routes, func(a, b *route) int { return len(b.Prefix) - len(a.Prefix) })
-	return p, nil
+	return &route{
+		Route: r, base: base, upstream: u, transport: u.transport(r.Timeout),
+		audience:  cmp.Or(r.Audience, u.settings.Audience, u.Name),
+		users:     newLimiter[userKey](r.UserRate, r.UserBurst),
+		addresses: newLimiter[addressKey](r.IPRate, r.IPBurst),
+	}, nil
 }
 
-func (p *Proxy) upstreamAt(target *url.URL, onChange func(string, error)) *Upstream {
+// upstreamOf finds the group of that name, or the one that stands for the host
+// of a URL; base is the path in the URL.
+func (p *Proxy) upstreamOf(name string, o Options) (u *Upstream, base target, err error) {
 	for _, u := range p.upstreams {
-		if u.Name == address(target) {
-			return u
+		if name == u.settings.Name && name != "" {
+			return u, base, nil
 		}
 	}
-	u := newUpstream(target, onChange)
+	to, err := parseUpstream(name)
+	if err != nil {
+		return nil, base, err
+	}
+	base = target{strings.TrimSuffix(to.Path, "/"), strings.TrimSuffix(to.EscapedPath(), "/")}
+	for _, u := range p.upstreams {
+		if u.settings.Name == "" && u.targets[0].address == address(to) && u.targets[0].base.Scheme == to.Scheme {
+			return u, base, nil
+		}
+	}
+	if u, err = newUpstream(groupOfOne(to), o.Metrics, o.Health); err != nil {
+		return nil, base, err
+	}
 	p.upstreams = append(p.upstreams, u)
-	return u
+	return u, base, nil
 }
 
-// Prefixes are the paths to mount the proxy at.
+// Prefixes are the paths to mount the proxy at, each once.
 func (p *Proxy) Prefixes() []string {
 	var prefixes []string
-	for _, rt := range p.routes {
-		prefixes = append(prefixes, rt.Prefix)
+	for _, at := range p.places {
+		prefixes = append(prefixes, at.prefix)
 	}
 	return prefixes
 }
 
-// Upstreams are the backends, each once, for health checks.
-func (p *Proxy) Upstreams() []*Upstream { return p.upstreams }
+// Targets are the backends, for health checks.
+func (p *Proxy) Targets() []*Target {
+	var targets []*Target
+	for _, u := range p.upstreams {
+		targets = append(targets, u.targets...)
+	}
+	return targets
+}
 
 // Close drops idle connections. Requests under way are not touched.
 func (p *Proxy) Close() {
-	for _, rt := range p.routes {
-		rt.transport.CloseIdleConnections()
-	}
-	if p.rpc != nil {
-		p.rpc.transport.CloseIdleConnections()
+	for _, u := range p.upstreams {
+		u.closeIdle()
 	}
 }
 
 // ServeHTTP answers 404 where no prefix matches.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	rt := p.match(r.URL.Path)
-	if rt == nil {
-		rest.Fail(w, r, fault.New(fault.NotFound, "not_found", "There is nothing at this path."))
+	at := p.places.at(r.URL.Path)
+	if at == nil {
+		rest.Fail(w, r, errNoRoute)
 		return
 	}
-	x := &exchange{route: rt, client: r.Context(), control: http.NewResponseController(w), stall: p.stall}
-	defer p.metrics.observe(x, time.Now()) // also when a broken answer panics with ErrAbortHandler
-	if err := p.forward(w, r, x); err != nil {
+	x := &exchange{w: w, client: r.Context(), control: http.NewResponseController(w), stall: p.stall, http2: r.ProtoMajor > 1}
+	start := time.Now()
+	defer x.leaveBody()
+	defer func() { at.counts.add(x.status, start) }() // also when a broken answer panics with ErrAbortHandler
+	if err := p.forward(r, x); err != nil {
+		x.end()
 		x.fail(err)
 		rest.Fail(w, r, err)
 	}
 }
 
-func (p *Proxy) match(path string) *route {
-	for _, rt := range p.routes {
-		if strings.HasPrefix(path, rt.Prefix) {
-			return rt
-		}
-	}
-	return nil
-}
-
 // forward returns an error only while nothing has been answered.
-func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, x *exchange) error {
+func (p *Proxy) forward(r *http.Request, x *exchange) error {
 	if problem := rest.OddPath(r.URL.EscapedPath()); problem != "" {
 		return fault.New(fault.Invalid, "path_invalid", "This path is refused: "+problem+".")
 	}
 	method, err := effectiveMethod(r)
 	if err != nil {
-		w.Header().Set("Allow", strings.Join(methods, ", "))
+		x.w.Header().Set("Allow", strings.Join(methods, ", "))
 		return err
 	}
 	if wantsSocket(r) {
 		return fault.New(fault.Invalid, "upgrade_refused", "This path answers plain requests only; sockets connect to /connection/websocket.")
 	}
-	if x.session, err = p.authenticate(r, x.route.Login); err != nil {
+	if err := p.admit(r, x); err != nil {
 		return err
 	}
 	if r.ContentLength > int64(x.route.MaxBody) {
 		return tooLarge(x.route)
 	}
-	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
-	r.Method = method
-	if r.Body != nil && r.Body != http.NoBody {
-		x.body = &clientBody{ReadCloser: http.MaxBytesReader(w, r.Body, int64(x.route.MaxBody)), x: x}
-		r.Body = x.body
-		// Lets an answer begin while the request is still being read. HTTP/2
-		// always does, and a recorder in a test has no use for it.
-		_ = x.control.EnableFullDuplex()
+	if x.order.request, err = p.request(r, x, method); err != nil {
+		return err
 	}
-	defer func() { _ = x.control.SetWriteDeadline(time.Time{}) }() // the connection may serve another request
-	x.route.reverse.ServeHTTP(w, r)
-	if x.err == nil {
-		return nil
+	x.takeBody(r)
+	res, t, err := x.route.upstream.send(&x.order)
+	if err != nil {
+		x.err = err
+		return x.cause()
 	}
-	return x.cause()
+	defer t.release()
+	p.answer(x, res)
+	return nil
 }
 
-func (p *Proxy) authenticate(r *http.Request, login string) (*auth.Session, error) {
-	if login == LoginNone || login == LoginOptional && r.Header.Get("Authorization") == "" {
-		return nil, nil
+// admit finds the request's route and who sends it, and whether he may.
+func (p *Proxy) admit(r *http.Request, x *exchange) (err error) {
+	credentials := r.Header.Get("Authorization")
+	c := caller{
+		bearer: isBearer(credentials), claimed: credentials != "",
+		verify: func() (*auth.Session, error) { return p.verify(r) },
 	}
-	return p.verify(r)
+	if x.route, err = p.places.find(r.URL.Path, &c); err != nil {
+		return err
+	}
+	if err := x.route.limitAddress(clientIP(r)); err != nil {
+		return err
+	}
+	if x.session, err = c.of(x.route); err != nil {
+		return err
+	}
+	return x.route.limitUserOf(x.session)
 }
 
-// rewrite makes the backend's request out of the client's. The standard
-// library has removed hop-by-hop headers before, also those that Connection
-// names, so a client cannot have what is set here taken out again.
-func (rt *route) rewrite(pr *httputil.ProxyRequest) {
-	in, out := pr.In, pr.Out
-	path, raw := in.URL.Path, in.URL.EscapedPath()
-	if rt.StripPrefix {
-		path, raw = path[len(rt.Prefix)-1:], cutPrefix(raw, rt.Prefix)
+// request makes the backend's request out of the client's, without a body. The
+// headers that Connection names are gone before ours are set, so a client
+// cannot have what is set here taken out again.
+func (p *Proxy) request(in *http.Request, x *exchange, method string) (*http.Request, error) {
+	rt, o := x.route, &x.order
+	signed, err := p.identities.of(x.session, rt.audience)
+	if err != nil {
+		return nil, err
 	}
-	// A new URL: the client's may name a user, which would become a header.
-	out.URL = &url.URL{
-		Scheme:     rt.target.Scheme,
-		Host:       rt.target.Host,
-		Path:       strings.TrimSuffix(rt.target.Path, "/") + path,
-		RawPath:    strings.TrimSuffix(rt.target.EscapedPath(), "/") + raw,
-		RawQuery:   in.URL.RawQuery, // as it came: nothing here reads it
-		ForceQuery: in.URL.ForceQuery,
-	}
-	out.Host = ""
-	// Trailers could smuggle headers into backends that merge them; no
-	// mini-program can send any, and a proxy may drop them (RFC 9110, 6.5.1).
-	out.Trailer = nil
-
-	h := out.Header
-	stripOurs(h)
+	h := addTo(passOn(in.Header))
 	if rt.Login != LoginNone || isBearer(h.Get("Authorization")) {
 		h.Del("Authorization") // the token is between the client and us
 	}
-	setIdentity(h, exchangeOf(in).session)
-	h.Set("X-Forwarded-For", clientIP(in))
-	h.Set("X-Forwarded-Host", in.Host)
-	h.Set("X-Forwarded-Proto", scheme(in))
-	if id := rest.RequestID(in.Context()); id != "" {
-		h.Set("X-Request-Id", id)
+	if _, there := h.Header["User-Agent"]; !there {
+		h.Header["User-Agent"] = noUserAgent
 	}
+	h.identity(x.session, signed)
+	h.address(clientIP(in))
+	h.set("X-Forwarded-Host", in.Host)
+	h.set("X-Forwarded-Proto", scheme(in))
+	h.set("X-Request-Id", rest.RequestID(in.Context()))
+
+	// The parts of a new URL: the client's may name a user, which would become
+	// a header. The query goes as it came: nothing here reads it.
+	o.path, o.raw = rt.rewritten(in.URL.Path, in.URL.EscapedPath())
+	o.query, o.force = in.URL.RawQuery, in.URL.ForceQuery
+	o.ctx, o.transport = in.Context(), rt.transport
+	o.trace.Got1xxResponse = x.early
+	return &http.Request{Method: method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: h.Header, ContentLength: in.ContentLength}, nil
+}
+
+// noUserAgent keeps the transport from naming itself.
+var noUserAgent = []string{""}
+
+// takeBody prepares the client's body for reading, where there is one.
+func (x *exchange) takeBody(r *http.Request) {
+	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
+		x.order.request.ContentLength = 0
+		return
+	}
+	x.body = &clientBody{Reader: http.MaxBytesReader(x.w, r.Body, int64(x.route.MaxBody)), x: x}
+	x.order.body = x.body
+	// Lets an answer begin while the request is still being read. HTTP/2
+	// always does, and a recorder in a test has no use for it.
+	_ = x.control.EnableFullDuplex()
 }
 
 func clientIP(r *http.Request) string {

@@ -275,7 +275,7 @@ func TestMetrics(t *testing.T) {
 	}
 	g.busy.Wait()
 	for code, want := range map[string]float64{"200": 1, "other": 1, "400": 1, "404": 0} {
-		if got := testutil.ToFloat64(g.proxy.metrics.requests.WithLabelValues("/api/", code)); got != want {
+		if got := testutil.ToFloat64(g.proxy.places[0].counts.metrics.requests.WithLabelValues("/api/", code)); got != want {
 			t.Errorf("code %s counted %v times, want %v", code, got, want)
 		}
 	}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -9,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -23,7 +23,8 @@ import (
 // RPCSettings say where the rpc commands of sockets go. A backend answers them
 // with the handlers it has for wx.request.
 type RPCSettings struct {
-	Upstream  string        `yaml:"upstream" doc:"Backend that answers rpc commands of sockets: an http or https URL without user and query. Empty answers them all with 108."`
+	Upstream  string        `yaml:"upstream" doc:"Backend that answers rpc commands of sockets: an http or https URL without user and query, or the name of one of proxy.upstreams. Without it and rpc.routes all are answered with 108."`
+	Routes    bool          `yaml:"routes" default:"false" doc:"Whether they are sent along proxy.routes instead, as if wx.request had asked for rpc.path: to the same backends, under the same rules for logins, rates, sizes and rewriting."`
 	Path      string        `yaml:"path" default:"/rpc/{method}" doc:"Path of the request, with {method} for the method's name, which may have slashes. /api/{method} leads the method orders/list to the handler of POST /api/orders/list."`
 	Timeout   time.Duration `yaml:"timeout" default:"5s" doc:"How long the backend may take for its whole answer; after that the client is told 100, temporary. The SDKs themselves give up after 5s."`
 	MaxAnswer settings.Size `yaml:"max_answer" default:"256KiB" doc:"Largest answer in bytes; instead of a larger one the client is told 100."`
@@ -31,13 +32,15 @@ type RPCSettings struct {
 
 const methodMark = "{method}"
 
+func (s *RPCSettings) on() bool { return s.Upstream != "" || s.Routes }
+
 // Check reports every mistake that needs no other settings to be seen.
 func (s *RPCSettings) Check(report func(path, problem string)) {
-	if s.Upstream == "" {
+	if !s.on() {
 		return
 	}
-	if _, err := parseUpstream(s.Upstream); err != nil {
-		report("upstream", err.Error())
+	if s.Upstream != "" && s.Routes {
+		report("routes", "does not go with rpc.upstream: calls go to one or along the other")
 	}
 	if _, err := s.pathOf("m"); err != nil || strings.Count(s.Path, methodMark) != 1 || s.Path[0] != '/' {
 		report("path", "must be a path that begins with a slash and has {method} in it, once; else letters, digits, slashes and - _ . ~ only")
@@ -48,6 +51,25 @@ func (s *RPCSettings) Check(report func(path, problem string)) {
 	if s.MaxAnswer < 1<<10 {
 		report("max_answer", "must be at least 1KiB")
 	}
+}
+
+// CheckRPC reports where calls cannot lead anywhere.
+func (s *Settings) CheckRPC(r *RPCSettings, report func(path, problem string)) {
+	if r.Upstream != "" && s.upstream(r.Upstream) == nil {
+		if _, err := parseUpstream(r.Upstream); err != nil {
+			report("upstream", "is neither an http or https URL nor the name of one of proxy.upstreams")
+		}
+	}
+	if !r.Routes {
+		return
+	}
+	before, _, _ := strings.Cut(r.Path, methodMark)
+	for _, rt := range s.Routes {
+		if strings.HasPrefix(before, rt.Prefix) || strings.HasPrefix(rt.Prefix, before) {
+			return
+		}
+	}
+	report("path", "is under none of the prefixes of proxy.routes, so no call would lead anywhere")
 }
 
 // maxMethod is how many bytes the name of a method may have.
@@ -97,22 +119,22 @@ const headerClient = "X-Minigate-Client"
 // rpc makes requests of rpc commands.
 type rpc struct {
 	RPCSettings
-	target    *url.URL
-	upstream  *Upstream
-	transport *http.Transport
+	route *route // where all of them go; nil: along the routes of requests
 }
 
-func (p *Proxy) newRPC(s RPCSettings, onChange func(string, error)) error {
-	if s.Upstream == "" {
+func (p *Proxy) newRPC(o Options) error {
+	if !o.RPC.on() {
 		return nil
 	}
-	target, err := parseUpstream(s.Upstream)
-	if err != nil {
-		return err
+	p.rpc = &rpc{RPCSettings: o.RPC}
+	if o.RPC.Routes {
+		return nil
 	}
-	p.rpc = &rpc{RPCSettings: s, target: target, upstream: p.upstreamAt(target, onChange)}
-	p.rpc.transport = p.rpc.upstream.newTransport(s.Timeout)
-	return nil
+	// A route that everybody takes, and that tells who is known.
+	all := Route{Upstream: o.RPC.Upstream, Timeout: o.RPC.Timeout, MaxBody: 1 << 30, Login: LoginOptional}
+	rt, err := p.newRoute(all, o)
+	p.rpc.route = rt
+	return err
 }
 
 // HasRPC tells whether Call leads anywhere.
@@ -125,13 +147,13 @@ func (p *Proxy) Call(ctx context.Context, c Call) ([]byte, error) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, p.rpc.Timeout)
 	defer cancel()
-	status, body, err := p.rpc.exchange(ctx, c)
+	status, body, err := p.exchange(ctx, c)
 	if err == nil && status/100 != 2 {
 		err = refused(status, body)
 	} else if err != nil {
 		status = rest.Status(fault.Of(err).Kind)
 	}
-	p.metrics.count("rpc", status, start)
+	p.rpcCounts.add(status, start)
 	if err != nil {
 		return nil, err
 	}
@@ -139,55 +161,97 @@ func (p *Proxy) Call(ctx context.Context, c Call) ([]byte, error) {
 }
 
 // exchange sends a call and reads the answer, whatever it is.
-func (r *rpc) exchange(ctx context.Context, c Call) (status int, body []byte, err error) {
-	req, err := r.request(ctx, c)
+func (p *Proxy) exchange(ctx context.Context, c Call) (status int, body []byte, err error) {
+	o, u, err := p.orderOf(ctx, c)
 	if err != nil {
 		return 0, nil, err
 	}
-	res, err := r.transport.RoundTrip(req) // and no client, which would follow redirections
+	res, t, err := u.send(o) // which follows no redirections
 	if err != nil {
 		if cause := context.Cause(ctx); errors.Is(cause, context.Canceled) {
 			return 0, nil, fault.ErrCanceled.Because(err)
 		}
-		return 0, nil, r.upstream.translate(err)
+		return 0, nil, translate(err)
 	}
+	defer t.release()
 	defer func() { _ = res.Body.Close() }()
-	r.upstream.observe(nil)
-	body, err = io.ReadAll(io.LimitReader(res.Body, int64(r.MaxAnswer)+1))
+	body, err = io.ReadAll(io.LimitReader(res.Body, int64(p.rpc.MaxAnswer)+1))
 	switch {
 	case err != nil:
-		return 0, nil, r.upstream.translate(err)
-	case len(body) > int(r.MaxAnswer):
-		return 0, nil, fault.Newf(fault.Upstream, "backend_answer_too_large", "The answer may have at most %d bytes.", r.MaxAnswer)
+		return 0, nil, translate(err)
+	case len(body) > int(p.rpc.MaxAnswer):
+		return 0, nil, fault.Newf(fault.Upstream, "backend_answer_too_large", "The answer may have at most %d bytes.", p.rpc.MaxAnswer)
 	}
 	return res.StatusCode, body, nil
 }
 
-func (r *rpc) request(ctx context.Context, c Call) (*http.Request, error) {
-	path, err := r.pathOf(c.Method)
+// errLogin answers for a socket of nobody.
+var errLogin = fault.New(fault.Unauthenticated, "login_required", "You must log in to do this.")
+
+// admitCall finds the route of a call, and whether its caller may take it.
+func (p *Proxy) admitCall(path string, c *Call) (*route, error) {
+	if p.rpc.route != nil {
+		return p.rpc.route, nil
+	}
+	who := caller{bearer: c.Session != nil, claimed: c.Session != nil, verify: func() (*auth.Session, error) {
+		if c.Session == nil {
+			return nil, errLogin
+		}
+		return c.Session, nil
+	}}
+	rt, err := p.places.find(path, &who)
 	if err != nil {
 		return nil, err
 	}
-	if len(c.Data) == 0 {
-		c.Data = []byte("null")
-	}
-	to := *r.target
-	to.Path = strings.TrimSuffix(to.Path, "/") + path
-	to.RawPath = strings.TrimSuffix(r.target.EscapedPath(), "/") + path
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), bytes.NewReader(c.Data))
-	if err != nil {
+	if err := rt.limitAddress(c.IP); err != nil {
 		return nil, err
 	}
-	h := req.Header
-	h.Set("Content-Type", "application/json")
-	h.Set("Accept", "application/json")
-	h.Set("User-Agent", "minigate")
-	h.Set("X-Request-Id", rand.Text())
-	h.Set("X-Forwarded-For", c.IP)
-	h.Set(headerClient, c.Client)
-	setIdentity(h, c.Session)
-	return req, nil
+	if c.Session, err = who.of(rt); err != nil {
+		return nil, err
+	}
+	return rt, rt.limitUserOf(c.Session)
 }
+
+// orderOf makes a request of a call: what wx.request would send if it asked
+// for the path of the method by POST.
+func (p *Proxy) orderOf(ctx context.Context, c Call) (*order, *Upstream, error) {
+	path, err := p.rpc.pathOf(c.Method)
+	if err != nil {
+		return nil, nil, err
+	}
+	rt, err := p.admitCall(path, &c)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(c.Data) > int(rt.MaxBody) {
+		return nil, nil, tooLarge(rt)
+	}
+	signed, err := p.identities.of(c.Session, rt.audience)
+	if err != nil {
+		return nil, nil, err
+	}
+	h := addTo(make(http.Header, maxOurs))
+	h.set("Content-Type", "application/json")
+	h.set("Accept", "application/json")
+	h.set("User-Agent", "minigate")
+	h.set("X-Request-Id", rand.Text())
+	h.set(headerClient, c.Client)
+	h.address(c.IP)
+	h.identity(c.Session, signed)
+	data := jsonBody(cmp.Or(string(c.Data), "null"))
+	o := &order{
+		ctx: ctx, transport: rt.transport, body: data,
+		request: &http.Request{Method: http.MethodPost, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: h.Header, ContentLength: int64(len(data))},
+	}
+	o.path, o.raw = rt.rewritten(path, path)
+	return o, rt.upstream, nil
+}
+
+// jsonBody is the body of a call; every try gets all of it.
+type jsonBody []byte
+
+func (b jsonBody) open() io.ReadCloser { return io.NopCloser(bytes.NewReader(b)) }
+func (b jsonBody) whole() bool         { return true }
 
 // maxMessage is how many bytes of a backend's error message clients are told.
 const maxMessage = 1 << 10

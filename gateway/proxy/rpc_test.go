@@ -87,7 +87,7 @@ func TestCall(t *testing.T) {
 	if _, there := got.Header["X-Wx-Openid"]; there {
 		t.Errorf("nobody: %v", got.Header)
 	}
-	if n := testutil.ToFloat64(p.metrics.requests.WithLabelValues("rpc", "200")); n != 3 {
+	if n := testutil.ToFloat64(p.rpcCounts.metrics.requests.WithLabelValues("rpc", "200")); n != 3 {
 		t.Errorf("%v calls counted", n)
 	}
 }
@@ -211,6 +211,7 @@ func TestRPCSettings(t *testing.T) {
 		change(&s)
 		got := ""
 		s.Check(func(path, _ string) { got += path })
+		new(Settings).CheckRPC(&s, func(path, _ string) { got += path })
 		if got != want {
 			t.Errorf("%q reported, want %q", got, want)
 		}
@@ -238,23 +239,23 @@ func FuzzMethod(f *testing.F) {
 		f.Add(m)
 	}
 	s := rpcSettings("http://127.0.0.1:1/base")
-	target, err := parseUpstream(s.Upstream)
+	p, err := New(Settings{}, Options{RPC: s})
 	if err != nil {
 		f.Fatal(err)
 	}
-	r := &rpc{RPCSettings: s, target: target}
 	f.Fuzz(func(t *testing.T, method string) {
-		req, err := r.request(context.Background(), Call{Method: method})
+		o, u, err := p.orderOf(context.Background(), Call{Method: method})
 		if err != nil {
 			if fault.Of(err).Kind != fault.NotFound {
 				t.Fatalf("%q: %v", method, err)
 			}
 			return
 		}
-		rest, below := strings.CutPrefix(req.URL.EscapedPath(), "/base/rpc/")
-		if !below || rest != method || req.URL.Path != "/base/rpc/"+method || req.URL.Host != "127.0.0.1:1" ||
-			req.URL.RawQuery != "" || req.URL.Fragment != "" || strings.Contains("/"+rest+"/", "/../") || method == "" || len(method) > maxMethod {
-			t.Fatalf("%q leads to %s", method, req.URL)
+		to := u.targets[0].url(o.path, o.raw, o.query, o.force)
+		rest, below := strings.CutPrefix(to.EscapedPath(), "/base/rpc/")
+		if !below || rest != method || to.Path != "/base/rpc/"+method || to.Host != "127.0.0.1:1" ||
+			to.RawQuery != "" || to.Fragment != "" || strings.Contains("/"+rest+"/", "/../") || method == "" || len(method) > maxMethod {
+			t.Fatalf("%q leads to %s", method, to)
 		}
 	})
 }

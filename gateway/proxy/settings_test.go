@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -40,6 +41,17 @@ func TestSettingsCheck(t *testing.T) {
 		{"timeout", with(func(r *Route) { r.Timeout = 0 }), "routes[0].timeout"},
 		{"body", with(func(r *Route) { r.MaxBody = 0 }), "routes[0].max_body"},
 		{"login", with(func(r *Route) { r.Login = "maybe" }), "routes[0].login"},
+		{"no such group", with(func(r *Route) { r.Upstream = "app" }), "routes[0].upstream"},
+		{"for some and all", append(with(func(r *Route) { r.AppIDs = []string{"wx1", "wx2"} }), good), ""},
+		{"for the same", append(with(func(r *Route) { r.AppIDs = []string{"wx1"} }), with(func(r *Route) { r.AppIDs = []string{"wx2", "wx1"} })...), "routes[1].appids"},
+		{"mini-program twice", with(func(r *Route) { r.AppIDs = []string{"wx1", "wx1"} }), "routes[0].appids"},
+		{"public for some", with(func(r *Route) { r.AppIDs, r.Login = []string{"wx1"}, LoginNone }), "routes[0].login"},
+		{"rewrite", with(func(r *Route) { r.Rewrite = "/v2" }), "routes[0].rewrite"},
+		{"rewrite and strip", with(func(r *Route) { r.Rewrite, r.StripPrefix = "/v2/", true }), "routes[0].rewrite"},
+		{"rate below zero", with(func(r *Route) { r.UserRate = -1 }), "routes[0].user_rate"},
+		{"rate too small", with(func(r *Route) { r.IPRate = 1e-9 }), "routes[0].ip_rate"},
+		{"no burst", with(func(r *Route) { r.IPBurst = 0 }), "routes[0].ip_burst"},
+		{"users of a public route", with(func(r *Route) { r.UserRate, r.Login = 1, LoginNone }), "routes[0].user_rate"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := map[string]string{}
@@ -53,6 +65,41 @@ func TestSettingsCheck(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestUpstreamSettingsCheck(t *testing.T) {
+	for want, change := range map[string]func(*UpstreamSettings){
+		"":                                        func(*UpstreamSettings) {},
+		"upstreams[0].name":                       func(u *UpstreamSettings) { u.Name = "a b" },
+		"upstreams[0].targets":                    func(u *UpstreamSettings) { u.Targets = nil },
+		"upstreams[0].targets[0].url":             func(u *UpstreamSettings) { u.Targets[0].URL = "http://a:secret@x" },
+		"upstreams[0].targets[1].url":             func(u *UpstreamSettings) { u.Targets[1].URL = "http://a:80/y" },
+		"upstreams[0].targets[1].weight":          func(u *UpstreamSettings) { u.Targets[1].Weight = 0 },
+		"upstreams[0].tries":                      func(u *UpstreamSettings) { u.Tries = 0 },
+		"upstreams[0].connect_timeout":            func(u *UpstreamSettings) { u.ConnectTimeout = 0 },
+		"upstreams[0].max_fails":                  func(u *UpstreamSettings) { u.MaxFails = 0 },
+		"upstreams[0].fail_pause":                 func(u *UpstreamSettings) { u.FailPause = 0 },
+		"upstreams[0].health_check.path":          func(u *UpstreamSettings) { u.HealthCheck.Path = "/a?b" },
+		"upstreams[0].health_check.interval":      func(u *UpstreamSettings) { u.HealthCheck.Interval = 0 },
+		"upstreams[0].health_check.timeout":       func(u *UpstreamSettings) { u.HealthCheck.Timeout = 0 },
+		"upstreams[0].health_check.healthy_after": func(u *UpstreamSettings) { u.HealthCheck.HealthyAfter = 0 },
+		"upstreams[1].name":                       func(u *UpstreamSettings) { u.Name = "b" },
+		"upstreams[0].targets[2].url":             func(u *UpstreamSettings) { u.H2C, u.Targets = true, append(u.Targets, TargetSettings{"https://c", 1}) },
+	} {
+		u := group("a", "http://a/x", "http://b")
+		change(&u)
+		var got []string
+		s := Settings{Upstreams: []UpstreamSettings{u, group("b", "http://a")}}
+		s.Check(func(path, problem string) {
+			got = append(got, path)
+			if strings.Contains(problem, "secret") {
+				t.Errorf("%q shows a password", problem)
+			}
+		})
+		if strings.Join(got, " ") != want {
+			t.Errorf("problems at %q, want %q", got, want)
+		}
 	}
 }
 
@@ -73,7 +120,7 @@ func TestDefaults(t *testing.T) {
 	var r Route
 	settings.Defaults(&r)
 	want := testRoute("", "")
-	if r != want {
+	if !reflect.DeepEqual(r, want) {
 		t.Errorf("defaults are %+v, want %+v", r, want)
 	}
 }
@@ -86,10 +133,10 @@ func TestUpstreamsAreListedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	names := map[string]bool{}
-	for _, u := range p.Upstreams() {
+	for _, u := range p.Targets() {
 		names[u.Name] = true
 	}
-	if got := slices.Sorted(maps.Keys(names)); len(p.Upstreams()) != 3 || strings.Join(got, " ") != "[::1]:80 x:1 x:443" {
+	if got := slices.Sorted(maps.Keys(names)); len(p.Targets()) != 3 || strings.Join(got, " ") != "[::1]:80 x:1 x:443" {
 		t.Errorf("upstreams %v", got)
 	}
 	if p.Prefixes()[0] != "/longer/" {

@@ -134,7 +134,7 @@ func TestClientGoneCancelsTheBackend(t *testing.T) {
 				t.Errorf("a client that left was logged:\n%s", logged.buf.String())
 			}
 			want := map[bool]string{false: "499", true: "200"}[answerFirst]
-			if got := testutil.ToFloat64(g.proxy.metrics.requests.WithLabelValues("/api/", want)); got != 1 {
+			if got := testutil.ToFloat64(g.proxy.places[0].counts.metrics.requests.WithLabelValues("/api/", want)); got != 1 {
 				t.Errorf("code %s counted %v times", want, got)
 			}
 		})

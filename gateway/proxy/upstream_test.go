@@ -80,7 +80,7 @@ func TestBackendAwayAndBack(t *testing.T) {
 	captureLogs(t)
 	port, heard := newSleepingPort(t), &changes{}
 	g := newGate(t, Options{Health: heard.add}, testRoute("/api/", "http://"+port.addr), testRoute("/more/", "http://"+port.addr)).start()
-	upstream := g.proxy.Upstreams()[0]
+	upstream := g.proxy.Targets()[0]
 
 	for _, path := range []string{"/api/", "/api/", "/more/"} {
 		res, body := g.do(g.request("POST", path, nil))
@@ -121,7 +121,7 @@ func TestCheckAloneNoticesChanges(t *testing.T) {
 	captureLogs(t)
 	port, heard := newSleepingPort(t), &changes{}
 	g := newGate(t, Options{Health: heard.add}, testRoute("/api/", "http://"+port.addr)).start()
-	upstream := g.proxy.Upstreams()[0]
+	upstream := g.proxy.Targets()[0]
 
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -147,13 +147,13 @@ func TestChangesAreLoggedOnce(t *testing.T) {
 	for range 3 {
 		g.do(g.request("GET", "/api/", nil))
 	}
-	if logged.count("backend cannot be reached") != 1 || logged.count("level=") != 1 {
+	if logged.count("backend cannot be used") != 1 || logged.count("level=") != 1 {
 		t.Errorf("logged:\n%s", logged.buf.String())
 	}
 	l := port.listen()
 	defer func() { _ = l.Close() }()
 	for range 3 {
-		_ = g.proxy.Upstreams()[0].Check(t.Context())
+		_ = g.proxy.Targets()[0].Check(t.Context())
 	}
 	if logged.count("backend is back") != 1 || logged.count("level=") != 2 {
 		t.Errorf("logged:\n%s", logged.buf.String())
@@ -163,7 +163,7 @@ func TestChangesAreLoggedOnce(t *testing.T) {
 func TestUnknownHost(t *testing.T) {
 	captureLogs(t)
 	g := newGate(t, Options{}, testRoute("/api/", "http://backend.invalid")).start()
-	g.proxy.Upstreams()[0].dialer.Resolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+	g.proxy.Targets()[0].upstream.dialer.Resolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
 		return nil, errors.New("no name server here")
 	}}
 	res, body := g.do(g.request("GET", "/api/", nil))

@@ -107,13 +107,17 @@ func publicKey(key *ecdsa.PrivateKey) (jwk, error) {
 }
 
 // Sign returns claims, encoded as JSON, as a compact JWS (RFC 7515).
-func (s *Signer) Sign(claims any) (string, error) {
+func (s *Signer) Sign(claims any) (string, error) { return s.SignTyped("JWT", claims) }
+
+// SignTyped is Sign for a statement of a kind of its own (RFC 8725 section
+// 3.11), so that no other one signed with the same key is taken for it.
+func (s *Signer) SignTyped(typ string, claims any) (string, error) {
 	payload, err := json.Marshal(claims)
 	if err != nil {
 		return "", err
 	}
 	enc := base64.RawURLEncoding
-	header := fmt.Appendf(nil, `{"alg":"ES256","kid":%q,"typ":"JWT"}`, s.id)
+	header := fmt.Appendf(nil, `{"alg":"ES256","kid":%q,"typ":%q}`, s.id, typ)
 	signed := enc.EncodeToString(header) + "." + enc.EncodeToString(payload)
 	signature, err := jwt.SigningMethodES256.Sign(signed, s.key)
 	if err != nil {
