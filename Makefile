@@ -116,8 +116,10 @@ fuzz: ## every fuzz target for FUZZ_TIME
 	@scripts/fuzz.sh $(FUZZ_TIME)
 
 .PHONY: bench
-bench: ## Go benchmarks
+bench: ## Go benchmarks, and comparisons with other programs (BENCH='-duration 10s' for these)
+	@scripts/require.sh go nginx
 	go test -run '^$$' -bench . -benchmem -timeout 1h ./...
+	go run -C bench ./proxy $(BENCH)
 
 ##### housekeeping
 
