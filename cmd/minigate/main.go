@@ -15,5 +15,6 @@ func main() {
 	// The first signal asks for a graceful end; from then on the second one
 	// finds the default handler and ends the process at once.
 	context.AfterFunc(ctx, stop)
+	collectRarely()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }

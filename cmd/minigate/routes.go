@@ -64,7 +64,10 @@ func refusals(mux *http.ServeMux) http.Handler {
 	return rest.Handler(func(w http.ResponseWriter, r *http.Request) error {
 		h, pattern := mux.Handler(r)
 		if pattern != "" {
-			mux.ServeHTTP(w, r) // and not h: only the mux sets path values
+			if strings.Contains(pattern, "{") {
+				h = mux // only it sets path values; the others need not be found twice
+			}
+			h.ServeHTTP(w, r)
 			return nil
 		}
 		var why refusal

@@ -119,7 +119,11 @@ func dropNamed(h http.Header, connection []string) {
 // ours. Answers keep theirs: a client never derives trust from a header, and
 // what the backend tells the user about himself is its own affair.
 func passOn(in http.Header) http.Header {
-	out := make(http.Header, len(in)+maxOurs)
+	room := len(in) + maxOurs
+	if len(in) < 7 { // then few of ours are on top: a map that is twice as large would be full of holes
+		room = maxOurs
+	}
+	out := make(http.Header, room)
 	for name, values := range in {
 		if name != "" && !hopByHop(name) && !isOurs(name) {
 			out[name] = values

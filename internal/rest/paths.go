@@ -18,7 +18,10 @@ func RefuseOddPaths(next http.Handler) http.Handler {
 		if !strings.HasPrefix(sent, "/") {
 			sent = "/" // absolute form: only its parsed path can be looked at
 		}
-		for _, path := range []string{r.URL.Path, r.URL.EscapedPath(), sent} {
+		for i, path := range [...]string{sent, r.URL.EscapedPath(), r.URL.Path} {
+			if i > 0 && path == sent { // as nearly always
+				continue
+			}
 			if problem := OddPath(path); problem != "" {
 				return fault.New(fault.Invalid, "path_invalid", "This path is refused: "+problem+".")
 			}
