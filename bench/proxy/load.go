@@ -72,33 +72,31 @@ func load(ctx context.Context, s *side, connections int, d time.Duration) (resul
 	return all, problem
 }
 
-// client is one connection. What happens once ctx has ended does not count.
+// client is one connection. It finishes what it has begun when ctx ends.
 func client(ctx context.Context, s *side) (r result, err error) {
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {
 		return r, err
 	}
 	defer func() { _ = conn.Close() }()
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
-	defer stop()
 	// What a mini-program sends, about.
-	request := []byte(fmt.Sprintf("GET /api/orders?page=2 HTTP/1.1\r\nHost: gate.example.com\r\nAuthorization: Bearer %s\r\n"+
+	request := fmt.Appendf(nil, "GET /api/orders?page=2 HTTP/1.1\r\nHost: gate.example.com\r\nAuthorization: Bearer %s\r\n"+
 		"Content-Type: application/json\r\nAccept-Encoding: gzip, deflate, br\r\nReferer: https://servicewechat.com/wx0000000000000dev/1/page-frame.html\r\n"+
-		"User-Agent: Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 MicroMessenger/8.0.50 NetType/WIFI Language/zh_CN\r\n\r\n", s.token))
+		"User-Agent: Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 MicroMessenger/8.0.50 NetType/WIFI Language/zh_CN\r\n\r\n", s.token)
 	in := bufio.NewReaderSize(conn, 16<<10)
-	for ctx.Err() == nil {
+	for first := true; first || ctx.Err() == nil; first = false {
 		start := time.Now()
-		if _, err = conn.Write(request); err != nil {
-			break
+		if err := conn.SetDeadline(start.Add(time.Minute)); err != nil {
+			return r, err
+		}
+		if _, err := conn.Write(request); err != nil {
+			return r, err
 		}
 		res, err := http.ReadResponse(in, nil)
-		if err == nil {
-			_, err = io.Copy(io.Discard, res.Body)
-		}
 		if err != nil {
-			if ctx.Err() != nil {
-				return r, nil
-			}
+			return r, err
+		}
+		if _, err := io.Copy(io.Discard, res.Body); err != nil {
 			return r, err
 		}
 		if res.StatusCode != http.StatusOK {
@@ -107,8 +105,5 @@ func client(ctx context.Context, s *side) (r result, err error) {
 		}
 		r.took = append(r.took, time.Since(start))
 	}
-	if ctx.Err() != nil {
-		err = nil
-	}
-	return r, err
+	return r, nil
 }

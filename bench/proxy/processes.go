@@ -115,7 +115,7 @@ func (b *bench) startMinigate(ctx context.Context, upstream string) (*side, erro
 			return nil, err
 		}
 		program = filepath.Join(b.dir, "minigate")
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "./cmd/minigate")
+		build := exec.CommandContext(ctx, "go", "build", "-o", program, "./cmd/minigate")
 		build.Dir = filepath.Dir(strings.TrimSpace(string(root)))
 		if out, err := build.CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("%w\n%s", err, out)

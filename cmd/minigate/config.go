@@ -81,7 +81,7 @@ type Keys struct {
 
 	SealingOld []settings.Secret `yaml:"sealing_old" doc:"Sealing keys of before, which still open what they sealed. To change keys on several nodes, first add the new one here on all of them, then swap; an old one can go after 72 hours, or webhooks.queue.give_up_after and max_dead_age together where webhooks are queued: what it sealed until then can never be opened again."`
 
-	Signing []settings.Secret `yaml:"signing" doc:"Keys that sign what phones carry to the backend (jws), each base64 of 32 bytes: the first one signs, all of them are published at /.well-known/jwks.json on the ops listener. Required with Redis, otherwise made once in the data directory. Make one with: openssl rand -base64 32"`
+	Signing []settings.Secret `yaml:"signing" doc:"Keys that sign what the backend can verify, who is calling (X-Minigate-Identity) and what phones carry to it (jws), each base64 of 32 bytes: the first one signs, all of them are published at /.well-known/jwks.json on the ops listener. Required with Redis, otherwise made once in the data directory. Make one with: openssl rand -base64 32"`
 
 	Tickets []auth.TicketKey `yaml:"tickets" doc:"Keys that sign tickets, which stand for a login in URLs, and links to files: the first one signs, all of them verify. Required with Redis, otherwise made once in the data directory. To change keys on several nodes, first add the new one at the end on all of them, then move it to the front; an old one can go when its last link has expired (files.link_max_ttl), or ten minutes later where there are no links."`
 }

@@ -157,10 +157,8 @@ func (t *Target) reach(ctx context.Context) error {
 	if err == nil {
 		_ = conn.Close() // nothing was written to it
 	}
-	if ctx.Err() != nil {
-		if errors.Is(ctx.Err(), context.Canceled) {
-			return ctx.Err() // says nothing about the target
-		}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return ctx.Err() // says nothing about the target
 	}
 	if err != nil {
 		t.failed(err, false)
