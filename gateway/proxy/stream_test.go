@@ -2,11 +2,14 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -305,4 +308,47 @@ func TestClientsThatStall(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Error("the backend still writes for a client that takes nothing")
 	}
+}
+
+// TestBackendsMayThink: a backend that takes its time, longer than a client
+// may stall, before it reads on or writes on, is not taken for a client that
+// stalls. Nothing here depends on how long exactly it takes.
+func TestBackendsMayThink(t *testing.T) {
+	const stall = 2 * time.Second
+	b := backend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadFull(r.Body, make([]byte, 4))
+		if r.URL.Path == "/api/reads" {
+			time.Sleep(stall + stall/4)
+		}
+		n, err := io.Copy(io.Discard, r.Body)
+		_, _ = fmt.Fprint(w, n, err)
+		_ = http.NewResponseController(w).Flush()
+		if r.URL.Path == "/api/writes" {
+			time.Sleep(stall + stall/4)
+		}
+		_, _ = io.WriteString(w, " end")
+	}))
+	var asking sync.WaitGroup
+	for name, start := range map[string]func(*gate) *gate{"HTTP/1.1": (*gate).start, "HTTP/2": (*gate).startTLS} {
+		for _, path := range []string{"/api/reads", "/api/writes"} {
+			// A gate each: uploads over one HTTP/2 connection wait for each other.
+			g := newGate(t, Options{}, testRoute("/api/", b.URL))
+			g.proxy.stall = stall
+			start(g)
+			r := g.request("POST", path, bytes.NewReader(make([]byte, 8<<20)))
+			asking.Go(func() {
+				res, err := g.Client().Do(r)
+				if err != nil {
+					t.Errorf("%s %s: %v", name, path, err)
+					return
+				}
+				defer func() { _ = res.Body.Close() }()
+				body, err := io.ReadAll(res.Body)
+				if want := fmt.Sprint(8<<20-4, " <nil> end"); err != nil || string(body) != want {
+					t.Errorf("%s %s: %d %q, %v, want %q", name, path, res.StatusCode, body, err, want)
+				}
+			})
+		}
+	}
+	asking.Wait()
 }
