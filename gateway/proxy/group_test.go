@@ -356,3 +356,38 @@ func TestEarlyHints(t *testing.T) {
 		t.Errorf("got\n%s", raw)
 	}
 }
+
+// TestResetInTheMiddle: a backend that crashes while it answers, once the
+// client has the first half.
+func TestResetInTheMiddle(t *testing.T) {
+	logged := captureLogs(t)
+	got := make(chan struct{})
+	b := backend(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "half")
+		_ = http.NewResponseController(w).Flush()
+		<-got
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_ = conn.(*net.TCPConn).SetLinger(0) // a reset instead of an end
+		_ = conn.Close()
+	}))
+	other := &seen{}
+	g := newGroupGate(t, Options{}, group("app", b.URL, backend(t, other).URL))
+	res, err := g.Client().Do(g.request("GET", "/api/", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	readString(t, res.Body, "half")
+	close(got)
+	if rest, err := io.ReadAll(res.Body); err == nil || len(rest) > 0 {
+		t.Errorf("the client takes half an answer for a whole one: %q", rest)
+	}
+	g.busy.Wait()
+	if logged.count("backend broke off its answer") != 1 || other.count() != 0 {
+		t.Errorf("the other target got %d requests; logged:\n%s", other.count(), logged.buf.String())
+	}
+}

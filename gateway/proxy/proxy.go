@@ -224,8 +224,10 @@ func (p *Proxy) admit(r *http.Request, x *exchange) (err error) {
 	if x.route, err = p.places.find(r.URL.Path, &c); err != nil {
 		return err
 	}
-	if err := x.route.limitAddress(clientIP(r)); err != nil {
-		return err
+	if x.route.addresses != nil {
+		if err := x.route.limitAddress(clientIP(r)); err != nil {
+			return err
+		}
 	}
 	if x.session, err = c.of(x.route); err != nil {
 		return err

@@ -5,7 +5,8 @@
 // minigate has checked the login before a request arrives here, so there is
 // no token to verify: who is asking stands in the X-WX-* headers. They can be
 // believed because minigate removes any that a client sends. Let nobody but
-// minigate reach your backend, or they can be forged.
+// minigate reach your backend, or they can be forged; or verify
+// X-Minigate-Identity, which cannot (docs/requests.md).
 package samplebackend
 
 import (
