@@ -82,7 +82,12 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request) bool {
 	offered := offeredProtocols(r)
 	c := newClient(h, nil)
 	c.meta = ConnectionInfo{IP: clientIP(r), UserAgent: r.UserAgent(), Transport: "websocket", Protocol: "json"}
-	c.tokens = handshakeTokens(r, offered)
+	if err := c.mayAsk(r.Header); err != nil {
+		h.metrics.refused.WithLabelValues("headers").Inc()
+		rest.Fail(w, r, err)
+		return false
+	}
+	c.tokens = handshakeTokens(r, offered, h.ask.Wants("Authorization"))
 	if h.verifyTicket != nil {
 		c.ticket = r.URL.Query().Get("ticket")
 	}
@@ -105,6 +110,7 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request) bool {
 // serve is the goroutine of a connection.
 func (h *Hub) serve(c *client, sock *wsSocket) {
 	defer h.clients.leave()
+	c.beginAsking()
 	if !h.clients.add(c) {
 		c.disconnect(DisconnectShutdown)
 	}
@@ -182,9 +188,13 @@ func wantsProtobuf(r *http.Request, offered []string) bool {
 		slices.Contains(offered, protobufProtocol) && !slices.Contains(offered, jsonProtocol)
 }
 
-func handshakeTokens(r *http.Request, offered []string) (tokens []string) {
+// handshakeTokens are those that stand for a login. Where the backend is passed
+// Authorization on, what is none of ours in there is for the backend.
+func handshakeTokens(r *http.Request, offered []string, passed bool) (tokens []string) {
 	if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "bearer") {
-		tokens = append(tokens, strings.TrimSpace(token))
+		if token = strings.TrimSpace(token); !passed || auth.IsLoginToken(token) {
+			tokens = append(tokens, token)
+		}
 	}
 	for _, p := range offered {
 		if token, ok := strings.CutPrefix(p, bearerProtocol); ok {

@@ -122,12 +122,18 @@ func (h *Hub) Publish(ctx context.Context, channel string, data json.RawMessage,
 	case !r.takes(data):
 		return engine.PublishResult{}, errBadData
 	}
+	return h.publishBy(ctx, nil, channel, r, data, o)
+}
+
+// publishBy publishes what was found to be good; by is the client that does it,
+// nil for the server.
+func (h *Hub) publishBy(ctx context.Context, by *protocol.ClientInfo, channel string, r *rules, data []byte, o PublishOptions) (engine.PublishResult, error) {
 	eo := r.publishOptions(o.SkipHistory)
 	eo.Count, eo.Version, eo.VersionEpoch = o.Count, o.Version, o.VersionEpoch
 	if o.IdempotencyKey != "" {
 		eo.IdempotencyKey, eo.IdempotencyTTL = o.IdempotencyKey, h.settings.Client.IdempotentResultTTL
 	}
-	pub := &protocol.Publication{Data: protocol.Raw(data), Tags: o.Tags, Delta: (o.Delta || r.DeltaPublish) && r.allowsDelta()}
+	pub := &protocol.Publication{Data: protocol.Raw(data), Info: by, Tags: o.Tags, Delta: (o.Delta || r.DeltaPublish) && r.allowsDelta()}
 	res, err := h.engine.Publish(ctx, channel, pub, eo)
 	if err == nil && !res.Repeated && !res.Suppressed {
 		h.metrics.publications.Inc()

@@ -52,6 +52,8 @@ type client struct {
 	ticket  string      // of the handshake, until connect
 	verdict *Disconnect // what the handshake's tokens lead to, if not a login
 
+	asking *asking // nil where no webhook is asked about anything
+
 	calls  *calls // nil until an rpc runs beside other commands; of the goroutine that reads
 	inside bool   // Arrived was told; of the goroutine that reads
 	pace   pace   // of commands
@@ -189,6 +191,7 @@ func (c *client) gone() {
 		h.metrics.disconnected(0)
 	}
 	c.sock.abort()
+	c.endAsking()
 	c.endRPCs()
 	c.out.writer.Wait()
 	h.clients.remove(c)
@@ -211,6 +214,9 @@ func (c *client) tick(now time.Duration) (next time.Duration) {
 	if todo.check {
 		c.hub.checks.push(c)
 	}
+	if todo.ask {
+		c.hub.asks.push(c)
+	}
 	if todo.ping {
 		c.send(pings[c.encoding()])
 	}
@@ -222,8 +228,8 @@ func (c *client) tick(now time.Duration) (next time.Duration) {
 
 // chores is what time asks for.
 type chores struct {
-	check, ping bool
-	bye         *Disconnect
+	check, ping, ask bool
+	bye              *Disconnect
 }
 
 const longAway = time.Hour // for clients that nothing is due for
@@ -248,10 +254,11 @@ func (c *client) due(now time.Duration) (next time.Duration, todo chores) {
 		c.checkAt = now + c.hub.settings.Client.SessionCheckInterval
 		todo.check = true
 	}
+	next = min(c.checkAt, c.dueToAsk(now, &todo))
 	if c.hub.settings.Client.PingInterval == 0 {
-		return c.checkAt, todo
+		return next, todo
 	}
-	return min(c.checkAt, c.keepAlive(now, &todo)), todo
+	return min(next, c.keepAlive(now, &todo)), todo
 }
 
 // keepAlive pings and watches for the answer; mu is held. Whatever a client

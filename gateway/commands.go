@@ -91,7 +91,7 @@ func (c *client) handle(cmd *protocol.Command) bool {
 		c.disconnect(DisconnectBadRequest)
 		return false
 	}
-	ctx, cancel := c.hub.timeout()
+	ctx, cancel := context.WithTimeout(context.Background(), s.RequestTimeout+c.hub.ask.Patience())
 	defer cancel()
 	if kind == cmdConnect {
 		return c.connect(ctx, cmd)
@@ -200,6 +200,9 @@ func (c *client) publish(ctx context.Context, req *protocol.PublishRequest) (*pr
 	}
 	if !r.takes(req.Data) || req.Type != 0 {
 		return nil, ErrBadRequest
+	}
+	if r.PublishProxyEnabled {
+		return c.publishAsked(ctx, channel, r, req.Data)
 	}
 	user := c.user()
 	if !r.mayPublish(channel, user, subscribed) {

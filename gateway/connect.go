@@ -17,6 +17,9 @@ import (
 func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 	req := cmd.Connect
 	who, err := c.login(ctx, req.Token)
+	if err == nil {
+		who, err = c.introduce(ctx, who, req)
+	}
 	if err != nil {
 		return c.reject(cmd.Id, err)
 	}
@@ -32,7 +35,7 @@ func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 	if err != nil {
 		return c.reject(cmd.Id, err)
 	}
-	expires, seconds, err := who.ttl()
+	expires, seconds, err := c.hub.connTTL(who.expires())
 	if err != nil {
 		return c.reject(cmd.Id, err)
 	}
@@ -50,6 +53,7 @@ func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 		Subs:    results,
 		Expires: expires,
 		Ttl:     seconds,
+		Data:    who.data(),
 		Ping:    uint32(s.PingInterval / time.Second),
 		Pong:    s.PingInterval > 0,
 	}
@@ -95,6 +99,7 @@ func (c *client) welcome() bool {
 	now := c.hub.now()
 	c.state = connected
 	c.firstPing(now)
+	c.planAsking()
 	c.recheckSession(now)
 	return true
 }
@@ -107,7 +112,7 @@ func (c *client) recheckSession(now time.Duration) {
 }
 
 // login finds out whose connection it is. Everything that carries a token must
-// carry one of the same user.
+// carry one of the same user. Without any there is no session.
 func (c *client) login(ctx context.Context, token string) (who identity, err error) {
 	if c.verdict != nil {
 		return who, ErrTokenExpired // other verdicts have ended the connection already
@@ -140,12 +145,6 @@ func (c *client) login(ctx context.Context, token string) (who identity, err err
 		case !sameUser(s, who.session):
 			return who, DisconnectInvalidToken
 		}
-	}
-	if s := &c.hub.settings.Client; who.session == nil && (s.AllowAnonymous || s.Insecure) {
-		return nobody(c.id), nil
-	}
-	if who.session == nil {
-		return who, DisconnectBadRequest
 	}
 	return who, nil
 }
@@ -188,8 +187,10 @@ func (c *client) subscribeByServer(ctx context.Context, who identity, asked map[
 		if req == nil {
 			req = &protocol.SubscribeRequest{}
 		}
-		s := c.newSubscription(channel, r, req, who.options(channel))
-		s.serverSide = true
+		s, err := c.newServerSubscription(channel, r, req, who.sub(channel))
+		if err != nil {
+			return nil, nil, err
+		}
 		if err := c.reserve(s); errors.Is(err, ErrLimitExceeded) {
 			return nil, nil, DisconnectChannelLimit
 		} else if err != nil {
@@ -225,7 +226,11 @@ func (c *client) refresh(ctx context.Context, req *protocol.RefreshRequest) (*pr
 		c.mu.Unlock()
 		return nil, DisconnectInvalidToken
 	}
+	info, endAt := c.connInfo, c.endAt
 	c.identify(identity{session: session, token: token})
+	if c.asking != nil && c.asking.answered { // what the backend said outlives its login
+		c.connInfo, c.endAt = info, endAt
+	}
 	c.mu.Unlock()
 	c.hub.clients.relogin(c, old, session)
 	c.mu.Lock()

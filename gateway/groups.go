@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 
@@ -21,14 +20,13 @@ func (c *client) serverChannels(who identity, asked map[string]*protocol.Subscri
 	list := c.hub.ownChannels(who.session.User)
 	if who.jwt == nil {
 		list = c.hub.addGroups(list, who.session)
-	} else {
-		for _, ch := range slices.Sorted(maps.Keys(who.jwt.Subs)) {
-			if _, err := c.hub.rules.find(ch); err != nil {
-				return nil, DisconnectBadRequest
-			}
-			if !slices.Contains(list, ch) {
-				list = append(list, ch)
-			}
+	}
+	for _, ch := range who.channels() {
+		if _, err := c.hub.rules.find(ch); err != nil {
+			return nil, DisconnectBadRequest
+		}
+		if !slices.Contains(list, ch) {
+			list = append(list, ch)
 		}
 	}
 	for ch := range asked {

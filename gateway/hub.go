@@ -14,6 +14,7 @@ import (
 
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/auth/connjwt"
+	"github.com/minigate/minigate/gateway/ask"
 	"github.com/minigate/minigate/gateway/engine"
 )
 
@@ -31,7 +32,8 @@ type Options struct {
 	Alive        func(ctx context.Context, fp auth.Fingerprint) (*auth.Session, error)
 	// JWTs as an alternative to logins, and for subscriptions; nil is off.
 	ConnectTokens, SubscribeTokens *connjwt.Verifier
-	RPC                            RPCFunc // answers rpc commands; nil: there are none
+	RPC                            RPCFunc      // answers rpc commands that no webhook does; nil: there are none
+	Ask                            *ask.Backend // webhooks of Settings.Hooks; nil: none
 	// Blocked keeps users of JWTs out, as auth.Service.Blocked; nil lets all in.
 	// Who is blocked later is to be handed to EndUser as well.
 	Blocked func(ctx context.Context, user string) (*auth.Block, error)
@@ -56,6 +58,7 @@ type Hub struct {
 	blocked                        func(ctx context.Context, user string) (*auth.Block, error)
 	arrived, left                  func(auth.User)
 
+	ask  *ask.Backend
 	rpc  RPCFunc         // nil: no rpc
 	life context.Context //nolint:containedctx // of rpc calls: until connections are cut
 	end  context.CancelFunc
@@ -80,6 +83,7 @@ type Hub struct {
 	positions *queue[*channel] // channels of which nothing was heard for a while
 	retired   *queue[*channel] // channels that lost their last subscriber a while ago
 	checks    *queue[*client]  // sessions to verify again
+	asks      *queue[*client]  // of which the backend is to say whether they go on
 	doubts    doubts
 }
 
@@ -113,9 +117,10 @@ func New(o Options) *Hub {
 		positions: newQueue[*channel](),
 		retired:   newQueue[*channel](),
 		checks:    newQueue[*client](),
+		asks:      newQueue[*client](),
 	}
 	h.node.Started = h.start
-	h.rpc = o.RPC
+	h.rpc, h.ask = o.RPC, o.Ask
 	h.life, h.end = context.WithCancel(context.Background())
 	if n := o.Settings.Client.ConnectionRateLimit; n > 0 {
 		h.rate = rate.NewLimiter(rate.Limit(n), n)
@@ -150,6 +155,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	for range checkWorkers {
 		g.Go(func() error { h.checkSessions(); return nil })
 	}
+	h.startAsking(g)
 	select {
 	case <-ctx.Done():
 	case <-inner.Done():
@@ -161,6 +167,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	h.positions.close()
 	h.retired.close()
 	h.checks.close()
+	h.asks.close()
 	stop()
 	return g.Wait()
 }

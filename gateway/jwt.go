@@ -11,6 +11,7 @@ import (
 
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/auth/connjwt"
+	"github.com/minigate/minigate/gateway/ask"
 )
 
 // identity is whose connection it is, and how that can be asked again.
@@ -18,6 +19,7 @@ type identity struct {
 	session *auth.Session
 	token   string                // of session; "" where it came with a ticket or jwt
 	jwt     *connjwt.ConnectToken // instead of a login
+	said    *ask.ConnectAnswer    // by the connect proxy, nil: it was not asked or had nothing to say
 }
 
 // takesJWT tells whether a connect token is for the verifier of JWTs.
@@ -103,7 +105,7 @@ func (c *client) refreshJWT(ctx context.Context, token string) (*protocol.Refres
 	if err = refreshError(err); err != nil {
 		return nil, err
 	}
-	expires, seconds, err := ttl(who.jwt.Expires)
+	expires, seconds, err := c.hub.connTTL(who.jwt.Expires)
 	if err != nil {
 		return nil, DisconnectExpired
 	}
@@ -123,17 +125,19 @@ func (c *client) refreshJWT(ctx context.Context, token string) (*protocol.Refres
 // identify notes whose connection it is; mu is held.
 func (c *client) identify(who identity) {
 	c.session, c.token, c.tokens, c.ticket = who.session, who.token, nil, ""
-	c.connInfo, c.endAt = protocol.Raw(who.session.Claims), 0 // logins slide
+	c.connInfo = protocol.Raw(who.session.Claims)
 	if who.jwt != nil {
 		c.jwt, c.connInfo = true, protocol.Raw(who.jwt.Info)
-		c.endAt = c.hub.deadline(who.jwt.Expires, c.hub.settings.Client.ExpiredDelay)
 	}
+	c.endAt = c.hub.connDeadline(who.expires())
+	c.remember(who)
 }
 
 // lookSoon has deadlines that changed taken into account.
 func (c *client) lookSoon() {
 	c.mu.Lock()
 	c.checkAt = min(c.checkAt, c.nextCheck())
+	c.planAsking()
 	c.mu.Unlock()
 	c.hub.wheel.set(c, c.hub.now())
 }
@@ -141,11 +145,11 @@ func (c *client) lookSoon() {
 // nextCheck is when check has something to do again; mu is held.
 func (c *client) nextCheck() time.Duration {
 	at := c.hub.nextCheck(c.session)
-	if c.endAt > 0 {
+	if c.endAt > 0 && !c.hub.asksConn() {
 		at = min(at, c.endAt)
 	}
 	for _, s := range c.subs {
-		if s.endAt > 0 {
+		if s.endAt > 0 && !s.asked() {
 			at = min(at, s.endAt)
 		}
 	}
@@ -158,7 +162,7 @@ func (c *client) verifyAgain(ctx context.Context) (*auth.Session, error) {
 	session, token, jwt, endAt := c.session, c.token, c.jwt, c.endAt
 	c.mu.Unlock()
 	switch {
-	case endAt > 0 && c.hub.now() >= endAt:
+	case endAt > 0 && !c.hub.asksConn() && c.hub.now() >= endAt:
 		return nil, ErrExpired
 	case jwt:
 		return session, c.hub.checkBlocked(ctx, session.User.OpenID)
@@ -168,14 +172,16 @@ func (c *client) verifyAgain(ctx context.Context) (*auth.Session, error) {
 	return c.hub.verify(ctx, token)
 }
 
-// grant verifies the token of a subscribe request; nil where there is none and
-// the rules of the channel decide.
-func (c *client) grant(ctx context.Context, channel, token string) (*connjwt.SubscribeToken, error) {
+// grant verifies the token of a subscribe request; nil where there is none, or
+// it is for the backend, and others decide.
+func (c *client) grant(ctx context.Context, channel, token string, r *rules) (*connjwt.SubscribeToken, error) {
 	switch {
-	case token == "" && isPrivate(channel), token != "" && c.hub.subscribeTokens == nil:
+	case token == "" && isPrivate(channel):
 		return nil, ErrPermissionDenied
-	case token == "":
+	case token == "", c.hub.subscribeTokens == nil && r.SubscribeProxyEnabled:
 		return nil, nil
+	case c.hub.subscribeTokens == nil:
+		return nil, ErrPermissionDenied
 	}
 	t, err := c.hub.subscribeTokens.Subscribe(ctx, token)
 	if errors.Is(err, connjwt.ErrInvalid) {
@@ -198,7 +204,7 @@ func (c *client) fits(t *connjwt.SubscribeToken, channel string) error {
 
 // subRefresh replaces the token of a subscription, which lets it live longer.
 func (c *client) subRefresh(ctx context.Context, req *protocol.SubRefreshRequest) (*protocol.SubRefreshResult, error) {
-	channel, _, subscribed, err := c.target(req.Channel)
+	channel, r, subscribed, err := c.target(req.Channel)
 	switch {
 	case err != nil:
 		return nil, err
@@ -216,13 +222,13 @@ func (c *client) subRefresh(ctx context.Context, req *protocol.SubRefreshRequest
 	if err != nil {
 		return nil, subRefreshError(err)
 	}
-	expires, seconds, err := ttl(t.Expires)
+	expires, seconds, err := r.ttl(t.Expires)
 	if err != nil {
 		return nil, subRefreshError(err)
 	}
 	c.mu.Lock()
 	if s := c.subs[channel]; s != nil {
-		s.endAt = c.hub.deadline(t.Expires, c.hub.settings.Client.ExpiredSubDelay)
+		s.endAt = c.hub.subDeadline(s.rules, t.Expires)
 	}
 	c.mu.Unlock()
 	c.lookSoon()
@@ -248,20 +254,28 @@ func (c *client) endExpired(ctx context.Context) {
 	var expired []*subscription
 	c.mu.Lock()
 	for _, s := range c.subs {
-		if s.endAt > 0 && now >= s.endAt {
+		if s.endAt > 0 && !s.asked() && now >= s.endAt {
 			expired = append(expired, s)
 		}
 	}
 	c.mu.Unlock()
 	for _, s := range expired {
-		if s.serverSide { // SDKs would forget it
-			c.disconnect(DisconnectSubscriptionExpired)
+		if !c.expire(ctx, s) {
 			return
 		}
-		c.leave(ctx, s, c.encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
-			Code: unsubscribedExpired, Reason: "subscription expired",
-		}}))
 	}
+}
+
+// expire ends a subscription, or else the connection, and reports which.
+func (c *client) expire(ctx context.Context, s *subscription) (stays bool) {
+	if s.serverSide { // SDKs would forget it
+		c.disconnect(DisconnectSubscriptionExpired)
+		return false
+	}
+	c.leave(ctx, s, c.encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
+		Code: unsubscribedExpired, Reason: "subscription expired",
+	}}))
+	return true
 }
 
 // adjust returns rules with what a token overrides. Without history nothing can
@@ -287,20 +301,4 @@ func (r *rules) adjust(o connjwt.Override) *rules {
 		}
 	}
 	return &adjusted
-}
-
-// ttl is what the client is told about when its connection expires.
-func (who identity) ttl() (expires bool, seconds uint32, err error) {
-	if who.jwt == nil {
-		return false, 0, nil // logins slide
-	}
-	return ttl(who.jwt.Expires)
-}
-
-// options are what a JWT says about a channel of its own.
-func (who identity) options(channel string) connjwt.SubscribeOptions {
-	if who.jwt == nil {
-		return connjwt.SubscribeOptions{}
-	}
-	return who.jwt.Subs[channel]
 }

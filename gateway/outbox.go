@@ -253,6 +253,7 @@ func (c *client) disconnect(d *Disconnect) bool {
 	o.mu.Unlock()
 	if first {
 		c.hub.metrics.disconnected(d.Code)
+		c.endAsking()
 	}
 	if start {
 		go c.out.run()
@@ -277,6 +278,7 @@ func (c *client) fail(d *Disconnect) {
 		c.hub.metrics.disconnected(d.Code)
 	}
 	c.sock.abort()
+	c.endAsking()
 }
 
 // shut ends all writing at once, and reports whether nothing had ended the

@@ -29,7 +29,7 @@ type RPCFunc func(ctx context.Context, call RPC) (json.RawMessage, error)
 
 // ReplyError is an error in the backend's own words.
 type ReplyError struct {
-	Code      uint32 // 400 to 1999
+	Code      uint32 // 100 to 1999
 	Message   string
 	Temporary bool // the same call may succeed later
 }
@@ -47,10 +47,11 @@ type calls struct {
 
 // callRPC answers an rpc command, by and by where client.concurrency allows it.
 func (c *client) callRPC(id uint32, req *protocol.RPCRequest) error {
-	if c.hub.rpc == nil {
-		return ErrNotAvailable
+	via, err := c.rpcHandler(req.Method)
+	if err != nil {
+		return err
 	}
-	if len(req.Data) > 0 && !validData(json.RawMessage(req.Data)) { // Protobuf carries anything
+	if len(req.Data) > 0 && !via.binary && !validData(json.RawMessage(req.Data)) { // Protobuf carries anything
 		return ErrBadRequest
 	}
 	call := RPC{
@@ -63,16 +64,16 @@ func (c *client) callRPC(id uint32, req *protocol.RPCRequest) error {
 	}
 	c.mu.Unlock()
 	if c.hub.settings.Client.Concurrency < 2 {
-		return c.runRPC(c.hub.life, id, call)
+		return c.runRPC(c.life(), id, call, via)
 	}
-	return c.startRPC(id, call)
+	return c.startRPC(id, call, via)
 }
 
 // startRPC runs a call on a goroutine of its own, which gone waits for. While
 // all places are taken the client's next command waits.
-func (c *client) startRPC(id uint32, call RPC) error {
+func (c *client) startRPC(id uint32, call RPC, via rpcHandler) error {
 	if c.calls == nil { // only the goroutine that reads gets here
-		ctx, cancel := context.WithCancel(c.hub.life)
+		ctx, cancel := context.WithCancel(c.life())
 		c.calls = &calls{places: make(chan struct{}, c.hub.settings.Client.Concurrency), ctx: ctx, cancel: cancel}
 	}
 	k := c.calls
@@ -83,18 +84,18 @@ func (c *client) startRPC(id uint32, call RPC) error {
 	}
 	k.running.Go(func() {
 		defer func() { <-k.places }()
-		c.answer(id, c.runRPC(k.ctx, id, call))
+		c.answer(id, c.runRPC(k.ctx, id, call, via))
 	})
 	return nil
 }
 
 // runRPC makes a call and sends the answer, or returns the error to answer with.
-func (c *client) runRPC(ctx context.Context, id uint32, call RPC) error {
-	data, err := c.hub.rpc(ctx, call)
+func (c *client) runRPC(ctx context.Context, id uint32, call RPC, via rpcHandler) error {
+	data, err := via.run(ctx, call)
 	if err != nil {
 		return err
 	}
-	if len(data) > 0 {
+	if len(data) > 0 && !(c.binary && via.binary) {
 		if !validData(data) {
 			return fault.New(fault.Upstream, "backend_broken", "The backend's answer is not JSON.")
 		}

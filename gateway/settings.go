@@ -9,15 +9,18 @@ import (
 	"time"
 
 	"github.com/minigate/minigate/auth/connjwt"
+	"github.com/minigate/minigate/gateway/ask"
 	"github.com/minigate/minigate/internal/settings"
 )
 
-// Settings are the three blocks of the live side. Names and meanings are
+// Settings are the blocks of the live side. Names and meanings are
 // Centrifugo's where it has the same thing.
 type Settings struct {
 	Client    ClientSettings    `yaml:"client" doc:"Connections of the live side."`
 	Channel   ChannelSettings   `yaml:"channel" doc:"Channels and their rules."`
 	WebSocket WebSocketSettings `yaml:"websocket" doc:"The WebSocket transport."`
+	Proxies   []ask.Named       `yaml:"proxies" doc:"Webhooks that namespaces choose by name."`
+	RPC       ask.RPCProxies    `yaml:"rpc" doc:"Webhooks that answer rpc commands."`
 }
 
 // ClientSettings rule connections.
@@ -58,6 +61,7 @@ type ClientSettings struct {
 	DisallowAnonTokens bool          `yaml:"disallow_anonymous_connection_tokens" default:"false" doc:"Refuse JSON Web Tokens without a user."`
 	Insecure           bool          `yaml:"insecure" default:"false" doc:"For tests: whoever connects without a token is let in as nobody, and every client may subscribe, publish, and read presence and history anywhere but in private channels. Tokens that are sent are verified all the same, but connections do not expire. Refused unless listen is a loopback address."`
 
+	Proxy             ask.ClientProxies            `yaml:"proxy" doc:"Webhooks that are asked about connections."`
 	Token             connjwt.Settings             `yaml:"token" doc:"JSON Web Tokens of your backend with which its own users connect, instead of a login; off without a key."`
 	SubscriptionToken connjwt.SubscriptionSettings `yaml:"subscription_token" doc:"JSON Web Tokens of your backend that admit to one channel."`
 }
@@ -72,11 +76,12 @@ type Personal struct {
 
 // ChannelSettings are the rules of channels.
 type ChannelSettings struct {
-	WithoutNamespace DefaultNamespace `yaml:"without_namespace" doc:"Rules of channels whose name has no namespace, personal channels among them."`
-	Namespaces       []Namespace      `yaml:"namespaces" doc:"Rules of channels called name:something."`
-	MaxLength        int              `yaml:"max_length" default:"255" doc:"How many bytes a channel name may have."`
-	HistoryMetaTTL   time.Duration    `yaml:"history_meta_ttl" default:"720h" doc:"How long the position of a stream outlives its publications."`
-	DataFormat       string           `yaml:"publication_data_format" default:"" doc:"What publications may carry, where a namespace does not say: json, json_object, binary (also nothing at all), or empty: anything but nothing. Others are refused with 107."`
+	Proxy            ask.ChannelProxies `yaml:"proxy" doc:"Webhooks that are asked about channels."`
+	WithoutNamespace DefaultNamespace   `yaml:"without_namespace" doc:"Rules of channels whose name has no namespace, personal channels among them."`
+	Namespaces       []Namespace        `yaml:"namespaces" doc:"Rules of channels called name:something."`
+	MaxLength        int                `yaml:"max_length" default:"255" doc:"How many bytes a channel name may have."`
+	HistoryMetaTTL   time.Duration      `yaml:"history_meta_ttl" default:"720h" doc:"How long the position of a stream outlives its publications."`
+	DataFormat       string             `yaml:"publication_data_format" default:"" doc:"What publications may carry, where a namespace does not say: json, json_object, binary (also nothing at all), or empty: anything but nothing. Others are refused with 107."`
 }
 
 // Namespace is a named set of rules.
@@ -116,6 +121,13 @@ type Access struct {
 	DeltaPublish               bool     `yaml:"delta_publish" doc:"Every publication may be sent as a delta, not only those whose publisher says so."`
 	ChannelRegex               string   `yaml:"channel_regex" doc:"Go regular expression that the part of the name after the namespace must match; without it names are ASCII."`
 	DataFormat                 string   `yaml:"publication_data_format" default:"" doc:"What publications may carry: json, json_object, binary (also nothing at all); empty takes channel.publication_data_format."`
+
+	SubscribeProxyEnabled  bool   `yaml:"subscribe_proxy_enabled" doc:"The subscribe proxy decides who may subscribe without a token, instead of allow_subscribe_for_client."`
+	SubscribeProxyName     string `yaml:"subscribe_proxy_name" default:"" doc:"One of proxies; empty or default takes channel.proxy.subscribe."`
+	PublishProxyEnabled    bool   `yaml:"publish_proxy_enabled" doc:"The publish proxy decides what clients may publish, instead of allow_publish_for_client and _subscriber."`
+	PublishProxyName       string `yaml:"publish_proxy_name" default:"" doc:"One of proxies; empty or default takes channel.proxy.publish."`
+	SubRefreshProxyEnabled bool   `yaml:"sub_refresh_proxy_enabled" doc:"The sub_refresh proxy is asked whether subscriptions that expire go on; clients are not told that they do."`
+	SubRefreshProxyName    string `yaml:"sub_refresh_proxy_name" default:"" doc:"One of proxies; empty or default takes channel.proxy.sub_refresh."`
 }
 
 // History says what a channel keeps and how subscribers get what they missed.
@@ -191,6 +203,7 @@ func (s *Settings) Check(report func(path, problem string)) {
 	if t := s.WebSocket.WriteTimeout; t < time.Second || t > 10*time.Second {
 		report("websocket.write_timeout", "must be between 1s and 10s")
 	}
+	s.checkProxies(report)
 	for _, o := range s.WebSocket.AllowedOrigins {
 		if _, err := path.Match(o, ""); err != nil {
 			report("websocket.allowed_origins", fmt.Sprintf("%q is not a pattern", o))

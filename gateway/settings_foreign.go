@@ -16,7 +16,7 @@ func (s *ClientSettings) Hint(key string) string {
 	case "presence_update_interval":
 		return "this option of Centrifugo is not needed: presence lives as long as the node that holds the connection"
 	}
-	return hintFor(key, "proxy", "allowed_delta_types", "channel_position_max_time_lag",
+	return hintFor(key, "allowed_delta_types", "channel_position_max_time_lag",
 		"insecure_skip_token_signature_verify", "user_id_http_header", "connect_code_to_unidirectional_disconnect")
 }
 
@@ -26,14 +26,12 @@ func (s *ChannelSettings) Hint(key string) string {
 	case "private_prefix", "namespace_boundary", "user_boundary", "user_separator":
 		return "this option is Centrifugo's; here the prefix of private channels is always $, and namespace, user and next user begin with : # and ,"
 	}
-	return hintFor(key, "proxy")
+	return ""
 }
 
 // Hint says what becomes of an option of Centrifugo that is none here.
 func (a *Access) Hint(key string) string {
-	return hintFor(key,
-		"subscribe_proxy_enabled", "subscribe_proxy_name", "publish_proxy_enabled", "publish_proxy_name",
-		"sub_refresh_proxy_enabled", "sub_refresh_proxy_name", "subscribe_stream_proxy_enabled",
+	return hintFor(key, "subscribe_stream_proxy_enabled",
 		"subscribe_stream_proxy_name", "subscribe_stream_proxy_bidirectional",
 		"subscription_type", "map", "map_clients_presence_channel_prefix", "map_users_presence_channel_prefix",
 		"shared_poll", "client_publish_debounce_interval", "batch_max_size", "batch_max_delay", "compaction")

@@ -24,7 +24,7 @@ func (c *client) subscribe(ctx context.Context, id uint32, req *protocol.Subscri
 	if err != nil {
 		return err
 	}
-	if res.Expires, res.Ttl, err = ttl(t.Expires); err != nil {
+	if res.Expires, res.Ttl, err = s.rules.ttl(t.Expires); err != nil {
 		c.leave(ctx, s, nil)
 		return err
 	}
@@ -33,7 +33,7 @@ func (c *client) subscribe(ctx context.Context, id uint32, req *protocol.Subscri
 		return ErrUnrecoverable
 	}
 	c.reply(c.encodeReply(&protocol.Reply{Id: id, Subscribe: res}), s)
-	if res.Expires {
+	if !t.Expires.IsZero() {
 		c.lookSoon()
 	}
 	c.hub.announceJoin(s)
@@ -57,7 +57,10 @@ func (c *client) admit(ctx context.Context, req *protocol.SubscribeRequest) (*su
 	case req.Type != 0:
 		return nil, nil, ErrPermissionDenied // no other kinds of subscriptions
 	}
-	t, err := c.grant(ctx, channel, req.Token)
+	t, err := c.grant(ctx, channel, req.Token, r)
+	if err == nil && t == nil && r.asksToSubscribe(channel, c.user()) {
+		t, err = c.askToSubscribe(channel, r, req)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -66,7 +69,7 @@ func (c *client) admit(ctx context.Context, req *protocol.SubscribeRequest) (*su
 		t = &connjwt.SubscribeToken{}
 	}
 	s := c.newSubscription(channel, r, req, t.SubscribeOptions)
-	s.endAt = c.hub.deadline(t.Expires, c.hub.settings.Client.ExpiredSubDelay)
+	s.endAt = c.hub.subDeadline(r, t.Expires)
 	if err := c.reserve(s); err != nil {
 		return nil, nil, err
 	}

@@ -42,7 +42,7 @@ type subscription struct {
 	dirty bool // guarded by outbox.mu: in outbox.dirty
 	again bool // guarded by outbox.mu: the client is to be told of it once more
 
-	info   protocol.Raw  // what others see of the subscription; read only
+	info   protocol.Raw  // guarded by client.mu: what others see of the subscription
 	data   protocol.Raw  // for the subscribe reply; read only
 	endAt  time.Duration // guarded by client.mu: when it is ended unless refreshed; 0: never
 	left   chan struct{} // guarded by client.mu: made when the end begins, closed when nothing is left

@@ -275,7 +275,7 @@ func (c *client) subscribeByAPI(channel string, o *SubscribeOptions) error {
 	c.announce(s, res)
 	if !o.ExpireAt.IsZero() {
 		c.mu.Lock()
-		s.endAt = c.hub.deadline(o.ExpireAt, c.hub.settings.Client.ExpiredSubDelay)
+		s.endAt = c.hub.subDeadline(s.rules, o.ExpireAt)
 		c.mu.Unlock()
 		c.lookSoon()
 	}
@@ -392,7 +392,7 @@ func (c *client) refreshByAPI(o *RefreshOptions) {
 		return
 	}
 	c.mu.Lock()
-	c.endAt = c.hub.deadline(o.ExpireAt, c.hub.settings.Client.ExpiredDelay)
+	c.endAt = c.hub.connDeadline(o.ExpireAt)
 	if len(o.Info) > 0 {
 		c.connInfo = protocol.Raw(o.Info)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/minigate/minigate/gateway"
 	"github.com/minigate/minigate/gateway/engine"
 	"github.com/minigate/minigate/internal/health"
+	"github.com/minigate/minigate/internal/webhook"
 )
 
 const (
@@ -26,6 +27,7 @@ type lists struct {
 	Nodes       []engine.Node            `json:"nodes"`
 	Connections []gateway.ConnectionInfo `json:"connections"` // of this node, at most listedSockets
 	Alerts      []auth.Alert             `json:"alerts"`      // of this node
+	Hooks       []webhook.EndpointInfo   `json:"hooks"`       // of this node
 }
 
 // serveEvents streams `samples` events, the first of which carries the last
@@ -83,5 +85,5 @@ func (c *Console) lists(ctx context.Context) lists {
 	if err != nil {
 		nodes = nil // Redis is away, which the health report says better
 	}
-	return lists{c.o.Version, c.o.Health(), nodes, c.o.Connections(listedSockets), c.o.Alerts()}
+	return lists{c.o.Version, c.o.Health(), nodes, c.o.Connections(listedSockets), c.o.Alerts(), c.o.Hooks()}
 }

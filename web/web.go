@@ -20,6 +20,7 @@ import (
 	"github.com/minigate/minigate/internal/apikey"
 	"github.com/minigate/minigate/internal/health"
 	"github.com/minigate/minigate/internal/rest"
+	"github.com/minigate/minigate/internal/webhook"
 )
 
 // Options are what the console shows and who may see it.
@@ -33,6 +34,8 @@ type Options struct {
 	Users UserHandlers
 
 	Webhooks WebhookHandlers
+	// Hooks tells how the webhooks do on this node.
+	Hooks func() []webhook.EndpointInfo
 	// Alerts are what only an operator can mend, as this node met it.
 	Alerts  func() []auth.Alert
 	Keys    *apikey.Keys

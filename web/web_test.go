@@ -22,6 +22,7 @@ import (
 	"github.com/minigate/minigate/internal/health"
 	"github.com/minigate/minigate/internal/rest"
 	"github.com/minigate/minigate/internal/settings"
+	"github.com/minigate/minigate/internal/webhook"
 )
 
 const adminKey, readKey = "the-admin-key-of-tests", "the-read-key-of-tests"
@@ -71,6 +72,9 @@ func newFixture(t *testing.T, open bool) *fixture {
 		},
 		Webhooks: WebhookHandlers{
 			List: f.userHandler("list"), Show: f.userHandler("show"), Replay: f.userHandler("replay"), Drop: f.userHandler("drop"),
+		},
+		Hooks: func() []webhook.EndpointInfo {
+			return []webhook.EndpointInfo{{Hook: "connect", Host: "b.example", Open: true, Reason: "webhook_timeout: It took too long."}}
 		},
 		Alerts:  func() []auth.Alert { return []auth.Alert{{AppID: "wx1", Code: 40164, IP: "192.0.2.7"}} },
 		Keys:    keys,
@@ -167,6 +171,9 @@ func TestEventsCarryThePastThenTheNews(t *testing.T) {
 	}
 	if len(l.Alerts) != 1 || l.Alerts[0].IP != "192.0.2.7" {
 		t.Errorf("alerts are %+v", l.Alerts)
+	}
+	if len(l.Hooks) != 1 || l.Hooks[0].Hook != "connect" || !l.Hooks[0].Open {
+		t.Errorf("hooks are %+v", l.Hooks)
 	}
 	if l.Version != "v1" || len(l.Connections) != 1 || l.Connections[0].User != "alice" || len(l.Nodes) != 1 {
 		t.Errorf("lists are %+v", l)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/gateway"
+	"github.com/minigate/minigate/gateway/ask"
 	"github.com/minigate/minigate/gateway/engine"
 	"github.com/minigate/minigate/gateway/proxy"
 	"github.com/minigate/minigate/gateway/serverapi"
@@ -101,7 +102,7 @@ func (s *server) buildParts(m mode) (err error) {
 func (s *server) buildLive(signer *jws.Signer) (err error) {
 	cfg := s.cfg
 	s.proxy, err = proxy.New(cfg.Proxy, proxy.Options{
-		Verify: s.verify, Reserved: reservedPaths, OwnCORS: len(cfg.CORS.AllowedOrigins) > 0, RPC: cfg.RPC, Signer: signer, Metrics: proxy.NewMetrics(s.registry),
+		Verify: s.verify, Reserved: reservedPaths, OwnCORS: len(cfg.CORS.AllowedOrigins) > 0, RPC: cfg.RPC.RPCSettings, Signer: signer, Metrics: proxy.NewMetrics(s.registry),
 		Health: func(string, error) {}, // s.watch has the same news and tells everybody
 	})
 	if err != nil {
@@ -111,8 +112,13 @@ func (s *server) buildLive(signer *jws.Signer) (err error) {
 	if err != nil {
 		return err
 	}
+	live := cfg.gateway()
+	backend, err := ask.New(s.hooks.client, live.Hooks())
+	if err != nil {
+		return err
+	}
 	o := gateway.Options{
-		Settings: cfg.gateway(), Engine: s.stores.engine(&cfg.Redis, s.registry), Verify: s.auth.Verify,
+		Settings: live, Ask: backend, Engine: s.stores.engine(&cfg.Redis, s.registry), Verify: s.auth.Verify,
 		VerifyTicket: s.verifySocketTicket, Alive: s.auth.Alive, ConnectTokens: connectTokens, SubscribeTokens: subscribeTokens,
 		Blocked: s.auth.Blocked, RPC: s.rpc(), Metrics: gateway.NewMetrics(s.registry), Node: thisNode(cfg),
 	}
@@ -187,6 +193,9 @@ func (s *server) watch() {
 	for _, t := range s.proxy.Targets() {
 		s.health.Watch("backend "+t.Name, false, t.Check)
 	}
+	for _, e := range s.hooks.client.Endpoints() {
+		s.health.Watch("webhook "+e.Info().Hook, false, e.Check)
+	}
 }
 
 func (s *server) buildListeners(m mode) (err error) {
@@ -197,7 +206,7 @@ func (s *server) buildListeners(m mode) (err error) {
 	s.api = serverapi.New(s.hub, s.keys, cfg.API, serverapi.NewMetrics(s.registry))
 	s.console = web.New(web.Options{
 		Gatherer: s.registry, Health: s.health.Snapshot, Nodes: s.hub.Info, Connections: s.hub.Connections,
-		Kick: s.kick, Users: s.userHandlers(), Webhooks: s.webhookHandlers(), Alerts: s.auth.Alerts, Keys: s.keys, Open: m.dev, Version: versionText(),
+		Kick: s.kick, Users: s.userHandlers(), Webhooks: s.webhookHandlers(), Hooks: s.hooks.infos, Alerts: s.auth.Alerts, Keys: s.keys, Open: m.dev, Version: versionText(),
 	})
 	public, err := s.publicRoutes()
 	if err != nil {

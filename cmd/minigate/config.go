@@ -13,6 +13,7 @@ import (
 
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/gateway"
+	"github.com/minigate/minigate/gateway/ask"
 	"github.com/minigate/minigate/gateway/proxy"
 	"github.com/minigate/minigate/gateway/serverapi"
 	"github.com/minigate/minigate/internal/apikey"
@@ -42,12 +43,19 @@ type Config struct {
 	Channel  gateway.ChannelSettings   `yaml:"channel" doc:"Channels and their rules."`
 	Socket   gateway.WebSocketSettings `yaml:"websocket" doc:"The WebSocket transport."`
 	Proxy    proxy.Settings            `yaml:"proxy" doc:"wx.request: what goes to which backend."`
-	RPC      proxy.RPCSettings         `yaml:"rpc" doc:"Calls over a socket: where they go."`
+	RPC      RPC                       `yaml:"rpc" doc:"Calls over a socket: where they go."`
+	Proxies  []ask.Named               `yaml:"proxies" doc:"Webhooks that namespaces choose by name, besides those of client.proxy, channel.proxy and rpc.proxy."`
 	Files    transfer.Settings         `yaml:"files" doc:"wx.uploadFile and wx.downloadFile."`
 	Redis    redisclient.Settings      `yaml:"redis" doc:"Shared sessions, file records and fan-out between nodes. Without addresses a node stands alone."`
 	Webhooks Webhooks                  `yaml:"webhooks" doc:"Calls to your backend: how they are signed and delivered."`
 	Shutdown Shutdown                  `yaml:"shutdown" doc:"The graceful end after SIGTERM."`
 	Log      Log                       `yaml:"log" doc:"The log, on standard error."`
+}
+
+// RPC are the two ways of an rpc command to the backend.
+type RPC struct {
+	proxy.RPCSettings
+	ask.RPCProxies
 }
 
 // TLS names the certificate of the public listener.
@@ -177,7 +185,7 @@ func (c *Config) trusted() []netip.Prefix {
 
 // gateway joins the blocks of the live side.
 func (c *Config) gateway() gateway.Settings {
-	return gateway.Settings{Client: c.Client, Channel: c.Channel, WebSocket: c.Socket}
+	return gateway.Settings{Client: c.Client, Channel: c.Channel, WebSocket: c.Socket, Proxies: c.Proxies, RPC: c.RPC.RPCProxies}
 }
 
 func isLoopback(hostport string) bool {

@@ -50,6 +50,12 @@ func (c *Config) checkWebhooks(report func(path, problem string)) {
 	if len(c.Webhooks.Keys) > 0 {
 		return
 	}
+	live := c.gateway()
+	for _, hook := range live.Hooks() {
+		if hook.Proxy.Endpoint != "" {
+			report(hook.At+".endpoint", "needs a key in webhooks.keys to sign with")
+		}
+	}
 	for path, endpoint := range map[string]string{
 		"webhooks.open_data.endpoint":    c.Webhooks.OpenData.Endpoint,
 		"session.login_webhook.endpoint": c.Session.LoginWebhook.Endpoint,
@@ -152,6 +158,16 @@ func (s *server) forwardData(ctx context.Context, v auth.Vouched) error {
 	}
 	id := webhook.NewID()
 	return s.hooks.news.Enqueue(ctx, id, dataHook, dataHook, v.User.AppID+"/"+v.User.OpenID, opened{dataHook, id, v})
+}
+
+// infos tells how the hooks do on this node.
+func (h *backendHooks) infos() []webhook.EndpointInfo {
+	endpoints := h.client.Endpoints()
+	list := make([]webhook.EndpointInfo, len(endpoints))
+	for i, e := range endpoints {
+		list[i] = e.Info()
+	}
+	return list
 }
 
 // run delivers until ctx ends.

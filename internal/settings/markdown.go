@@ -100,7 +100,7 @@ func typeName(t reflect.Type) string {
 	case reflect.Slice:
 		return "list of " + typeName(t.Elem())
 	case reflect.Map:
-		return "map of text to text"
+		return "map of text to " + typeName(t.Elem())
 	case reflect.String:
 		return "text"
 	case reflect.Bool:

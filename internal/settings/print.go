@@ -38,7 +38,7 @@ func node(v reflect.Value) *yaml.Node {
 		n := &yaml.Node{Kind: yaml.MappingNode}
 		texts := map[string]string{}
 		for _, k := range v.MapKeys() {
-			texts[k.String()] = v.MapIndex(k).String()
+			texts[k.String()] = scalarText(v.MapIndex(k))
 		}
 		for _, k := range slices.Sorted(maps.Keys(texts)) {
 			n.Content = append(n.Content, textNode(k), textNode(texts[k]))

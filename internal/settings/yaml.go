@@ -171,7 +171,11 @@ func (d *decoder) texts(v reflect.Value, n *yaml.Node, path string) {
 			continue
 		}
 		d.places[join(path, k.Value)] = d.place(k.Line)
-		m.SetMapIndex(key, reflect.ValueOf(c.Value).Convert(v.Type().Elem()))
+		text := reflect.New(v.Type().Elem()).Elem()
+		if problem := setScalar(text, c.Value); problem != "" {
+			d.wrong(d.place(c.Line), join(path, k.Value), "%s", problem)
+		}
+		m.SetMapIndex(key, text)
 	}
 	v.Set(m)
 }

@@ -3,6 +3,10 @@ package webhook
 import (
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/minigate/minigate/internal/fault"
 )
 
 const (
@@ -18,6 +22,10 @@ type breaker struct {
 	failures int
 	until    time.Time
 	probing  bool
+
+	open           prometheus.Gauge // 1 from breakAfter failures until a success
+	worked, failed time.Time        // last
+	reason         string           // of the last failure
 }
 
 type outcome uint8
@@ -45,18 +53,33 @@ func (b *breaker) enter(now time.Time) (probe bool, wait time.Duration) {
 }
 
 // leave is called once by everybody who was let through.
-func (b *breaker) leave(probe bool, o outcome, now time.Time) {
+func (b *breaker) leave(probe bool, o outcome, now time.Time, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if probe {
 		b.probing = false
 	}
+	b.note(o, now, err)
 	switch o {
 	case answered:
 		b.failures = 0
+		b.open.Set(0)
 	case failed:
 		if b.failures++; b.failures >= breakAfter {
 			b.until = now.Add(breakFor)
+			b.open.Set(1)
 		}
+	}
+}
+
+// note keeps what operators are shown; mu is held.
+func (b *breaker) note(o outcome, now time.Time, err error) {
+	switch {
+	case o == unknown:
+	case err == nil:
+		b.worked = now
+	default:
+		why := fault.Of(err)
+		b.failed, b.reason = now, why.Code+": "+why.Msg
 	}
 }

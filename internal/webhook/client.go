@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -12,7 +13,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,11 +50,15 @@ type Client struct {
 	settings  Settings
 	transport http.RoundTripper
 	metrics   *Metrics
+
+	mu        sync.Mutex
+	endpoints []*Endpoint
+	slots     map[string]chan struct{} // by address: one that several hooks share is one backend
 }
 
 // NewClient makes a Client out of settings that passed their Check.
 func NewClient(o Options) *Client {
-	c := &Client{settings: o.Settings, transport: o.Transport, metrics: o.Metrics}
+	c := &Client{settings: o.Settings, transport: o.Transport, metrics: o.Metrics, slots: map[string]chan struct{}{}}
 	if c.metrics == nil {
 		c.metrics = NewMetrics(prometheus.NewRegistry())
 	}
@@ -92,11 +100,12 @@ type Endpoint struct {
 	breaker breaker
 }
 
-// Endpoint makes the endpoint of a hook ("login": 1 to 64 letters, digits and
-// - _ . only) that is called at address, each call within timeout. It fails
-// where that is no address or there is no key to sign with.
+// Endpoint makes the endpoint of a hook ("login", or "rpc:orders" where there
+// are several of one kind: 1 to 64 letters, digits and - _ . only, before and
+// after the colon) that is called at address, each call within timeout. It
+// fails where that is no address or there is no key to sign with.
 func (c *Client) Endpoint(hook, address string, timeout time.Duration) (*Endpoint, error) {
-	if !nameFormat.MatchString(hook) {
+	if kind, name, named := strings.Cut(hook, ":"); !nameFormat.MatchString(kind) || named && !nameFormat.MatchString(name) {
 		return nil, fmt.Errorf("webhook %q: the name is not well-formed", hook)
 	}
 	if problem := CheckEndpoint(address); problem != "" {
@@ -109,14 +118,87 @@ func (c *Client) Endpoint(hook, address string, timeout time.Duration) (*Endpoin
 	if err != nil {
 		return nil, err // CheckEndpoint has parsed it
 	}
-	return &Endpoint{hook: hook, url: u, timeout: timeout, client: c, slots: make(chan struct{}, c.settings.MaxConcurrent)}, nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.slots[address] == nil {
+		c.slots[address] = make(chan struct{}, c.settings.MaxConcurrent)
+	}
+	e := &Endpoint{hook: hook, url: u, timeout: timeout, client: c, slots: c.slots[address]}
+	e.breaker.open = c.metrics.open.WithLabelValues(hook)
+	c.endpoints = append(c.endpoints, e)
+	return e, nil
+}
+
+// Endpoints lists what was made, by hook.
+func (c *Client) Endpoints() []*Endpoint {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.SortedFunc(slices.Values(c.endpoints), func(a, b *Endpoint) int { return strings.Compare(a.hook, b.hook) })
+}
+
+// EndpointInfo is how an endpoint does, as this node met it.
+type EndpointInfo struct {
+	Hook   string    `json:"hook"`
+	Host   string    `json:"host"`
+	Open   bool      `json:"open"`             // the breaker is: calls fail at once, but for a probe now and then
+	Worked time.Time `json:"worked,omitzero"`  // last
+	Failed time.Time `json:"failed,omitzero"`  // last
+	Reason string    `json:"reason,omitempty"` // code and sentence of the last failure, without secrets
+}
+
+// Info tells how the endpoint does.
+func (e *Endpoint) Info() EndpointInfo {
+	b := &e.breaker
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return EndpointInfo{Hook: e.hook, Host: e.url.Host, Open: b.failures >= breakAfter, Worked: b.worked, Failed: b.failed, Reason: b.reason}
+}
+
+// Check returns an error while the breaker is open. It calls nobody.
+func (e *Endpoint) Check(context.Context) error {
+	if info := e.Info(); info.Open {
+		return errPaused.Because(errors.New(info.Reason))
+	}
+	return nil
 }
 
 // Call is one call to an endpoint.
 type Call struct {
-	ID    string // of the delivery, the same for every attempt; see NewID
-	Event string
-	Body  []byte // JSON
+	ID     string // of the delivery, the same for every attempt; see NewID
+	Event  string
+	Body   []byte      // JSON
+	Header http.Header // sent along, but for what a call says itself; values have to be well-formed
+
+	MaxAnswer int // bytes; 0 takes 64 KiB
+}
+
+// Answer is what came back, whatever its status.
+type Answer struct {
+	Status  int
+	Body    []byte
+	TooLong bool // the body is cut
+
+	retryAfter time.Duration
+}
+
+// Fault is what an answer that is no success amounts to: Unavailable
+// `webhook_unavailable` for 5xx and 429, else Upstream `webhook_error`.
+func (a *Answer) Fault() error {
+	if a.Status >= http.StatusInternalServerError || a.Status == http.StatusTooManyRequests {
+		return errAway.After(a.retryAfter).Because(statusError(a.Status))
+	}
+	return errAnswer.Because(statusError(a.Status))
+}
+
+// success returns an error for what is none.
+func (a *Answer) success() error {
+	switch {
+	case a.Status < 200 || a.Status > 299:
+		return a.Fault()
+	case a.TooLong:
+		return errAnswer.Because(errors.New("its answer is too long"))
+	}
+	return nil
 }
 
 // NewID returns a delivery id: 26 letters and digits, random.
@@ -130,11 +212,11 @@ func (e *Endpoint) Ask(ctx context.Context, id, event string, question, answer a
 	if err != nil {
 		return err
 	}
-	return e.post(ctx, Call{id, event, body}, func(status int, body []byte) error {
-		if status == http.StatusNoContent {
-			return nil
+	return e.Exchange(ctx, Call{ID: id, Event: event, Body: body}, func(a *Answer) error {
+		if err := a.success(); err != nil || a.Status == http.StatusNoContent {
+			return err
 		}
-		if json.Unmarshal(body, answer) != nil {
+		if json.Unmarshal(a.Body, answer) != nil {
 			return errAnswer.Because(errors.New("its answer is not the JSON that is documented"))
 		}
 		return nil
@@ -147,17 +229,21 @@ func (e *Endpoint) Ask(ctx context.Context, id, event string, question, answer a
 // `webhook_error` for any other status, a redirect included, and for an answer
 // longer than 64 KiB. Errors never contain the URL.
 func (e *Endpoint) Post(ctx context.Context, call Call) error {
-	return e.post(ctx, call, func(int, []byte) error { return nil })
+	return e.Exchange(ctx, call, (*Answer).success)
 }
 
-func (e *Endpoint) post(ctx context.Context, call Call, read func(status int, body []byte) error) error {
+// Exchange makes one call and has read judge what comes back; its error is the
+// result, and counted by the fault's code. Upstream is the kind for what makes
+// no sense although the backend is there: the breaker passes over it. Other
+// faults are those of Post where no answer came.
+func (e *Endpoint) Exchange(ctx context.Context, call Call, read func(*Answer) error) error {
 	start, result := time.Now(), "ok"
 	err := e.inTurn(ctx, func(ctx context.Context) error {
-		status, body, err := e.exchange(ctx, call)
+		answer, err := e.exchange(ctx, call)
 		if err != nil {
 			return err
 		}
-		return read(status, body)
+		return read(answer)
 	})
 	if err != nil {
 		result = fault.Of(err).Code
@@ -193,41 +279,50 @@ func (e *Endpoint) inTurn(ctx context.Context, exchange func(context.Context) er
 	case fault.Of(err).Kind != fault.Upstream:
 		o = failed
 	}
-	e.breaker.leave(probe, o, time.Now())
+	e.breaker.leave(probe, o, time.Now(), err)
 	return err
 }
 
 // exchange uses the RoundTripper, not an http.Client, whose errors quote the
 // URL and which follows redirects.
-func (e *Endpoint) exchange(ctx context.Context, call Call) (status int, body []byte, err error) {
+func (e *Endpoint) exchange(ctx context.Context, call Call) (*Answer, error) {
+	req, err := e.request(ctx, call)
+	if err != nil {
+		return nil, err
+	}
+	res, err := e.client.transport.RoundTrip(req)
+	if err != nil {
+		return nil, networkFault(ctx, err)
+	}
+	defer func() { _ = res.Body.Close() }() // what matters has been read
+	limit := cmp.Or(call.MaxAnswer, maxAnswer)
+	body, err := io.ReadAll(io.LimitReader(res.Body, int64(limit)+1))
+	if err != nil {
+		return nil, networkFault(ctx, err)
+	}
+	return &Answer{res.StatusCode, body[:min(len(body), limit)], len(body) > limit, retryAfter(res)}, nil
+}
+
+const headerPrefix = "X-Minigate-" // of all headers that are ours
+
+func (e *Endpoint) request(ctx context.Context, call Call) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "", bytes.NewReader(call.Body))
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	req.URL, req.Host = e.url, e.url.Host
+	req.Header.Set("User-Agent", "minigate")
+	for name, values := range call.Header {
+		if name = http.CanonicalHeaderKey(name); !strings.HasPrefix(name, headerPrefix) {
+			req.Header[name] = values
+		}
+	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", "minigate")
 	req.Header.Set(HeaderEvent, call.Event)
 	req.Header.Set(HeaderDelivery, call.ID)
 	Sign(req.Header, call.Body, e.client.settings.Keys[0], time.Now())
-	res, err := e.client.transport.RoundTrip(req)
-	if err != nil {
-		return 0, nil, networkFault(ctx, err)
-	}
-	defer func() { _ = res.Body.Close() }() // what matters has been read
-	body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
-	switch {
-	case err != nil:
-		return 0, nil, networkFault(ctx, err)
-	case res.StatusCode >= http.StatusInternalServerError || res.StatusCode == http.StatusTooManyRequests:
-		return 0, nil, errAway.After(retryAfter(res)).Because(statusError(res.StatusCode))
-	case res.StatusCode < 200 || res.StatusCode > 299:
-		return 0, nil, errAnswer.Because(statusError(res.StatusCode))
-	case len(body) > maxAnswer:
-		return 0, nil, errAnswer.Because(errors.New("its answer is too long"))
-	}
-	return res.StatusCode, body, nil
+	return req, nil
 }
 
 // statusError is an HTTP status that is no success.

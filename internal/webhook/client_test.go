@@ -123,7 +123,7 @@ func TestNobodyThere(t *testing.T) {
 	must(t, err)
 	must(t, l.Close())
 	e := newEndpoint(t, "login", "http://"+l.Addr().String()+"/?token=hush", time.Minute, nil)
-	err = e.Post(t.Context(), Call{"id", "x", []byte("{}")})
+	err = e.Post(t.Context(), Call{ID: "id", Event: "x", Body: []byte("{}")})
 	wantCode(t, err, "webhook_unavailable")
 	if !strings.Contains(err.Error(), "refused") || strings.Contains(err.Error(), "hush") {
 		t.Errorf("the error says %v", err)
@@ -135,7 +135,7 @@ func TestStrangeCertificate(t *testing.T) {
 	backend.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	backend.StartTLS()
 	defer backend.Close()
-	err := newEndpoint(t, "login", backend.URL, time.Minute, nil).Post(t.Context(), Call{"id", "x", []byte("{}")})
+	err := newEndpoint(t, "login", backend.URL, time.Minute, nil).Post(t.Context(), Call{ID: "id", Event: "x", Body: []byte("{}")})
 	wantCode(t, err, "webhook_unavailable")
 	if !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("the error says %v", err)
@@ -158,13 +158,13 @@ func TestSlowBackend(t *testing.T) {
 		}
 		e := newEndpoint(t, "login", "http://b.example", 2*time.Second, slow)
 		start := time.Now()
-		wantCode(t, e.Post(t.Context(), Call{"id", "x", nil}), "webhook_timeout")
+		wantCode(t, e.Post(t.Context(), Call{ID: "id", Event: "x", Body: nil}), "webhook_timeout")
 		if took := time.Since(start); took != 2*time.Second {
 			t.Errorf("it took %v", took)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := e.Post(ctx, Call{"id", "x", nil}); !errors.Is(err, context.DeadlineExceeded) {
+		if err := e.Post(ctx, Call{ID: "id", Event: "x", Body: nil}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a caller with less time gets %v", err)
 		}
 	})
@@ -178,7 +178,7 @@ func TestTricklingBackend(t *testing.T) {
 			context.AfterFunc(r.Context(), func() { _ = in.CloseWithError(r.Context().Err()) })
 			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: out}, nil
 		})
-		wantCode(t, e.Post(t.Context(), Call{"id", "x", nil}), "webhook_timeout")
+		wantCode(t, e.Post(t.Context(), Call{ID: "id", Event: "x", Body: nil}), "webhook_timeout")
 	})
 }
 
@@ -196,7 +196,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 		for range 12 {
 			all.Go(func() {
 				code := "ok"
-				if err := e.Post(t.Context(), Call{"id", "x", nil}); err != nil {
+				if err := e.Post(t.Context(), Call{ID: "id", Event: "x", Body: nil}); err != nil {
 					code = fault.Of(err).Code
 				}
 				codes <- code
@@ -226,7 +226,7 @@ func TestBreaker(t *testing.T) {
 		post := func(code string, called int) {
 			t.Helper()
 			before := calls
-			wantCode(t, e.Post(t.Context(), Call{"id", "x", nil}), code)
+			wantCode(t, e.Post(t.Context(), Call{ID: "id", Event: "x", Body: nil}), code)
 			if calls-before != called {
 				t.Errorf("%d calls reached the backend, want %d", calls-before, called)
 			}
@@ -240,7 +240,7 @@ func TestBreaker(t *testing.T) {
 		for range breakAfter {
 			post("webhook_unavailable", 1)
 		}
-		err := e.Post(t.Context(), Call{"id", "x", nil})
+		err := e.Post(t.Context(), Call{ID: "id", Event: "x", Body: nil})
 		if wait := fault.Of(err).RetryAfter; wait != breakFor {
 			t.Errorf("callers are told to wait %v", wait)
 		}
@@ -272,22 +272,22 @@ func TestProbeIsAlone(t *testing.T) {
 			return nil, errTest
 		})
 		for range breakAfter {
-			wantCode(t, e.Post(t.Context(), Call{"id", "x", nil}), "webhook_unavailable")
+			wantCode(t, e.Post(t.Context(), Call{ID: "id", Event: "x", Body: nil}), "webhook_unavailable")
 		}
 		time.Sleep(breakFor)
 		hang = true
 		ctx, leave := context.WithCancel(t.Context())
 		left := make(chan error)
-		go func() { left <- e.Post(ctx, Call{"id", "x", nil}) }()
+		go func() { left <- e.Post(ctx, Call{ID: "id", Event: "x", Body: nil}) }()
 		synctest.Wait()
-		wantCode(t, e.Post(t.Context(), Call{"id", "x", nil}), "webhook_paused")
+		wantCode(t, e.Post(t.Context(), Call{ID: "id", Event: "x", Body: nil}), "webhook_paused")
 		leave()
 		if err := <-left; !errors.Is(err, context.Canceled) {
 			t.Errorf("who left got %v", err)
 		}
 		hang = false
-		wantCode(t, e.Post(t.Context(), Call{"id", "x", nil}), "webhook_unavailable")
-		wantCode(t, e.Post(t.Context(), Call{"id", "x", nil}), "webhook_paused")
+		wantCode(t, e.Post(t.Context(), Call{ID: "id", Event: "x", Body: nil}), "webhook_unavailable")
+		wantCode(t, e.Post(t.Context(), Call{ID: "id", Event: "x", Body: nil}), "webhook_paused")
 	})
 }
 
@@ -300,7 +300,7 @@ func TestRetryAfter(t *testing.T) {
 			res.Header.Set("Retry-After", text)
 			return res, nil
 		})
-		if got := fault.Of(e.Post(t.Context(), Call{"id", "x", nil})).RetryAfter; got != want {
+		if got := fault.Of(e.Post(t.Context(), Call{ID: "id", Event: "x", Body: nil})).RetryAfter; got != want {
 			t.Errorf("%q: %v, want %v", text, got, want)
 		}
 	}

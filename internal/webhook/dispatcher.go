@@ -161,7 +161,7 @@ func (d *Dispatcher) post(ctx context.Context, item *Item) error {
 	if e == nil { // of an earlier configuration, or of another node's
 		return errAway.Because(errors.New("there is no endpoint for this hook"))
 	}
-	return e.Post(ctx, Call{item.ID, item.Event, item.Body})
+	return e.Post(ctx, Call{ID: item.ID, Event: item.Event, Body: item.Body})
 }
 
 // observe speaks up only when a hook begins or ceases to fail.

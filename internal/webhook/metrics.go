@@ -10,6 +10,7 @@ import (
 type Metrics struct {
 	requests   *prometheus.CounterVec // by hook and result: "ok" or the fault's code
 	duration   *prometheus.HistogramVec
+	open       *prometheus.GaugeVec   // by hook
 	deliveries *prometheus.CounterVec // by hook and result: see below
 	queued     *prometheus.GaugeVec   // by state
 	oldest     prometheus.Gauge
@@ -36,6 +37,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help:    "How long calls to the business backend took, waiting for a turn included.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"hook"}),
+		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "minigate_webhook_breaker_open",
+			Help: "1 while a hook of the business backend keeps failing, so that calls fail at once but for a probe now and then; else 0.",
+		}, []string{"hook"}),
 		deliveries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "minigate_webhook_deliveries_total",
 			Help: "Attempts to deliver from the queue by hook and result: delivered, retried (to be tried again later), dead (given up).",
@@ -57,7 +62,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Dead deliveries this node removed for a limit, by which: age, count, bytes.",
 		}, []string{"reason"}),
 	}
-	reg.MustRegister(m.requests, m.duration, m.deliveries, m.queued, m.oldest, m.deadBytes, m.trimmed)
+	reg.MustRegister(m.requests, m.duration, m.open, m.deliveries, m.queued, m.oldest, m.deadBytes, m.trimmed)
 	return m
 }
 

@@ -127,7 +127,7 @@ function Dashboard({ session, refused }: { session: Session; refused: () => void
       </div>
       <Alerts list={lists?.alerts ?? []} />
       {view === 'users' && <Users openid={linkedUser(hash)} now={now} />}
-      {view === 'webhooks' && <Webhooks last={samples.at(-1)} now={now} />}
+      {view === 'webhooks' && <Webhooks last={samples.at(-1)} hooks={lists?.hooks ?? []} now={now} />}
       {view === '' && <Overview samples={samples} lists={lists} now={now} admin={admin} />}
     </>
   );

@@ -66,6 +66,16 @@ export interface Alert {
   count: number;
 }
 
+// Hook is a webhook of the backend, as this node met it.
+export interface Hook {
+  hook: string;
+  host: string;
+  open: boolean; // it keeps failing: calls fail at once, but for a probe now and then
+  worked?: string; // last
+  failed?: string; // last
+  reason?: string; // of the last failure
+}
+
 export interface Session {
   signed_in: boolean;
   open: boolean; // nobody has to sign in
@@ -79,6 +89,7 @@ export interface Lists {
   nodes: Node[] | null;
   connections: Connection[] | null;
   alerts: Alert[] | null;
+  hooks: Hook[] | null;
 }
 
 const kept = 300;

@@ -2,7 +2,7 @@ import { useEffect, useRef, useState } from 'preact/hooks';
 import { post } from './api.ts';
 import { ago, count, moment, span } from './format.ts';
 import { t, type Word } from './i18n.ts';
-import type { Sample } from './stream.ts';
+import type { Hook, Sample } from './stream.ts';
 import { Tile } from './tile.tsx';
 
 interface Delivery {
@@ -35,7 +35,7 @@ const questions: Record<Verb, [Word, Word]> = { replay: ['confirmReplay', 'confi
 
 // Webhooks shows what waits, which the stream tells, and what is dead: that
 // list is asked for again whenever the stream tells another number of them.
-export function Webhooks({ last, now }: { last?: Sample; now: number }) {
+export function Webhooks({ last, hooks, now }: { last?: Sample; hooks: Hook[]; now: number }) {
   const [list, setList] = useState<List>();
   const [problem, setProblem] = useState('');
   const [skip, setSkip] = useState(0);
@@ -71,9 +71,50 @@ export function Webhooks({ last, now }: { last?: Sample; now: number }) {
         <Tile id="webhook-oldest" label="oldest" value={last?.webhook_pending ? span(last.webhook_oldest_seconds) : '–'} />
         <Tile id="webhook-dead" label="dead" value={count(list?.queue.dead ?? last?.webhook_dead ?? 0)} />
       </div>
+      {hooks.length > 0 && <Hooks list={hooks} now={now} />}
       {problem && <p class="error" role="alert">{problem}</p>}
       {list && <Dead list={list} skip={skip} setSkip={setSkip} now={now} act={act} />}
     </>
+  );
+}
+
+// Hooks shows how each webhook does on this node.
+function Hooks({ list, now }: { list: Hook[]; now: number }) {
+  const when = (time?: string) => <td class="num dim" title={time && moment(time)}>{time ? ago(time, now) : '–'}</td>;
+  return (
+    <section class="card">
+      <h2>
+        {t('hooks')} <small class="dim">{t('hooksHint')}</small>
+      </h2>
+      <table id="hooks">
+        <thead>
+          <tr>
+            <th>{t('webhooks')}</th>
+            <th>{t('address')}</th>
+            <th>{t('state')}</th>
+            <th class="num">{t('lastWorked')}</th>
+            <th class="num">{t('lastFailed')}</th>
+            <th>{t('why')}</th>
+          </tr>
+        </thead>
+        <tbody>
+          {list.map((h) => (
+            <tr key={h.hook}>
+              <td class="id">{h.hook}</td>
+              <td>{h.host}</td>
+              <td>
+                <span class={h.open ? 'pill bad' : h.worked || h.failed ? 'pill good' : 'pill'}>
+                  {t(h.open ? 'paused' : h.worked || h.failed ? 'callable' : 'unused')}
+                </span>
+              </td>
+              {when(h.worked)}
+              {when(h.failed)}
+              <td class="reason">{h.reason}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </section>
   );
 }
 
