@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/minigate/minigate/gateway/ask"
 )
@@ -88,7 +89,7 @@ func (s *Settings) checkProxies(report func(path, problem string)) {
 		case h.At == "":
 			report(by, fmt.Sprintf("%q is none of proxies", h.Name))
 		case h.Proxy.Endpoint == "" && by != "":
-			report(h.At+".endpoint", "is required: "+by+" chooses it")
+			report(h.At+".endpoint", "is required: "+strings.TrimSuffix(by, "name")+"enabled is on")
 		case h.Proxy.Endpoint == "":
 			report(h.At+".endpoint", "is required where it is enabled")
 		}

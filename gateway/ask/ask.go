@@ -284,9 +284,16 @@ type ConnectQuestion struct {
 	Data          []byte
 }
 
-// Connect asks who connects. A nil answer is nobody who may.
+// Connect asks who connects. A nil answer is nobody; one about a login names no
+// other user.
 func (b *Backend) Connect(ctx context.Context, c *Caller, q ConnectQuestion) (*ConnectAnswer, error) {
-	return ask(ctx, b.find(Connect, ""), c, question{Name: q.Name, Version: q.Version, Channels: q.Channels}, q.Data, (*result).connect)
+	read := func(r *result) (*ConnectAnswer, error) {
+		if r != nil && c.Login != nil && r.User != "" && r.User != c.User {
+			return nil, bad("it makes a user who logged in somebody else")
+		}
+		return r.connect()
+	}
+	return ask(ctx, b.find(Connect, ""), c, question{Name: q.Name, Version: q.Version, Channels: q.Channels}, q.Data, read)
 }
 
 // Refresh asks whether a connection goes on.
