@@ -82,6 +82,15 @@ func (c *client) life() context.Context {
 	return c.hub.life
 }
 
+// patience is how much longer a command may take where the backend is asked.
+func (h *Hub) patience(kind command) time.Duration {
+	switch kind {
+	case cmdConnect, cmdSubscribe, cmdPublish:
+		return h.ask.Patience()
+	}
+	return 0 // rpc has a time of its own
+}
+
 // caller describes a connected client to the backend.
 func (c *client) caller() *ask.Caller {
 	c.mu.Lock()

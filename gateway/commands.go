@@ -91,7 +91,7 @@ func (c *client) handle(cmd *protocol.Command) bool {
 		c.disconnect(DisconnectBadRequest)
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.RequestTimeout+c.hub.ask.Patience())
+	ctx, cancel := context.WithTimeout(context.Background(), s.RequestTimeout+c.hub.patience(kind))
 	defer cancel()
 	if kind == cmdConnect {
 		return c.connect(ctx, cmd)

@@ -63,6 +63,10 @@
 //   - What waits for slow clients is bounded for each connection, each channel
 //     and the node.
 //   - The transport closes first, presence and leave messages follow.
+//   - Where the backend is asked (package ask), a command waits for the answer
+//     and those behind it wait, too. Whether something that expires goes on is
+//     asked by workers of their own. The end of the connection breaks off
+//     whatever is asked about it.
 //   - Nobody waits for I/O under a lock, but for channel.gate, which makes the
 //     first and the last subscriber of a channel talk to the engine in turn.
 //

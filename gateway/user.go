@@ -386,7 +386,7 @@ func (c *client) refreshByAPI(o *RefreshOptions) {
 	if o == nil {
 		return
 	}
-	expires, seconds, err := ttl(o.ExpireAt)
+	expires, seconds, err := c.hub.connTTL(o.ExpireAt)
 	if o.Expired || err != nil {
 		c.disconnect(DisconnectExpired)
 		return

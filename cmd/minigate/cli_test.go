@@ -107,6 +107,8 @@ func TestCheckNamesEveryMistake(t *testing.T) {
 		"an unsigned question":  {goodConfig + "webhooks: {upload: {endpoint: 'https://b.example.com/'}}\n", "webhooks.upload.endpoint"},
 		"unsigned news":         {goodConfig + "webhooks: {files: {endpoint: 'https://b.example.com/'}}\n", "webhooks.files.endpoint"},
 		"an endless link":       {goodConfig + "files: {link_max_ttl: 10000h}\n", "files.link_max_ttl"},
+		"an unsigned proxy":     {goodConfig + "client: {proxy: {connect: {enabled: true, endpoint: 'https://b.example.com/'}}}\n", "client.proxy.connect.endpoint: needs a key in webhooks.keys"},
+		"a proxy of no name":    {goodConfig + "rpc: {upstream: 'http://b', without_namespace: {proxy_enabled: true, proxy_name: nn}}\n", `rpc.without_namespace.proxy_name: "nn" is none of proxies`},
 		"an unsigned webhook":   {goodConfig + "webhooks: {wechat_push: {endpoint: 'https://b.example.com/'}}\n", "webhooks.wechat_push.endpoint"},
 		"an unsigned status":    {goodConfig + "webhooks: {user_status: {endpoint: 'https://b.example.com/'}}\n", "webhooks.user_status.endpoint"},
 		"a status too late":     {goodConfig + "webhooks: {user_status: {grace: 2h}}\n", "webhooks.user_status.grace"},

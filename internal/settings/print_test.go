@@ -2,6 +2,8 @@ package settings
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -115,4 +117,28 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("%v: printed\n%s\nthen\n%s", err, first.String(), second.String())
 		}
 	})
+}
+
+// Texts by name may be secrets, too: they are read from files and masked.
+func TestSecretsByName(t *testing.T) {
+	var c struct {
+		Headers map[string]Secret `yaml:"headers" doc:"Headers."`
+	}
+	file := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(file, []byte("s3cret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Load(&c, Source{File: []byte("headers: {X-A: plain, X-B: 'file:" + file + "'}"), FileName: "f"}); err != nil {
+		t.Fatal(err)
+	}
+	if c.Headers["X-A"] != "plain" || c.Headers["X-B"] != "s3cret" {
+		t.Errorf("read %q", map[string]string{"a": c.Headers["X-A"].Value(), "b": c.Headers["X-B"].Value()})
+	}
+	var b bytes.Buffer
+	if err := Print(&b, &c); err != nil || b.String() != "headers:\n  X-A: •••\n  X-B: •••\n" {
+		t.Errorf("%v\n%s", err, b.String())
+	}
+	if err := Load(&c, Source{File: []byte("headers: {X-A: 'file:/no/such/file'}"), FileName: "f"}); err == nil || !strings.Contains(err.Error(), "headers.X-A") {
+		t.Errorf("a file that is not there: %v", err)
+	}
 }

@@ -24,6 +24,9 @@ try {
   await page.click('#to-webhooks');
   await shows(page, '#webhook-dead', '60');
   await shows(page, '#webhook-pending', '0');
+  const hook = page.locator('#hooks tbody tr').filter({ has: page.locator('td.id:text-is("open_data")') });
+  await hook.waitFor();
+  assert.equal(await hook.locator('.pill.good, .pill.bad').count(), 0, 'nothing was called yet');
   await rows(50);
   const cells = await row('n-59').locator('td').allTextContents();
   assert.deepEqual(cells.slice(1, 5), ['open_data', 'webhook_unavailable: it answered HTTP 502', '502', '17']);
@@ -69,6 +72,7 @@ try {
 
   await page.click('#replay-all');
   await page.waitForSelector('#no-dead');
+  await hook.locator('.pill.good').waitFor();
   await shows(page, '#webhook-dead', '0');
   await page.waitForSelector('#to-webhooks .pill', { state: 'detached' });
   console.log('ok - the last one was replayed');
