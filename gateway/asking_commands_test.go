@@ -1,10 +1,16 @@
 package gateway
 
 import (
+	"context"
+	"errors"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
+
+	"github.com/centrifugal/protocol"
+	"github.com/coder/websocket"
 
 	"github.com/minigate/minigate/gateway/ask"
 	"github.com/minigate/minigate/internal/settings"
@@ -70,10 +76,13 @@ func TestSubscribeAnswers(t *testing.T) {
 // not asked about those that are the user's own.
 func TestSubscribeUnasked(t *testing.T) {
 	o := newHookBackend(t)
-	h := startHub(t, withHooks, o.into)
+	h := startHub(t, func(s *Settings) {
+		withHooks(s)
+		s.Channel.Namespaces = append(s.Channel.Namespaces, Namespace{Name: "only", Access: Access{SubscribeProxyEnabled: true}})
+	}, o.into)
 	w := h.known(o, dialOptions{}, "")
 	for channel, want := range map[string]string{
-		"hook:a#v": `{"id":2,"error":{"code":103,*`, "$hook:a": `{"id":2,"error":{"code":103,*`,
+		"hook:a#v": `{"id":2,"error":{"code":103,*`, "$hook:a": `{"id":2,"error":{"code":103,*`, "only:a#v": `{"id":2,"error":{"code":103,*`,
 		"hook:b#v,u": `{"id":2,"subscribe":{*`, "live:a": `{"id":2,"subscribe":{*`, "hook:": `{"id":2,"subscribe":{*`,
 	} {
 		w.send(`{"id":2,"subscribe":{"channel":"` + channel + `"}}`)
@@ -303,7 +312,9 @@ func TestQuestionsInOrder(t *testing.T) {
 		w.send(`{"id":4,"publish":{"channel":"hook:a","data":1}}`)
 		<-o.calls
 		h.EndUser("u", DisconnectForced)
-		<-o.ended
+		if err := <-o.ended; !errors.Is(err, context.Canceled) { // and no timeout
+			t.Errorf("the question ended with %v", err)
+		}
 		w.wantEnd(DisconnectForced)
 	})
 }
@@ -319,10 +330,58 @@ func TestQuestionTimesOut(t *testing.T) {
 			w.send(`{"id":` + itoa(id+2) + `,"rpc":{"method":"shop:x"}}`)
 			w.want(`{"id":` + itoa(id+2) + `,"error":{"code":100,"message":"internal server error","temporary":true}}`)
 			<-o.calls
-			<-o.ended
+			if err := <-o.ended; !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("the question ended with %v", err)
+			}
 		}
 		w.send(`{"id":9,"rpc":{"method":"shop:x"}}`)
 		w.want(`{"id":9,"error":{"code":100,"message":"internal server error","temporary":true}}`)
 		o.wantNoCall()
 	})
+}
+
+// Bytes that are no JSON reach only those who take base64, and come back the
+// same way.
+func TestBytesForBackend(t *testing.T) {
+	for name, tc := range map[string]struct {
+		binary bool
+		want   *protocol.Reply
+	}{
+		"base64": {true, &protocol.Reply{Id: 2, Rpc: &protocol.RPCResult{Data: []byte{0xff, 0}}}},
+		"json":   {false, &protocol.Reply{Id: 2, Error: &protocol.Error{Code: 107, Message: "bad request"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := newHookBackend(t)
+			h := startHub(t, func(s *Settings) { withHooks(s); s.RPC.Proxy.Binary = tc.binary }, o.into)
+			o.says("/connect", `{"result":{"user":"u"}}`)
+			o.says("/rpc", `{"result":{"b64data":"/wA="}}`)
+			w := h.dial(dialOptions{protobuf: true, decoded: true})
+			w.send(`{"id":1,"connect":{}}`)
+			<-w.replies
+			<-o.calls
+			enc := protocol.NewProtobufDataEncoder()
+			packCommand(t, enc, &protocol.Command{Id: 2, Rpc: &protocol.RPCRequest{Method: "shop:x", Data: []byte{0xff, 1}}})
+			if err := w.conn.Write(t.Context(), websocket.MessageBinary, enc.Finish()); err != nil {
+				t.Fatal(err)
+			}
+			if got := <-w.replies; !reflect.DeepEqual(got, tc.want) {
+				t.Errorf("got %v, want %v", got, tc.want)
+			}
+			if tc.binary {
+				o.wantCall("/rpc", `*"encoding":"binary","user":"u","method":"shop:x","b64data":"/wE="}`)
+			}
+			o.wantNoCall()
+		})
+	}
+}
+
+// Whom the backend does not know may be nobody, where that is allowed.
+func TestUnknownIsNobody(t *testing.T) {
+	o := newHookBackend(t)
+	h := startHub(t, func(s *Settings) { withHooks(s); s.Client.AllowAnonymous = true }, o.into)
+	w := h.dial(dialOptions{})
+	w.send(`{"id":1,"connect":{}}`, `{"id":2,"rpc":{"method":"shop:x"}}`)
+	w.want(`{"id":1,"connect":{*`, `{"id":2,"rpc":{}}`)
+	o.wantCall("/connect", `*"encoding":"json"}`)
+	o.wantCall("/rpc", `*"user":"","method":"shop:x"}`)
 }

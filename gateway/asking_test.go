@@ -280,8 +280,10 @@ func TestConnectWithTokens(t *testing.T) {
 				w.want(`{"push":{"channel":"room:vip","join":{"info":{"user":"alice","client":"*","conn_info":{"a":1}}}}}`)
 				w.send(`{"id":2,"refresh":{"token":"alice"}}`) // keeps what the backend said
 				w.want(`{"id":2,"refresh":{}}`)
-				w.send(`{"id":3,"presence":{"channel":"room:vip"}}`)
-				w.want(`{"id":3,"presence":{*"conn_info":{"a":1}*`)
+				w.send(`{"id":3,"publish":{"channel":"room:vip","data":1}}`)
+				if got := w.next() + w.next(); !strings.Contains(got, `"conn_info":{"a":1}`) {
+					t.Errorf("got %s", got)
+				}
 			}
 		})
 	}
