@@ -118,6 +118,7 @@ func TestForeignOptions(t *testing.T) {
 		"client: {proxy: {connect: {endpoint: 'grpc://a:1'}}}":                                               "client.proxy.connect.endpoint: must begin with http:// or https://: Centrifugo's gRPC proxies are not offered",
 		"client: {proxy: {connect: {grpc_metadata: [a]}}}":                                                   "unknown key grpc_metadata: this option is Centrifugo's for gRPC, which is not spoken here",
 		"client: {proxy: {connect: {http: {tls: {}}}}}":                                                      "unknown key tls: this option is Centrifugo's and not offered",
+		"client: {proxy: {connect: {enabled: true, endpoint: 'http://b', timeout: 10s}}}":                    "client.proxy.connect.timeout: must be shorter than client.stale_close_delay",
 		"client: {proxy: {refresh: {timeout: 1m}}}":                                                          "client.proxy.refresh.timeout: must be between 10ms and 30s",
 		"client: {proxy: {connect: {http_headers: [content-type]}}}":                                         "client.proxy.connect.http_headers: Content-Type belongs to the call itself",
 		"client: {proxy: {connect: {emulated_headers: ['a b']}}}":                                            "client.proxy.connect.emulated_headers: a b is not the name of a header",

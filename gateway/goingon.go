@@ -116,6 +116,9 @@ func (c *client) dueToAsk(now time.Duration, todo *chores) (next time.Duration) 
 // askWhatIsDue asks whether the connection and its subscriptions go on, those
 // whose time has come.
 func (c *client) askWhatIsDue() {
+	if c.asking.ctx.Err() != nil { // it ended while it waited for a worker
+		return
+	}
 	now := c.hub.now()
 	c.mu.Lock()
 	due := c.hub.asksConn() && c.endAt > 0 && now >= c.endAt

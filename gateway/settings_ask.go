@@ -85,6 +85,9 @@ func (s *Settings) checkProxies(report func(path, problem string)) {
 		seen[n.Name] = true
 	}
 	s.eachHook(func(h ask.Hook, by string) {
+		if h.Kind == ask.Connect && h.Proxy.Timeout >= s.Client.StaleCloseDelay {
+			report(h.At+".timeout", "must be shorter than client.stale_close_delay, which ends a connection that waits for it")
+		}
 		switch {
 		case h.At == "":
 			report(by, fmt.Sprintf("%q is none of proxies", h.Name))

@@ -86,7 +86,7 @@ func TestCentrifugeSDKWithProxies(t *testing.T) {
 	_, wechatURL := simulator(t)
 	url := askedBackend(t)
 	proxy := func(name, more string) string {
-		return fmt.Sprintf(`{endpoint: '%s/%s?k=s3cret', timeout: 20s, http: {static_headers: {X-Key: static}, status_to_code_transforms: [{status_code: 404, to_disconnect: {code: 4504, reason: nobody}}, {status_code: 418, to_error: {code: 1418, message: teapot}}]}%s}`, url, name, more)
+		return fmt.Sprintf(`{endpoint: '%s/%s?k=s3cret', timeout: 9s, http: {static_headers: {X-Key: static}, status_to_code_transforms: [{status_code: 404, to_disconnect: {code: 4504, reason: nobody}}, {status_code: 418, to_error: {code: 1418, message: teapot}}]}%s}`, url, name, more)
 	}
 	config := strings.Replace(baseConfig(t, wechatURL), "client:\n", fmt.Sprintf(`webhooks: {keys: [{id: k, secret: %s}]}
 rpc:

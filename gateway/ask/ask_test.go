@@ -193,6 +193,29 @@ func TestRequest(t *testing.T) {
 	}
 }
 
+// What may be a header is what net/http sends: anything else would look like a
+// failure of the backend.
+func TestValidHeaders(t *testing.T) {
+	sends := func(name, value string) bool {
+		req := httptest.NewRequest(http.MethodGet, "http://127.0.0.1:1/", nil)
+		req.RequestURI, req.Header = "", http.Header{name: {value}}
+		_, err := http.DefaultTransport.RoundTrip(req)
+		return err != nil && !strings.Contains(err.Error(), "invalid header")
+	}
+	for i := range 256 {
+		text := "a" + string([]byte{byte(i)}) + "b"
+		if got, want := validName(text), sends(text, ""); got != want {
+			t.Errorf("name %q: %v, want %v", text, got, want)
+		}
+		if got, want := validValue(text), sends("a", text); got != want {
+			t.Errorf("value %q: %v, want %v", text, got, want)
+		}
+	}
+	if validName("") {
+		t.Error("nothing is a name")
+	}
+}
+
 // FuzzAnswer: whatever a backend says, it is either used within the limits, or
 // an error that says why not.
 func FuzzAnswer(f *testing.F) {

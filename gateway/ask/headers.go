@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/net/http/httpguts"
-
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/internal/fault"
 )
@@ -57,7 +55,7 @@ func (b *Backend) Emulated(given map[string]string) (kept http.Header, err error
 		if !slices.Contains(b.emulated, name) {
 			continue
 		}
-		if !httpguts.ValidHeaderFieldValue(v) {
+		if !validValue(v) {
 			return nil, ErrHeadersBad
 		}
 		if size += len(name) + len(v); size > maxHeaders {
@@ -68,6 +66,24 @@ func (b *Backend) Emulated(given map[string]string) (kept http.Header, err error
 		}
 	}
 	return kept, nil
+}
+
+const nameChars = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+// validName tells whether a header may be called that (RFC 9110, section 5.1).
+func validName(s string) bool {
+	return s != "" && strings.IndexFunc(s, func(r rune) bool { return !strings.ContainsRune(nameChars, r) }) < 0
+}
+
+// validValue tells whether a header may say that (RFC 9110, section 5.5): no
+// control characters, which could begin another header.
+func validValue(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' && s[i] != '\t' || s[i] == 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 func add(h http.Header, name, value string) http.Header {

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/http/httpguts"
-
 	"github.com/minigate/minigate/internal/settings"
 	"github.com/minigate/minigate/internal/webhook"
 )
@@ -177,7 +175,7 @@ func (p *Proxy) Check(report func(path, problem string)) {
 		if problem := badHeader(name); problem != "" {
 			report("http.static_headers", problem)
 		}
-		if !httpguts.ValidHeaderFieldValue(value.Value()) {
+		if !validValue(value.Value()) {
 			report("http.static_headers", fmt.Sprintf("the value of %s has characters that no header may have", name))
 		}
 		size += len(name) + len(value.Value())
@@ -209,7 +207,7 @@ var reserved = []string{
 func badHeader(name string) string {
 	canonical := http.CanonicalHeaderKey(name)
 	switch {
-	case !httpguts.ValidHeaderFieldName(name):
+	case !validName(name):
 		return fmt.Sprintf("%q is not the name of a header", name)
 	case slices.Contains(reserved, canonical), strings.HasPrefix(canonical, "X-Minigate-"), strings.HasPrefix(canonical, "Sec-Websocket-"):
 		return fmt.Sprintf("%s belongs to the call itself and cannot be set", canonical)

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -81,5 +82,8 @@ func (b *breaker) note(o outcome, now time.Time, err error) {
 	default:
 		why := fault.Of(err)
 		b.failed, b.reason = now, why.Code+": "+why.Msg
+		if status, ok := errors.AsType[statusError](err); ok {
+			b.reason = why.Code + ": " + status.Error()
+		}
 	}
 }

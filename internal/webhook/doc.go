@@ -18,7 +18,8 @@
 // # Questions
 //
 // A [Client] makes an [Endpoint] for each URL in the configuration; nothing
-// else is ever called. [Endpoint.Ask] is one exchange: no redirects, no proxy
+// else is ever called. [Endpoint.Ask] is one exchange, [Endpoint.Exchange] one
+// whose status and body the caller judges: no redirects, no proxy
 // from the environment, a time limit, a bounded answer, a bounded number at a
 // time, and a breaker that spares a backend which keeps failing.
 //

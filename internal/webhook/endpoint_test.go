@@ -60,7 +60,7 @@ func TestBreakerIsSeen(t *testing.T) {
 		for range breakAfter {
 			call()
 		}
-		const away = "webhook_unavailable: The service behind this server is away: try again."
+		const away = "webhook_unavailable: it answered HTTP 500"
 		want(true, away)
 		call() // in vain
 		want(true, away)
