@@ -117,8 +117,8 @@ func TestAskToPublish(t *testing.T) {
 		"version":      {`{"result":{"version":7,"version_epoch":"e"}}`, `{"id":3,"publish":{}}`, `{"data":{"text":"hi"},*`},
 		"refused":      {`{"error":{"code":1003,"message":"no such words"}}`, `{"id":3,"error":{"code":1003,"message":"no such words"}}`, ""},
 		"400":          {`400 {}`, failed, ""},
-		"many tags":    {`{"result":{"tags":{"a":"` + strings.Repeat("x", 4<<10) + `"}}}`, failed, ""},
-		"long key":     {`{"result":{"idempotency_key":"` + strings.Repeat("x", 256) + `"}}`, failed, ""},
+		"many tags":    {`{"result":{"tags":{"a":"` + strings.Repeat("x", 257) + `"}}}`, failed, ""},
+		"long key":     {`{"result":{"idempotency_key":"` + strings.Repeat("x", 257) + `"}}`, failed, ""},
 		"odd version":  {`{"result":{"version":-1}}`, failed, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

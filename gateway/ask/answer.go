@@ -20,12 +20,11 @@ const (
 	maxInfo     = 16 << 10  // bytes of info, which everybody in a channel may get, and of meta
 	maxUser     = 255       // bytes
 	maxChannels = 1000      // client.channel_limit is usually less
-	maxTags     = 32
-	maxTagBytes = 4 << 10 // of all tags together
-	maxKey      = 255     // bytes of idempotency_key and of version_epoch
-	maxMessage  = 1 << 10 // bytes of an error's message
-	maxReason   = 123     // bytes of a disconnect's reason
-	maxTime     = 1 << 40 // seconds: far in the future
+	maxTags     = 32        // as the server API takes them, and what follows
+	maxKey      = 256       // bytes of idempotency_key, of version_epoch, of a tag's name or value
+	maxMessage  = 1 << 10   // bytes of an error's message
+	maxReason   = 123       // bytes of a disconnect's reason
+	maxTime     = 1 << 40   // seconds: far in the future
 )
 
 var (
@@ -283,12 +282,13 @@ func (r *result) publish() (*PublishAnswer, error) {
 	if len(r.IdempotencyKey) > maxKey || len(r.VersionEpoch) > maxKey {
 		return nil, bad("idempotency_key or version_epoch of more than %d bytes", maxKey)
 	}
-	size := 0
-	for name, text := range r.Tags {
-		size += len(name) + len(text)
+	if len(r.Tags) > maxTags {
+		return nil, bad("more than %d tags", maxTags)
 	}
-	if len(r.Tags) > maxTags || size > maxTagBytes {
-		return nil, bad("more than %d tags, or of more than %d bytes", maxTags, maxTagBytes)
+	for name, text := range r.Tags {
+		if len(name) > maxKey || len(text) > maxKey {
+			return nil, bad("a tag of more than %d bytes", maxKey)
+		}
 	}
 	data, err := r.payload()
 	if err != nil {
