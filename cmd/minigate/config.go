@@ -164,7 +164,7 @@ func (c *Config) Check(report func(path, problem string)) {
 		report("client.insecure", "lets everybody do everything, so listen must be a loopback address, such as 127.0.0.1:8080")
 	}
 	c.Proxy.CheckReserved(reservedPaths, func(path, problem string) { report("proxy."+path, problem) })
-	c.Proxy.CheckRPC(&c.RPC, func(path, problem string) { report("rpc."+path, problem) })
+	c.Proxy.CheckRPC(&c.RPC.RPCSettings, func(path, problem string) { report("rpc."+path, problem) })
 	apikey.CheckLength(c.API.Keys, func(path, problem string) { report("api."+path, problem) })
 	c.checkWebhooks(report)
 	if c.Redis.On() && c.Keys.Sealing.Value() == "" {
