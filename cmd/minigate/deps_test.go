@@ -77,6 +77,9 @@ var owners = map[string][]string{
 	module + "internal/wxsim":         {"cmd/minigate"},
 	module + "internal/testdeps":      {},
 	module + "internal/samplebackend": {"cmd/minigate"},
+
+	"github.com/santhosh-tekuri/jsonschema/v6": {"internal/apidoc/apidoctest"},
+	module + "internal/apidoc/apidoctest":      {},
 }
 
 func TestDependenciesStayAtTheirEdge(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/minigate/minigate/internal/apidoc/apidoctest"
 )
 
 // testSocket speaks the Centrifuge protocol by hand, as a mini-program
@@ -109,6 +111,9 @@ func (s *testSocket) tryRead() (frame, error) {
 		}
 		raw := s.next[0]
 		s.next = s.next[1:]
+		if err := apidoctest.CheckReply(raw); err != nil {
+			s.t.Error(err)
+		}
 		if strings.TrimSpace(string(raw)) == "{}" {
 			s.send("{}")
 			continue
