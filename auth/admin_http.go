@@ -31,12 +31,6 @@ type sessionsAnswer struct {
 	Sessions []SessionInfo `json:"sessions"`
 }
 
-type userAnswer struct {
-	User     string        `json:"user"`
-	Block    *Block        `json:"block"` // null where there is none
-	Sessions []SessionInfo `json:"sessions"`
-}
-
 var (
 	errRevokeWhat = fault.New(fault.Invalid, "session_missing", `Either session, an id, or "all": true is required.`)
 	errUntilTwice = fault.New(fault.Invalid, "until_twice", "Either until or expires_in, not both.")
@@ -114,21 +108,17 @@ func (s *Service) ServeUnblock(w http.ResponseWriter, r *http.Request) error {
 	return rest.JSON(w, http.StatusOK, struct{}{})
 }
 
-// ServeUser is POST {user} → {user, block, sessions}: all that is known.
+// ServeUser is POST {user} → UserLogins: all that is known.
 func (s *Service) ServeUser(w http.ResponseWriter, r *http.Request) error {
 	t, err := readTarget(w, r)
 	if err != nil {
 		return err
 	}
-	block, err := s.blockNow(r.Context(), t.User)
+	answer, err := s.LoginsOf(r.Context(), t.User)
 	if err != nil {
 		return err
 	}
-	list, err := s.Sessions(r.Context(), t.User)
-	if err != nil {
-		return err
-	}
-	return rest.JSON(w, http.StatusOK, userAnswer{t.User, block, list})
+	return rest.JSON(w, http.StatusOK, answer)
 }
 
 // ServeAlerts is GET → {alerts: [Alert]}, of this node.

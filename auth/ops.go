@@ -21,6 +21,24 @@ type SessionInfo struct {
 	Expires  time.Time `json:"expires"`
 }
 
+// UserLogins is what operators see of a user.
+type UserLogins struct {
+	User     string        `json:"user"`
+	Block    *Block        `json:"block"` // null where there is none
+	Sessions []SessionInfo `json:"sessions"`
+}
+
+// LoginsOf tells whether a user may log in and which logins there are. Faults:
+// Invalid `openid_invalid`; Unavailable `sessions_unavailable`.
+func (s *Service) LoginsOf(ctx context.Context, openID string) (UserLogins, error) {
+	block, err := s.blockNow(ctx, openID)
+	if err != nil {
+		return UserLogins{}, err
+	}
+	list, err := s.Sessions(ctx, openID)
+	return UserLogins{openID, block, list}, err
+}
+
 // ID names a session to operators: 16 hex digits of its fingerprint.
 func (f Fingerprint) ID() string { return hex.EncodeToString(f[:8]) }
 

@@ -22,6 +22,7 @@ var (
 	errBadCode    = fault.New(fault.Invalid, ErrBadRequest.Code, "A disconnect code must be between 3000 and 4999.")
 	errNoUser     = fault.New(fault.Invalid, ErrBadRequest.Code, "user is required.")
 	errNoTarget   = fault.New(fault.Invalid, ErrBadRequest.Code, "Name users, unionids or channels, or set all.")
+	errAllOnce    = fault.New(fault.Invalid, ErrBadRequest.Code, "idempotency_key does not work with all, of which nothing is kept; name users, unionids or channels.")
 	errNoPersonal = fault.New(fault.Invalid, ErrNotAvailable.Code, "Channels of this kind are switched off.")
 )
 
@@ -86,17 +87,29 @@ type PushRequest struct {
 	Channels []string
 	All      bool // every socket, as a message that belongs to no channel
 	Data     json.RawMessage
+
+	// With it a repeat is not delivered to a target again and answers where the
+	// first one is stored, for as long as idempotent_result_ttl. It works for
+	// each target, and not with All, of which nothing is kept.
+	IdempotencyKey string
 }
 
 // PushResult answers for how many sockets a push was meant when it was made.
 // They are no receipts. A socket that is reached in two ways counts twice.
 type PushResult struct {
 	Sockets  int
-	Users    map[string]int
-	UnionIDs map[string]int
-	Channels map[string]int
+	Users    map[string]PushTarget
+	UnionIDs map[string]PushTarget
+	Channels map[string]PushTarget
 	All      int
 	Errors   []PushError // targets that could not be pushed to
+}
+
+// PushTarget is what became of a push to one target.
+type PushTarget struct {
+	Sockets  int
+	Position engine.Position // where it is stored for those who come later; offset 0: nowhere
+	Repeated bool            // it was delivered earlier, under the same idempotency key
 }
 
 // PushError is one target that failed.
@@ -172,10 +185,16 @@ func (h *Hub) Push(ctx context.Context, req PushRequest) (PushResult, error) {
 	if len(req.Users)+len(req.UnionIDs)+len(req.Channels) == 0 && !req.All {
 		return res, errNoTarget
 	}
+	if req.All && req.IdempotencyKey != "" {
+		return res, errAllOnce
+	}
+	if err := (&PublishOptions{IdempotencyKey: req.IdempotencyKey}).check(); err != nil {
+		return res, err
+	}
 	same := func(name string) string { return name }
-	res.Users = h.pushTo(ctx, &res, "user", req.Users, h.rules.personalChannel, req.Data)
-	res.UnionIDs = h.pushTo(ctx, &res, "unionid", req.UnionIDs, h.rules.unionChannel, req.Data)
-	res.Channels = h.pushTo(ctx, &res, "channel", req.Channels, same, req.Data)
+	res.Users = h.pushTo(ctx, &res, "user", req.Users, h.rules.personalChannel, req)
+	res.UnionIDs = h.pushTo(ctx, &res, "unionid", req.UnionIDs, h.rules.unionChannel, req)
+	res.Channels = h.pushTo(ctx, &res, "channel", req.Channels, same, req)
 	if req.All {
 		n, err := h.messageAll(ctx, req.Data)
 		if err != nil {
@@ -189,17 +208,17 @@ func (h *Hub) Push(ctx context.Context, req PushRequest) (PushResult, error) {
 
 // pushTo pushes to targets of one kind, each once, and adds what came of it to
 // res.
-func (h *Hub) pushTo(ctx context.Context, res *PushResult, kind string, targets []string, channelOf func(string) string, data json.RawMessage) map[string]int {
+func (h *Hub) pushTo(ctx context.Context, res *PushResult, kind string, targets []string, channelOf func(string) string, req PushRequest) map[string]PushTarget {
 	if len(targets) == 0 {
 		return nil
 	}
-	counts := make(map[string]int, len(targets))
+	done := make(map[string]PushTarget, len(targets))
 	var unique, channels []string
 	for _, t := range targets {
-		if _, twice := counts[t]; twice {
+		if _, twice := done[t]; twice {
 			continue
 		}
-		counts[t] = 0
+		done[t] = PushTarget{}
 		ch := channelOf(t)
 		switch {
 		case t == "" || ch != "" && kind != "channel" && strings.ContainsAny(t, "#,:"):
@@ -210,15 +229,15 @@ func (h *Hub) pushTo(ctx context.Context, res *PushResult, kind string, targets 
 			unique, channels = append(unique, t), append(channels, ch)
 		}
 	}
-	for i, b := range h.Broadcast(ctx, channels, data, PublishOptions{Count: true}) {
+	for i, b := range h.Broadcast(ctx, channels, req.Data, PublishOptions{Count: true, IdempotencyKey: req.IdempotencyKey}) {
 		if b.Err != nil {
 			res.Errors = append(res.Errors, PushError{kind, unique[i], b.Err})
 			continue
 		}
-		counts[unique[i]] = b.Result.Sockets
+		done[unique[i]] = PushTarget{b.Result.Sockets, b.Result.Position, b.Result.Repeated}
 		res.Sockets += b.Result.Sockets
 	}
-	return counts
+	return done
 }
 
 func (h *Hub) messageAll(ctx context.Context, data json.RawMessage) (sockets int, err error) {
@@ -252,12 +271,15 @@ func (h *Hub) surveyUser(ctx context.Context, op string, req *userRequest) (sum 
 }
 
 func (h *Hub) askUser(ctx context.Context, op string, req *userRequest) (answers [][]byte, err error) {
-	if req.User == "" {
+	if req.User == "" && req.Client == "" {
 		return nil, errNoUser
 	}
 	payload, err := json.Marshal(req)
 	if err != nil {
 		return nil, err
+	}
+	if req.User == "" { // the index knows nothing of connections without a user
+		return h.engine.Survey(ctx, op, payload)
 	}
 	return h.engine.SurveyUser(ctx, req.User, op, payload)
 }
@@ -265,18 +287,22 @@ func (h *Hub) askUser(ctx context.Context, op string, req *userRequest) (answers
 // Disconnect closes connections of a user on all nodes. That there are none is
 // no error.
 func (h *Hub) Disconnect(ctx context.Context, user string, o DisconnectOptions) error {
+	_, err := h.disconnectUser(ctx, user, o)
+	return err
+}
+
+func (h *Hub) disconnectUser(ctx context.Context, user string, o DisconnectOptions) (connections int, err error) {
 	d := *DisconnectForced
 	if o.Code != 0 {
 		d.Code = o.Code
 	}
 	if d.Code < 3000 || d.Code > 4999 {
-		return errBadCode
+		return 0, errBadCode
 	}
 	d.Reason = plainReason(o.Reason)
-	_, err := h.surveyUser(ctx, opDisconnect, &userRequest{
+	return h.surveyUser(ctx, opDisconnect, &userRequest{
 		User: user, Client: o.Client, Session: o.Session, Code: d.Code, Reason: d.Reason, Whitelist: o.Whitelist,
 	})
-	return err
 }
 
 // maxReason is what fits into a close frame (RFC 6455, section 5.5).

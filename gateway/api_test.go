@@ -117,7 +117,7 @@ func TestPush(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if res.Sockets != 6 || res.All != 3 || res.Users["alice"] != 2 || res.Users["nobody"] != 0 || res.UnionIDs["union-bob"] != 1 {
+	if res.Sockets != 6 || res.All != 3 || res.Users["alice"].Sockets != 2 || res.Users["nobody"].Sockets != 0 || res.UnionIDs["union-bob"].Sockets != 1 {
 		t.Errorf("%+v", res)
 	}
 	var failed []string

@@ -307,7 +307,8 @@ type ConnectionInfo struct {
 	User      string    `json:"user"` // openid
 	AppID     string    `json:"appid"`
 	UnionID   string    `json:"unionid,omitempty"`
-	Session   string    `json:"session"` // its fingerprint
+	Session   string    `json:"session"`          // its fingerprint
+	Device    string    `json:"device,omitempty"` // as the phone called itself at login
 	IP        string    `json:"ip"`
 	UserAgent string    `json:"user_agent,omitempty"`
 	Name      string    `json:"name,omitempty"` // of the SDK, as it says
@@ -341,7 +342,7 @@ func (c *client) describe() (ConnectionInfo, bool) {
 	info := c.meta
 	u := c.session.User
 	info.Client, info.User, info.AppID, info.UnionID = c.id, u.OpenID, u.AppID, u.UnionID
-	info.Session = c.session.Fingerprint.String()
+	info.Session, info.Device = c.session.Fingerprint.String(), c.session.Device
 	info.Name, info.Version, info.Since = c.name, c.version, c.since
 	info.Channels = make([]string, 0, len(c.subs))
 	for name := range c.subs {

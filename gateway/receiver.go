@@ -81,6 +81,8 @@ func (h *Hub) Survey(op string, payload []byte) []byte {
 			return nil
 		}
 		h.forgetTail(r)
+	case opChannels, opConnections:
+		return h.lookUp(op, payload)
 	case opDisconnect, opUnsubscribe, opSubscribe, opRefresh, opSingle:
 		var req userRequest
 		if err := json.Unmarshal(payload, &req); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/centrifugal/protocol"
 
+	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/auth/connjwt"
 	"github.com/minigate/minigate/gateway/engine"
 	"github.com/minigate/minigate/internal/fault"
@@ -189,11 +190,23 @@ func (h *Hub) subscribeUser(req *userRequest) (sum subscribed) {
 // concerned lists the local connections a request is about.
 func (h *Hub) concerned(req *userRequest) []*client {
 	return slices.DeleteFunc(h.clients.ofUser(req.User), func(c *client) bool {
-		info, ok := c.describe()
+		_, ok := c.describe()
 		return !ok || req.Client != "" && req.Client != c.id ||
-			req.Session != "" && req.Session != info.Session ||
+			req.Session != "" && !c.inSession(req.Session) ||
 			slices.Contains(req.Whitelist, c.id)
 	})
+}
+
+// isSession tells whether a session is meant: by its fingerprint, or by the
+// shorter id that operators see.
+func isSession(fp auth.Fingerprint, meant string) bool {
+	return meant == fp.String() || meant == fp.ID()
+}
+
+func (c *client) inSession(meant string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.session != nil && isSession(c.session.Fingerprint, meant)
 }
 
 // maxEarly is how many operations may wait for one connect command.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/minigate/minigate/internal/apikey"
+	"github.com/minigate/minigate/internal/audit"
 	"github.com/minigate/minigate/internal/fault"
 	"github.com/minigate/minigate/internal/rest"
 )
@@ -24,9 +25,10 @@ const (
 
 // visitor is an operator who signed in.
 type visitor struct {
-	name  string
-	scope string
-	until time.Time
+	name   string
+	scope  string
+	caller apikey.Caller
+	until  time.Time // zero: the key came with the request
 }
 
 // visitors remembers who signed in, by the hash of their cookie. They are
@@ -68,7 +70,7 @@ func (v *visitors) find(r *http.Request) (visitor, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	who, ok := v.byID[sha256.Sum256([]byte(cookie.Value))]
-	return who, ok && time.Now().Before(who.until)
+	return who, ok && time.Now().Before(who.until) && who.caller.Present() // the key may have been taken back
 }
 
 func (v *visitors) remove(r *http.Request) {
@@ -88,8 +90,8 @@ func (c *Console) operator(r *http.Request) (visitor, bool) {
 	if who, ok := c.visitors.find(r); ok {
 		return who, true
 	}
-	name, scope, ok := c.o.Keys.Authenticate(r)
-	return visitor{name: name, scope: scope}, ok
+	caller, ok := c.o.Keys.Authenticate(r)
+	return visitor{name: caller.Name(), scope: caller.Scope(), caller: caller}, ok
 }
 
 func (c *Console) allowed(r *http.Request) bool {
@@ -110,9 +112,23 @@ func (c *Console) require(need string, next http.Handler) http.Handler {
 		if !apikey.Allows(who.scope, need) {
 			return fault.Newf(fault.Forbidden, "scope_too_small", "This needs a key of scope %s.", need)
 		}
+		if who.until.IsZero() && !c.o.Open {
+			if err := who.caller.Take(); err != nil {
+				return err
+			}
+		}
 		next.ServeHTTP(w, r)
 		return nil
 	})
+}
+
+// change is what an operator of scope admin may change, and is audited.
+func (c *Console) change(method string, next rest.Handler) http.Handler {
+	name := func(r *http.Request) string {
+		who, _ := c.operator(r)
+		return who.name
+	}
+	return c.require(apikey.Admin, audit.Handler("console/"+method, name, next))
 }
 
 type sessionAnswer struct {
@@ -145,18 +161,18 @@ func (c *Console) serveSignIn(w http.ResponseWriter, r *http.Request) error {
 	if err := rest.Decode(w, r, 4<<10, &req); err != nil {
 		return err
 	}
-	name, scope, ok := c.o.Keys.Find(req.Key)
+	caller, ok := c.o.Keys.Find(req.Key)
 	if !ok {
 		return fault.New(fault.Unauthenticated, "key_unknown", "No such key.")
 	}
 	now := time.Now()
-	cookie := c.visitors.add(visitor{name, scope, now.Add(visitFor)}, now)
+	cookie := c.visitors.add(visitor{caller.Name(), caller.Scope(), caller, now.Add(visitFor)}, now)
 	// SameSite=Strict keeps other sites from acting in an operator's name.
 	http.SetCookie(w, &http.Cookie{
 		Name: cookieName, Value: cookie, Path: "/", MaxAge: int(visitFor.Seconds()),
 		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil,
 	})
-	return rest.JSON(w, http.StatusOK, sessionAnswer{SignedIn: true, Name: name, Scope: scope, Version: c.o.Version})
+	return rest.JSON(w, http.StatusOK, sessionAnswer{SignedIn: true, Name: caller.Name(), Scope: caller.Scope(), Version: c.o.Version})
 }
 
 func (c *Console) serveSignOut(w http.ResponseWriter, r *http.Request) error {

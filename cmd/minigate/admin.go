@@ -11,54 +11,20 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/minigate/minigate/auth"
-	"github.com/minigate/minigate/internal/apikey"
-	"github.com/minigate/minigate/internal/fault"
-	"github.com/minigate/minigate/internal/rest"
 	"github.com/minigate/minigate/web"
 )
-
-// userRoutes are for operators: who is logged in, and who may.
-func (s *server) userRoutes(mux *http.ServeMux) {
-	for path, h := range map[string]rest.Handler{
-		"/api/sessions":        s.auth.ServeListSessions,
-		"/api/sessions/revoke": s.auth.ServeRevokeSessions,
-		"/api/users/info":      s.auth.ServeUser,
-		"/api/users/block":     s.auth.ServeBlock,
-		"/api/users/unblock":   s.auth.ServeUnblock,
-	} {
-		mux.Handle("POST "+path, s.adminKey(h))
-	}
-	mux.Handle("GET /api/alerts", s.adminKey(s.auth.ServeAlerts))
-}
 
 // userHandlers are what the console offers of the same.
 func (s *server) userHandlers() web.UserHandlers {
 	return web.UserHandlers{
 		Info: s.auth.ServeUser, Revoke: s.auth.ServeRevokeSessions, Block: s.auth.ServeBlock, Unblock: s.auth.ServeUnblock,
-	}
-}
-
-// adminKey lets only calls with an API key of scope admin through to next.
-func (s *server) adminKey(next rest.Handler) rest.Handler { return s.withKey(apikey.Admin, next) }
-
-// withKey lets only calls with an API key of the given scope, or of scope
-// admin, through to next.
-func (s *server) withKey(needed string, next rest.Handler) rest.Handler {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		_, scope, ok := s.keys.Authenticate(r)
-		switch {
-		case !ok:
-			return fault.New(fault.Unauthenticated, "api_key_unknown", "A known API key is required: X-API-Key: KEY.")
-		case !apikey.Allows(scope, needed):
-			return fault.New(fault.Forbidden, "scope_too_small", "This needs a key of scope "+needed+".")
-		}
-		return next(w, r)
 	}
 }
 
@@ -106,7 +72,20 @@ func (c adminCall) post(ctx context.Context, path string, body map[string]any, s
 	if c.user != nil {
 		body["user"] = *c.user
 	}
-	answer, err := c.ask(ctx, path, body)
+	data, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	return c.print(ctx, http.MethodPost, path, data, stdout, v, show)
+}
+
+// get is post for what is only looked at.
+func (c adminCall) get(ctx context.Context, path string, stdout io.Writer, v any, show func()) error {
+	return c.print(ctx, http.MethodGet, path, nil, stdout, v, show)
+}
+
+func (c adminCall) print(ctx context.Context, method, path string, body []byte, stdout io.Writer, v any, show func()) error {
+	answer, err := c.ask(ctx, method, path, body)
 	if err != nil {
 		return err
 	}
@@ -126,20 +105,17 @@ var adminClient = &http.Client{Transport: &http.Transport{}}
 
 const maxAdminAnswer = 16 << 20 // bytes
 
-func (c adminCall) ask(ctx context.Context, path string, body map[string]any) ([]byte, error) {
+func (c adminCall) ask(ctx context.Context, method, path string, body []byte) ([]byte, error) {
 	if _, _, err := net.SplitHostPort(*c.ops); err != nil {
 		return nil, fmt.Errorf("--ops: %w", err)
 	}
-	data, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+*c.ops+path, bytes.NewReader(data))
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+*c.ops+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
+	req.Header.Set("X-Centrifugo-Error-Mode", "transport")
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("X-API-Key", cmp.Or(*c.key, os.Getenv(keyVariable)))
 	res, err := adminClient.Do(req)
@@ -159,12 +135,24 @@ func (c adminCall) ask(ctx context.Context, path string, body map[string]any) ([
 
 func refused(status int, answer []byte) error {
 	var a struct {
-		Error struct{ Code, Message string } `json:"error"`
+		Error struct {
+			Code    json.RawMessage // a word, or a number of Centrifugo's methods
+			Message string
+		}
+		Code    int
+		Message string
 	}
-	if json.Unmarshal(answer, &a) != nil || a.Error.Message == "" {
-		return fmt.Errorf("status %d", status)
+	switch err := json.Unmarshal(answer, &a); {
+	case err == nil && a.Error.Message != "":
+		return errors.New(strings.Trim(string(a.Error.Code), `"`) + ": " + a.Error.Message)
+	case err == nil && a.Message != "":
+		return fmt.Errorf("%d: %s", a.Code, a.Message)
+	case status == http.StatusUnauthorized:
+		return errors.New("api_key_unknown: the API key is missing or not known there")
+	case len(answer) > 0 && len(answer) < 300:
+		return fmt.Errorf("status %d: %s", status, bytes.TrimSpace(answer))
 	}
-	return errors.New(a.Error.Code + ": " + a.Error.Message)
+	return fmt.Errorf("status %d", status)
 }
 
 // word takes the verb of a command with several.
@@ -226,11 +214,18 @@ func printSessions(stdout io.Writer, list []auth.SessionInfo) {
 func stamp(t time.Time) string { return t.Local().Format("2006-01-02 15:04") }
 
 func cmdUsers(ctx context.Context, flags *flag.FlagSet, args []string, stdout, _ io.Writer) error {
-	verb, args, err := word(flags, args, "block", "unblock")
+	verb, args, err := word(flags, args, "show", "block", "unblock")
 	if err != nil {
 		return err
 	}
 	c := userFlags(flags)
+	if verb == "show" {
+		if err := c.parse(flags, args); err != nil {
+			return err
+		}
+		var u userAnswer
+		return c.get(ctx, "/api/users/"+url.PathEscape(*c.user), stdout, &u, func() { printUser(stdout, u) })
+	}
 	if verb == "unblock" {
 		if err := c.parse(flags, args); err != nil {
 			return err

@@ -69,7 +69,7 @@ func TestUsersOnTheCommandLine(t *testing.T) {
 		stderr string
 	}{
 		"no verb":       {[]string{"sessions"}, 2, "list, revoke"},
-		"unknown verb":  {[]string{"users", "ban"}, 2, "block, unblock"},
+		"unknown verb":  {[]string{"users", "ban"}, 2, "show, block, unblock"},
 		"no user":       {[]string{"sessions", "list"}, 2, "--user OPENID is missing"},
 		"revoke what":   {[]string{"sessions", "revoke", "--user", user}, 2, "either --session ID or --all"},
 		"block a while": {[]string{"users", "block", "--user", user, "--for", "1ms"}, 2, "one second"},

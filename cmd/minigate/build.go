@@ -203,6 +203,7 @@ func (s *server) buildListeners(m mode) (err error) {
 	if s.keys, err = apikey.New(cfg.API.Keys, m.dev); err != nil {
 		return err
 	}
+	s.keys.Count(apikey.NewMetrics(s.registry))
 	s.api = serverapi.New(s.hub, s.keys, cfg.API, serverapi.NewMetrics(s.registry))
 	s.console = web.New(web.Options{
 		Gatherer: s.registry, Health: s.health.Snapshot, Nodes: s.hub.Info, Connections: s.hub.Connections,

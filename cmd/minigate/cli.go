@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/minigate/minigate/internal/settings"
@@ -30,8 +32,13 @@ func commands() []command {
 		{"serve", "--config FILE", "run for real", cmdServe},
 		{"check", "--config FILE", "print the effective configuration, or every mistake in it", cmdCheck},
 		{"docs", "", "print the reference of all settings as Markdown", cmdDocs},
+		{"push", "--user|--unionid|--channel NAME … | --all [DATA]", "send JSON, from the argument or standard input", cmdPush},
+		{"connections", "list|show [--client ID] [--user OPENID] …", "who is connected, on all nodes", cmdConnections},
+		{"kick", "--client ID | --user OPENID [--session ID]", "close connections", cmdKick},
+		{"nodes", "", "the nodes that run", cmdNodes},
 		{"sessions", "list|revoke --user OPENID [--session ID|--all]", "a user's logins", cmdSessions},
-		{"users", "block|unblock --user OPENID [--reason TEXT] [--for 24h]", "who may not log in", cmdUsers},
+		{"users", "show|block|unblock --user OPENID [--reason TEXT] [--for 24h]", "where a user is, and who may not log in", cmdUsers},
+		{"files", "list|stat|delete|link [--user OPENID|--file ID]", "what was uploaded", cmdFiles},
 		{"webhooks", "list|show|replay|drop [--delivery ID|--all]", "news your backend did not take", cmdWebhooks},
 		{"healthcheck", "[--ops ADDR]", "exit 0 if a minigate on this machine is ready, for containers", cmdHealthcheck},
 		{"version", "", "print the version", cmdVersion},
@@ -80,7 +87,7 @@ func printUsage(w io.Writer) {
 	say(w, "minigate carries the network traffic of WeChat mini-programs.\n")
 	say(w, "\nCommands:\n")
 	for _, c := range commands() {
-		say(w, "  minigate %-58s %s\n", c.name+" "+c.args, c.summary)
+		say(w, "  minigate %-68s %s\n", c.name+" "+c.args, c.summary)
 	}
 }
 
@@ -99,20 +106,24 @@ func parse(flags *flag.FlagSet, args []string) error {
 	return nil
 }
 
-func configFlag(flags *flag.FlagSet, args []string) (*Config, error) {
-	file := flags.String("config", "", "the YAML `file` to read; MINIGATE_* variables win over it")
+func configFlag(flags *flag.FlagSet, args []string) (cfg *Config, file string, err error) {
+	flags.StringVar(&file, "config", "", "the YAML `file` to read; MINIGATE_* variables win over it")
 	if err := parse(flags, args); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	if *file == "" {
+	if file == "" {
 		say(flags.Output(), "%s: --config FILE is missing\n", flags.Name())
-		return nil, errUsage
+		return nil, "", errUsage
 	}
-	return loadConfig(*file, os.Environ())
+	cfg, err = loadConfig(file, os.Environ())
+	return cfg, file, err
 }
 
 func cmdServe(ctx context.Context, flags *flag.FlagSet, args []string, _, stderr io.Writer) error {
-	cfg, err := configFlag(flags, args)
+	hangups := make(chan os.Signal, 1) // one that waits stands for all that come meanwhile
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	cfg, file, err := configFlag(flags, args)
 	if err != nil {
 		return err
 	}
@@ -121,11 +132,21 @@ func cmdServe(ctx context.Context, flags *flag.FlagSet, args []string, _, stderr
 	if err != nil {
 		return err
 	}
+	s.reload = func(ctx context.Context) {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangups:
+				s.reloadKeys(file)
+			}
+		}
+	}
 	return s.run(ctx)
 }
 
 func cmdCheck(_ context.Context, flags *flag.FlagSet, args []string, stdout, _ io.Writer) error {
-	cfg, err := configFlag(flags, args)
+	cfg, _, err := configFlag(flags, args)
 	if err != nil {
 		return err
 	}

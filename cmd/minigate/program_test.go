@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/minigate/minigate/internal/apidoc/apidoctest"
 	"github.com/minigate/minigate/internal/wxsim"
 )
 
@@ -124,6 +125,7 @@ func (p *program) readLog(r io.Reader, listening chan<- struct{}) {
 		var line struct{ Msg, Public, Ops string }
 		if json.Unmarshal(sc.Bytes(), &line) == nil && line.Msg == "listening" && p.Public == "" {
 			p.Public, p.Ops = line.Public, line.Ops
+			described.Store(p.Ops, true)
 			close(listening)
 		}
 	}
@@ -253,7 +255,29 @@ func callRaw(t testing.TB, method, url string, header map[string]string, body an
 	if err != nil {
 		t.Fatal(err)
 	}
+	checkDescribed(t, req, body, res, raw)
 	return res.StatusCode, raw
+}
+
+// described are the base URLs of ops listeners, whose API must be as its
+// description says.
+var described sync.Map
+
+func checkDescribed(t testing.TB, req *http.Request, body any, res *http.Response, raw []byte) {
+	t.Helper()
+	if _, ops := described.Load("http://" + req.URL.Host); !ops || !strings.HasPrefix(req.URL.Path, "/api") {
+		return
+	}
+	var request []byte
+	if text, ok := body.(string); ok {
+		request = []byte(text)
+	} else if body != nil {
+		request, _ = json.Marshal(body) // it was encoded before
+	}
+	e := apidoctest.Exchange{Method: req.Method, Path: req.URL.Path, Request: request, Status: res.StatusCode, Header: res.Header, Answer: raw}
+	if err := apidoctest.Check(e); err != nil {
+		t.Error(err)
+	}
 }
 
 type loginAnswer struct {

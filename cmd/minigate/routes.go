@@ -98,11 +98,8 @@ func (f *refusal) WriteHeader(status int)      { f.status = status }
 // opsRoutes is every URL of operators and of the business backend.
 func (s *server) opsRoutes() *http.ServeMux {
 	mux := http.NewServeMux()
-	mux.Handle("/api/", s.api)
-	s.userRoutes(mux)
-	s.webhookRoutes(mux)
-	s.fileRoutes(mux)
-	s.wechatRoutes(mux)
+	s.apiRoutes(mux)
+	mux.HandleFunc("GET /.well-known/jwks.json", s.auth.ServeKeys) // public keys
 
 	mux.Handle("GET /healthz", rest.Handler(s.health.ServeHealthz))
 	mux.Handle("GET /readyz", rest.Handler(s.health.ServeReadyz))

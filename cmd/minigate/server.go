@@ -50,7 +50,8 @@ type server struct {
 	certs   *tlsfiles.Files // nil without TLS
 
 	public, ops *http.Server
-	onListening func(public, ops string) // nil: nobody wants to know
+	onListening func(public, ops string)  // nil: nobody wants to know
+	reload      func(ctx context.Context) // waits for signals to read API keys again; nil: none come
 }
 
 // run listens, serves until ctx ends, and ends gracefully.
@@ -131,6 +132,9 @@ func (s *server) parts() map[string]func(context.Context) error {
 	}
 	if s.status != nil {
 		parts["status"] = s.status.Run
+	}
+	if s.reload != nil {
+		parts["reload"] = func(ctx context.Context) error { s.reload(ctx); return nil }
 	}
 	if s.certs != nil {
 		parts["tls"] = func(ctx context.Context) error { s.certs.Run(ctx); return nil }

@@ -5,27 +5,13 @@ import (
 	"context"
 	"flag"
 	"io"
-	"net/http"
 	"strconv"
 	"text/tabwriter"
 	"time"
 
-	"github.com/minigate/minigate/internal/rest"
 	"github.com/minigate/minigate/internal/webhook"
 	"github.com/minigate/minigate/web"
 )
-
-// webhookRoutes are for operators: what could not be delivered.
-func (s *server) webhookRoutes(mux *http.ServeMux) {
-	for path, h := range map[string]rest.Handler{
-		"/api/webhooks":        s.hooks.news.ServeDead,
-		"/api/webhooks/show":   s.hooks.news.ServeShow,
-		"/api/webhooks/replay": s.hooks.news.ServeReplay,
-		"/api/webhooks/drop":   s.hooks.news.ServeDrop,
-	} {
-		mux.Handle("POST "+path, s.adminKey(h))
-	}
-}
 
 // webhookHandlers are what the console offers of the same.
 func (s *server) webhookHandlers() web.WebhookHandlers {
@@ -107,8 +93,7 @@ func showWebhook(ctx context.Context, c adminCall, flags *flag.FlagSet, args []s
 	}
 	var d webhook.DeadInfo
 	return c.post(ctx, "/api/webhooks/show", map[string]any{"delivery": *delivery, "body": *body}, stdout, &d, func() {
-		w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
-		for _, line := range [][2]string{
+		printFields(stdout, [][2]string{
 			{"id", d.ID},
 			{"hook", d.Hook},
 			{"event", d.Event},
@@ -119,12 +104,7 @@ func showWebhook(ctx context.Context, c adminCall, flags *flag.FlagSet, args []s
 			{"reason", d.Reason},
 			{"key", d.Key},
 			{"body", string(d.Body)},
-		} {
-			if line[1] != "" {
-				say(w, "%s\t%s\n", line[0], line[1])
-			}
-		}
-		_ = w.Flush() // stdout may be a closed pipe
+		})
 	})
 }
 

@@ -3,21 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"path/filepath"
 
-	"github.com/minigate/minigate/internal/apikey"
 	"github.com/minigate/minigate/internal/jws"
 	"github.com/minigate/minigate/internal/settings"
 )
-
-// wechatRoutes are what the backend and operators ask about WeChat's data.
-func (s *server) wechatRoutes(mux *http.ServeMux) {
-	mux.Handle("POST /api/opendata", s.withKey(apikey.Publish, s.auth.ServeOpenDataOf))
-	mux.Handle("POST /api/users/check_session", s.withKey(apikey.Admin, s.auth.ServeCheckSession))
-	mux.Handle("POST /api/users/reset_session_key", s.withKey(apikey.Admin, s.auth.ServeResetSessionKey))
-	mux.HandleFunc("GET /.well-known/jwks.json", s.auth.ServeKeys) // public keys
-}
 
 // signer signs what phones carry to the backend: with the configured keys, or
 // with one that is made once and kept in the data directory.

@@ -6,8 +6,10 @@
 //
 // Refused before a method is reached: an unknown method (404), anything but
 // POST (405), no or a wrong key (401 with an empty body), a key without the
-// right (403), too large a body (413), and one that is not a JSON object
-// (400). Ours beside theirs is push.
+// right (403) or over its limit (429, in the form of an error), too large a
+// body (413), and one that is not a JSON object (400). Ours beside theirs is
+// push. The older form, POST /api with commands that name their method, is
+// there, too.
 package serverapi
 
 import (
@@ -17,20 +19,24 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
+	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/minigate/minigate/gateway"
 	"github.com/minigate/minigate/internal/apikey"
+	"github.com/minigate/minigate/internal/audit"
 	"github.com/minigate/minigate/internal/fault"
 )
 
 // maxTargets is how many channels, users or commands one request may name.
 const maxTargets = 10_000
 
-// API serves POST <prefix>/<method>; only the last part of the path counts.
+// API serves POST /api/<method>, and the older POST /api.
 type API struct {
 	hub      *gateway.Hub
 	keys     *apikey.Keys
@@ -38,22 +44,29 @@ type API struct {
 	metrics  *Metrics
 }
 
-// New makes the handler to mount at /api/ on the ops listener. Keys are given
-// apart from the settings since other ops endpoints ask them, too.
+// New makes the handler to mount at /api and /api/ on the ops listener. Keys
+// are given apart from the settings since other ops endpoints ask them, too.
 func New(hub *gateway.Hub, keys *apikey.Keys, s Settings, m *Metrics) *API {
 	return &API{hub, keys, s, m}
 }
 
 // method is what a name in the URL stands for.
 type method struct {
-	scope string // what a key must be allowed; "" leaves it to the commands inside
-	call  func(a *API, ctx context.Context, c caller, body []byte) (any, error)
+	scope   string // what a key must be allowed; "" leaves it to the commands inside
+	audited bool   // it changes what others see, and is not a message
+	call    func(a *API, ctx context.Context, c caller, body []byte) (any, error)
 }
+
+func (m method) allows(c caller) bool { return m.scope == "" || apikey.Allows(c.Scope(), m.scope) }
 
 // caller is the key a request came with.
 type caller struct {
-	name, scope string
+	apikey.Caller
+	r *http.Request
 }
+
+// Methods names the methods of POST /api/<method>.
+func Methods() []string { return slices.Sorted(maps.Keys(methods)) }
 
 // reply is a body in Centrifugo's form.
 type reply struct {
@@ -68,16 +81,46 @@ type apiError struct {
 
 func errorOf(err error) *apiError {
 	c := gateway.CodeOf(err)
+	if e, ok := errors.AsType[explained](err); ok {
+		c.Message += ": " + e.why
+	}
 	return &apiError{c.Code, c.Message}
 }
 
 // badRequest is 107 to the caller; reason is for the debug log.
 func badRequest(reason string) error { return gateway.ErrBadRequest.Because(errors.New(reason)) }
 
+// explained is an error of a method of ours, which may say more than
+// Centrifugo's texts.
+type explained struct {
+	error
+	why string
+}
+
+func (e explained) Unwrap() error { return e.error }
+
+// explain tells the caller of a method of ours what was wrong with the request.
+func explain(err error) error {
+	f, ok := errors.AsType[*fault.Error](err)
+	switch {
+	case !ok || f.Kind != fault.Invalid:
+		return err
+	case errors.Is(f, gateway.ErrBadRequest) && f.Unwrap() != nil:
+		return explained{err, f.Unwrap().Error()}
+	}
+	return explained{err, f.Msg}
+}
+
+// prefix is where the API is mounted.
+const prefix = "/api"
+
 // ServeHTTP implements http.Handler.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	name := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
+	name := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, prefix), "/")
 	m, known := methods[name]
+	if r.URL.Path == prefix {
+		name, m, known = "commands", method{}, true
+	}
 	if !known {
 		a.refuse(w, "unknown", http.StatusNotFound, "404 page not found")
 		return
@@ -87,15 +130,10 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, name, http.StatusMethodNotAllowed, "Method Not Allowed")
 		return
 	}
-	var c caller
-	var ok bool
-	if c.name, c.scope, ok = a.keys.Authenticate(r); !ok {
-		a.refuse(w, name, http.StatusUnauthorized, "")
-		return
-	}
-	a.metrics.keys.WithLabelValues(c.name).Inc()
-	if m.scope != "" && !apikey.Allows(c.scope, m.scope) {
-		a.refuse(w, name, http.StatusForbidden, "The key "+c.name+" has the scope "+c.scope+"; "+name+" needs "+m.scope+".")
+	c := caller{r: r}
+	var err error
+	if c.Caller, err = a.keys.Admit(r, m.scope); err != nil {
+		a.turnAway(w, name, m, c, err)
 		return
 	}
 	body, status := a.read(w, r)
@@ -105,12 +143,43 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), a.settings.Timeout)
 	defer cancel()
-	result, err := m.call(a, ctx, c, body)
+	if m.call == nil {
+		a.serveCommands(ctx, w, c, body)
+		return
+	}
+	result, err := a.do(ctx, c, name, m, body)
 	if errors.Is(err, errMalformed) {
 		a.refuse(w, name, http.StatusBadRequest, http.StatusText(http.StatusBadRequest))
 		return
 	}
 	a.answer(w, r, name, c, result, err)
+}
+
+// do calls a method that the key allows.
+func (a *API) do(ctx context.Context, c caller, name string, m method, body []byte) (any, error) {
+	result, err := m.call(a, ctx, c, body)
+	if m.audited {
+		audit.Log(c.r, c.Name(), name, body, audit.Result(err))
+	}
+	return result, err
+}
+
+// turnAway answers a request that its key does not let in.
+func (a *API) turnAway(w http.ResponseWriter, name string, m method, c caller, err error) {
+	f := fault.Of(err)
+	if m.audited && c.Name() != "" {
+		audit.Log(c.r, c.Name(), name, nil, f.Code)
+	}
+	switch f.Kind {
+	case fault.Limited:
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(f.RetryAfter.Seconds()))))
+		a.metrics.requests.WithLabelValues(name, strconv.Itoa(http.StatusTooManyRequests)).Inc()
+		a.fail(w, c.r, http.StatusTooManyRequests, errorOf(err))
+	case fault.Forbidden:
+		a.refuse(w, name, http.StatusForbidden, f.Msg)
+	default:
+		a.refuse(w, name, http.StatusUnauthorized, "")
+	}
 }
 
 // read returns the body, or the status to refuse it with. Bytes that are not
@@ -154,12 +223,17 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, name string, c call
 	}
 	e := errorOf(err)
 	a.metrics.requests.WithLabelValues(name, strconv.FormatUint(uint64(e.Code), 10)).Inc()
-	slog.Log(r.Context(), logLevel(err), "api call failed", "method", name, "key", c.name, "code", e.Code, "error", err)
-	if r.Header.Get("X-Centrifugo-Error-Mode") == "transport" {
+	slog.Log(r.Context(), logLevel(err), "api call failed", "method", name, "key", c.Name(), "code", e.Code, "error", err)
+	a.fail(w, r, http.StatusOK, e)
+}
+
+// fail answers an error: inline with status, or in the way of the transport.
+func (a *API) fail(w http.ResponseWriter, r *http.Request, status int, e *apiError) {
+	if a.settings.ErrorMode == transportErrors || r.Header.Get("X-Centrifugo-Error-Mode") == transportErrors {
 		writeJSON(w, transportStatus(e.Code), e)
 		return
 	}
-	writeJSON(w, http.StatusOK, reply{Error: e})
+	writeJSON(w, status, reply{Error: e})
 }
 
 // logLevel keeps the log for what operators must see: callers learn their own
@@ -181,6 +255,8 @@ func transportStatus(code uint32) int {
 		return http.StatusForbidden
 	case 107, 108:
 		return http.StatusBadRequest
+	case 111:
+		return http.StatusTooManyRequests
 	case 112:
 		return http.StatusRequestedRangeNotSatisfiable
 	case 113:
@@ -190,18 +266,31 @@ func transportStatus(code uint32) int {
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
+	body := encode(v)
+	if body == nil {
+		http.Error(w, "Internal Server Error", http.StatusInternalServerError)
+		return
+	}
+	writeBody(w, status, body)
+}
+
+// encode makes JSON of an answer, nil where that cannot be.
+func encode(v any) []byte {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false) // data goes out as it came in
 	if err := enc.Encode(v); err != nil {
 		slog.Error("answer cannot be encoded", "error", err) // a bug: our own types always encode
-		http.Error(w, "Internal Server Error", http.StatusInternalServerError)
-		return
+		return nil
 	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
+}
+
+func writeBody(w http.ResponseWriter, status int, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write(bytes.TrimSuffix(out.Bytes(), []byte("\n"))) // the caller may be gone
+	_, _ = w.Write(body) // the caller may be gone
 }

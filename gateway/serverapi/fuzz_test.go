@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/minigate/minigate/internal/apidoc/apidoctest"
 )
 
 // FuzzRequest sends any body to any method: every answer is one of the
@@ -35,12 +37,53 @@ func FuzzRequest(f *testing.F) {
 		switch rec.Code {
 		case 400, 413:
 		case 200:
+			if err := apidoctest.Check(apidoctest.Exchange{Method: "POST", Path: "/api/" + name, Status: 200, Header: rec.Header(), Answer: rec.Body.Bytes(), Request: []byte(body)}); err != nil {
+				t.Fatal(err)
+			}
 			var top map[string]json.RawMessage
 			if err := json.Unmarshal(rec.Body.Bytes(), &top); err != nil || len(top) != 1 {
 				t.Fatalf("%s %q: %s", name, body, rec.Body)
 			}
 		default:
 			t.Fatalf("%s %q: %d %s", name, body, rec.Code, rec.Body)
+		}
+	})
+}
+
+// FuzzCommands sends any body in the older form: it is refused, or each command
+// is answered by a line that is as described.
+func FuzzCommands(f *testing.F) {
+	w := newWorld(f)
+	for _, body := range []string{
+		``, `{}`, `{"id":1,"method":"publish","params":{"channel":"a","data":1}}`, "{\"method\":\"info\"}\n{\"method\":\"batch\"}", `{}{}`, `[]`, `{"id":-1}`,
+		`{"method":"subscribe","params":{"user":"u","channel":"room:a"}}`, `{"method":"push","params":{"users":["a"],"data":1}}`, `{"method":"channels","params":{"pattern":"{"}}`,
+	} {
+		f.Add(body)
+	}
+	f.Fuzz(func(t *testing.T, body string) {
+		r := httptest.NewRequest("POST", "/api", strings.NewReader(body))
+		r.Header.Set("X-Api-Key", adminKey)
+		rec := httptest.NewRecorder()
+		w.api.ServeHTTP(rec, r)
+		if rec.Code != 200 {
+			if rec.Code != 400 {
+				t.Fatalf("%q: %d", body, rec.Code)
+			}
+			return
+		}
+		commands := 0
+		for dec := json.NewDecoder(strings.NewReader(body)); dec.More(); commands++ {
+			var c json.RawMessage
+			if err := dec.Decode(&c); err != nil {
+				t.Fatalf("%q was taken: %v", body, err)
+			}
+		}
+		if lines := strings.Split(rec.Body.String(), "\n"); len(lines) != commands {
+			t.Fatalf("%q: %d commands, %d lines", body, commands, len(lines))
+		}
+		e := apidoctest.Exchange{Method: "POST", Path: "/api", Status: 200, Header: rec.Header(), Answer: rec.Body.Bytes(), Request: []byte(`{}`)}
+		if err := apidoctest.Check(e); err != nil {
+			t.Fatal(err)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package serverapi
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/gateway"
 	"github.com/minigate/minigate/gateway/engine"
+	"github.com/minigate/minigate/internal/apidoc/apidoctest"
 	"github.com/minigate/minigate/internal/apikey"
 	"github.com/minigate/minigate/internal/settings"
 )
@@ -51,13 +53,15 @@ func newWorld(t testing.TB) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	keys.Count(apikey.NewMetrics(reg))
 	var s Settings
 	settings.Defaults(&s)
 	api := New(hub, keys, s, NewMetrics(reg))
 	mux := http.NewServeMux()
+	mux.Handle("/api", api)
 	mux.Handle("/api/", api)
 	mux.HandleFunc("/connection/websocket", hub.ServeWebSocket)
-	w := &world{httptest.NewServer(mux), t, reg, api}
+	w := &world{httptest.NewServer(apidoctest.Wrap(t, mux)), t, reg, api}
 	t.Cleanup(w.Close)
 	return w
 }
@@ -140,8 +144,9 @@ func (w *world) must(method, body string) string {
 
 // socket is a connected client.
 type socket struct {
-	t    testing.TB
-	conn *websocket.Conn
+	t     testing.TB
+	conn  *websocket.Conn
+	lines []string // read and not looked at, see nextPub
 }
 
 func (w *world) connect(user string, commands ...string) *socket {
@@ -151,7 +156,7 @@ func (w *world) connect(user string, commands ...string) *socket {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _ = conn.CloseNow() })
-	s := &socket{w.t, conn}
+	s := &socket{t: w.t, conn: conn}
 	s.send(`{"id":1,"connect":{"token":"` + user + `"}}`)
 	s.wait(`"id":1`)
 	for _, c := range commands {
@@ -163,6 +168,9 @@ func (w *world) connect(user string, commands ...string) *socket {
 
 func (s *socket) send(text string) {
 	s.t.Helper()
+	if err := apidoctest.CheckCommand([]byte(text)); err != nil {
+		s.t.Error(err)
+	}
 	if err := s.conn.Write(s.t.Context(), websocket.MessageText, []byte(text)); err != nil {
 		s.t.Fatal(err)
 	}
@@ -178,8 +186,36 @@ func (s *socket) wait(part string) string {
 		if err != nil {
 			s.t.Fatalf("waiting for %s: %v", part, err)
 		}
+		for line := range strings.Lines(string(data)) {
+			if err := apidoctest.CheckReply([]byte(line)); err != nil {
+				s.t.Error(err)
+			}
+		}
 		if strings.Contains(string(data), part) {
 			return string(data)
+		}
+	}
+}
+
+// nextPub returns the data of the next publication.
+func (s *socket) nextPub() string {
+	s.t.Helper()
+	for {
+		if len(s.lines) == 0 {
+			s.lines = strings.Split(s.wait(`"pub"`), "\n")
+		}
+		line := s.lines[0]
+		s.lines = s.lines[1:]
+		var m struct {
+			Push struct {
+				Pub *struct{ Data json.RawMessage }
+			}
+		}
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			s.t.Fatalf("%s: %v", line, err)
+		}
+		if m.Push.Pub != nil {
+			return string(m.Push.Pub.Data)
 		}
 	}
 }

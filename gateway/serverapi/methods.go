@@ -21,28 +21,37 @@ func init() {
 		"publish":        handle(apikey.Publish, (*API).publish),
 		"broadcast":      handle(apikey.Publish, (*API).broadcast),
 		"push":           handle(apikey.Publish, (*API).push),
-		"disconnect":     handle(apikey.Admin, (*API).disconnect),
-		"subscribe":      handle(apikey.Admin, (*API).subscribe),
-		"refresh":        handle(apikey.Admin, (*API).refresh),
-		"unsubscribe":    handle(apikey.Admin, (*API).unsubscribe),
-		"history_remove": handle(apikey.Admin, (*API).historyRemove),
+		"disconnect":     audited((*API).disconnect),
+		"subscribe":      audited((*API).subscribe),
+		"refresh":        audited((*API).refresh),
+		"unsubscribe":    audited((*API).unsubscribe),
+		"history_remove": audited((*API).historyRemove),
 		"info":           handle(apikey.Read, (*API).info),
+		"channels":       handle(apikey.Read, (*API).channels),
 		"presence":       handle(apikey.Read, (*API).presence),
 		"presence_stats": handle(apikey.Read, (*API).presenceStats),
 		"history":        handle(apikey.Read, (*API).history),
+		"rpc":            handle("", (*API).rpc),
 		"batch":          {call: (*API).batch},
 	}
 }
 
 // handle makes a method of a function that takes its decoded request.
 func handle[T any](scope string, f func(a *API, ctx context.Context, req T) (any, error)) method {
-	return method{scope, func(a *API, ctx context.Context, _ caller, body []byte) (any, error) {
+	return method{scope: scope, call: func(a *API, ctx context.Context, _ caller, body []byte) (any, error) {
 		req, err := decode[T](body)
 		if err != nil {
 			return nil, err
 		}
 		return f(a, ctx, req)
 	}}
+}
+
+// audited is handle for what only an admin may change.
+func audited[T any](f func(a *API, ctx context.Context, req T) (any, error)) method {
+	m := handle(apikey.Admin, f)
+	m.audited = true
+	return m
 }
 
 // empty is the result of methods that have nothing to say.
@@ -207,6 +216,31 @@ func (a *API) info(ctx context.Context, _ empty) (any, error) {
 	}
 	return out, err
 }
+
+type channelsRequest struct {
+	Pattern string `json:"pattern"` // a glob; "" means all
+}
+
+type channelInfo struct {
+	NumClients int `json:"num_clients"`
+}
+
+type channelsResult struct {
+	Channels  map[string]channelInfo `json:"channels"`
+	Truncated bool                   `json:"truncated,omitempty"` // ours: there are more
+}
+
+func (a *API) channels(ctx context.Context, req channelsRequest) (any, error) {
+	found, err := a.hub.Channels(ctx, req.Pattern)
+	out := channelsResult{make(map[string]channelInfo, len(found.Subscribers)), found.Truncated}
+	for name, n := range found.Subscribers {
+		out.Channels[name] = channelInfo{n}
+	}
+	return out, err
+}
+
+// rpc is for extensions of the server, of which there are none.
+func (a *API) rpc(context.Context, empty) (any, error) { return nil, gateway.ErrMethodNotFound }
 
 type clientInfo struct {
 	Client   string          `json:"client"`

@@ -15,10 +15,11 @@ type pushRequest struct {
 	Channels []string `json:"channels"`
 	All      bool     `json:"all"`
 	payload
+	IdempotencyKey string `json:"idempotency_key"` // not with all
 }
 
-// pushResult says for how many sockets the message was meant at that moment.
-// These are no receipts.
+// pushResult says for how many sockets the message was meant at that moment,
+// and whether it is stored for those who come later. These are no receipts.
 type pushResult struct {
 	Sockets  int               `json:"sockets"`
 	Users    map[string]target `json:"users,omitempty"`
@@ -29,8 +30,11 @@ type pushResult struct {
 }
 
 type target struct {
-	Sockets int       `json:"sockets"`
-	Error   *apiError `json:"error,omitempty"`
+	Sockets int  `json:"sockets"`
+	Stored  bool `json:"stored"` // those who are away find it in the channel's history, at:
+	position
+	Repeated bool      `json:"repeated,omitempty"` // it went out before, and not now
+	Error    *apiError `json:"error,omitempty"`
 }
 
 func (r pushRequest) check() error {
@@ -48,17 +52,17 @@ func (r pushRequest) check() error {
 
 func (a *API) push(ctx context.Context, req pushRequest) (any, error) {
 	if err := req.check(); err != nil {
-		return nil, err
+		return nil, explain(err)
 	}
 	data, err := req.bytes(int(a.settings.MaxData))
 	if err != nil {
-		return nil, err
+		return nil, explain(err)
 	}
 	res, err := a.hub.Push(ctx, gateway.PushRequest{
-		Users: req.Users, UnionIDs: req.UnionIDs, Channels: req.Channels, All: req.All, Data: data,
+		Users: req.Users, UnionIDs: req.UnionIDs, Channels: req.Channels, All: req.All, Data: data, IdempotencyKey: req.IdempotencyKey,
 	})
 	if err != nil {
-		return nil, err
+		return nil, explain(err)
 	}
 	return pushResultOf(req, res), nil
 }
@@ -89,10 +93,10 @@ func pushResultOf(req pushRequest, res gateway.PushResult) pushResult {
 	return out
 }
 
-func targets(sockets map[string]int) map[string]target {
-	out := make(map[string]target, len(sockets))
-	for name, n := range sockets {
-		out[name] = target{Sockets: n}
+func targets(done map[string]gateway.PushTarget) map[string]target {
+	out := make(map[string]target, len(done))
+	for name, t := range done {
+		out[name] = target{Sockets: t.Sockets, Stored: t.Position.Offset > 0, position: position(t.Position), Repeated: t.Repeated}
 	}
 	return out
 }

@@ -2,11 +2,49 @@ package serverapi
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/minigate/minigate/gateway"
 )
+
+var epochs = regexp.MustCompile(`"epoch":"[^"]+"`)
+
+func noEpochs(answer string) string { return epochs.ReplaceAllString(answer, `"epoch":"EPOCH"`) }
+
+// TestPushOnce: a repeat is delivered to nobody and answers the first places,
+// target by target.
+func TestPushOnce(t *testing.T) {
+	w := newWorld(t)
+	ann := w.connect("ann", `{"id":2,"subscribe":{"channel":"plain:a"}}`)
+	bob := w.connect("bob")
+	const body = `{"users":["o-ann"],"unionids":["u-bob"],"channels":["plain:a"],"data":"once","idempotency_key":"order-1"}`
+	first := w.must("push", body)
+	if got := noEpochs(first); got != `{"result":{"sockets":3,"users":{"o-ann":{"sockets":1,"stored":true,"offset":1,"epoch":"EPOCH"}},`+
+		`"unionids":{"u-bob":{"sockets":1,"stored":true,"offset":1,"epoch":"EPOCH"}},"channels":{"plain:a":{"sockets":1,"stored":false}}}}` {
+		t.Errorf("first %s", got)
+	}
+	for name, got := range map[string]string{"ann": ann.nextPub() + ann.nextPub(), "bob": bob.nextPub()} {
+		if strings.ReplaceAll(got, `"once"`, "") != "" {
+			t.Errorf("%s was delivered %s", name, got)
+		}
+	}
+	again := w.must("push", body)
+	if want := strings.NewReplacer(`{"sockets":3`, `{"sockets":0`, `"sockets":1`, `"sockets":0`, `"stored":false`, `"stored":false,"repeated":true`).Replace(first); again != regexp.MustCompile(`("epoch":"[^"]+")`).ReplaceAllString(want, `$1,"repeated":true`) {
+		t.Errorf("again %s\nfirst %s", again, first)
+	}
+	more := w.must("push", `{"users":["o-ann","o-new"],"data":"twice","idempotency_key":"order-1"}`)
+	if got := noEpochs(more); !strings.Contains(got, `"o-ann":{"sockets":0,"stored":true,"offset":1,"epoch":"EPOCH","repeated":true}`) || !strings.Contains(got, `"o-new":{"sockets":0,"stored":true,"offset":1,"epoch":"EPOCH"}`) {
+		t.Errorf("with one more target %s", got)
+	}
+	w.must("push", `{"users":["o-ann"],"unionids":["u-bob"],"data":"the next"}`)
+	for name, s := range map[string]*socket{"ann": ann, "bob": bob} {
+		if got := s.nextPub(); got != `"the next"` {
+			t.Errorf("%s was delivered %s", name, got)
+		}
+	}
+}
 
 func TestPushReachesEverybodyItNames(t *testing.T) {
 	w := newWorld(t)
@@ -14,15 +52,21 @@ func TestPushReachesEverybodyItNames(t *testing.T) {
 	bob := w.connect("bob")
 
 	answer := w.must("push", `{"users":["o-ann","o-nobody"],"unionids":["u-bob"],"channels":["room:a"],"all":true,"data":{"n":1}}`)
-	want := `{"result":{"sockets":5,"users":{"o-ann":{"sockets":1},"o-nobody":{"sockets":0}},"unionids":{"u-bob":{"sockets":1}},"channels":{"room:a":{"sockets":1}},"all":2}}`
-	if answer != want {
+	want := `{"result":{"sockets":5,"users":{"o-ann":{"sockets":1,"stored":true,"offset":1,"epoch":"EPOCH"},"o-nobody":{"sockets":0,"stored":true,"offset":1,"epoch":"EPOCH"}},` +
+		`"unionids":{"u-bob":{"sockets":1,"stored":true,"offset":1,"epoch":"EPOCH"}},"channels":{"room:a":{"sockets":1,"stored":true,"offset":1,"epoch":"EPOCH"}},"all":2}}`
+	if answer = noEpochs(answer); answer != want {
 		t.Errorf("got  %s\nwant %s", answer, want)
 	}
 	ann.wait(`{"n":1}`)
 	bob.wait(`{"n":1}`)
 
-	if answer := w.must("push", `{"users":["o-ann"],"data":1}`); answer != `{"result":{"sockets":1,"users":{"o-ann":{"sockets":1}}}}` {
-		t.Errorf("got %s", answer)
+	for body, want := range map[string]string{
+		`{"users":["o-ann"],"data":1}`:      `{"result":{"sockets":1,"users":{"o-ann":{"sockets":1,"stored":true,"offset":2,"epoch":"EPOCH"}}}}`,
+		`{"channels":["plain:a"],"data":1}`: `{"result":{"sockets":0,"channels":{"plain:a":{"sockets":0,"stored":false}}}}`,
+	} {
+		if answer := noEpochs(w.must("push", body)); answer != want {
+			t.Errorf("%s:\n got %s\nwant %s", body, answer, want)
+		}
 	}
 }
 
@@ -58,8 +102,10 @@ func TestPushMistakes(t *testing.T) {
 		"too many":         `{"users":["a"` + strings.Repeat(`,"a"`, 5000) + `],"unionids":["a"` + strings.Repeat(`,"a"`, 5000) + `],"data":1}`,
 		"too much data":    `{"all":true,"data":"` + strings.Repeat("x", 64<<10) + `"}`,
 		"b64data not JSON": `{"all":true,"b64data":"eA=="}`,
+		"a long key":       `{"users":["o-ann"],"data":1,"idempotency_key":"` + strings.Repeat("k", 257) + `"}`,
+		"all, once":        `{"all":true,"users":["o-ann"],"data":1,"idempotency_key":"k"}`,
 	} {
-		if status, answer := w.post("push", body); status != 200 || answer != `{"error":{"code":107,"message":"bad request"}}` {
+		if status, answer := w.post("push", body); status != 200 || !strings.HasPrefix(answer, `{"error":{"code":107,"message":"bad request: `) {
 			t.Errorf("%s: %d %s", name, status, answer)
 		}
 	}
@@ -76,8 +122,8 @@ func TestPushMistakes(t *testing.T) {
 func TestPushSaysWhichTargetFailed(t *testing.T) {
 	w := newWorld(t)
 	_, answer := w.post("push", `{"users":["o-ann"],"channels":["nope:x","room:a"],"data":1}`)
-	want := `{"result":{"sockets":0,"users":{"o-ann":{"sockets":0}},"channels":{"nope:x":{"sockets":0,"error":{"code":102,"message":"unknown channel"}},"room:a":{"sockets":0}}}}`
-	if answer != want {
+	want := `{"result":{"sockets":0,"users":{"o-ann":{"sockets":0,"stored":true,"offset":1,"epoch":"EPOCH"}},"channels":{"nope:x":{"sockets":0,"stored":false,"error":{"code":102,"message":"unknown channel"}},"room:a":{"sockets":0,"stored":true,"offset":1,"epoch":"EPOCH"}}}}`
+	if answer = noEpochs(answer); answer != want {
 		t.Errorf("got  %s\nwant %s", answer, want)
 	}
 	broken := errors.New("secret detail")

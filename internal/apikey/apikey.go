@@ -1,15 +1,12 @@
 // Package apikey knows the keys of the ops listener: who may push, look or
-// change things. Keys are compared by their SHA-256, in constant time.
+// change things, and how often. Keys are compared by their SHA-256, in constant
+// time, and can be replaced while the node runs.
 package apikey
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"fmt"
-	"net/http"
 	"regexp"
-	"strings"
 
 	"github.com/minigate/minigate/internal/settings"
 )
@@ -24,11 +21,15 @@ const (
 // MinLength is how many bytes a key has at least, except in dev.
 const MinLength = 16
 
+const maxRate = 1_000_000 // calls, per second or at once
+
 // Key is one configured key.
 type Key struct {
 	Name  string          `yaml:"name" doc:"What the key is called in logs and metrics: letters, digits and - _ . only."`
 	Key   settings.Secret `yaml:"key" doc:"The key itself, at least 16 bytes."`
 	Scope string          `yaml:"scope" doc:"What the key may do: publish (send), read (look) or admin (everything)."`
+	Rate  float64         `yaml:"rate" doc:"How many calls a second the key may make on each node, in the long run; more are refused with 429. Each command of a batch is a call. 0 sets no limit."`
+	Burst int             `yaml:"burst" doc:"How many calls the key may make at once after a pause. 0 takes one second's worth, at least 1."`
 }
 
 var nameFormat = regexp.MustCompile(`^[-a-zA-Z0-9_.]{1,64}$`)
@@ -53,6 +54,15 @@ func Check(keys []Key, report func(path, problem string)) {
 		if k.Scope != Admin && k.Scope != Publish && k.Scope != Read {
 			report(at+"scope", "must be admin, publish or read")
 		}
+		if !(k.Rate >= 0 && k.Rate <= maxRate) { // which NaN is not, either
+			report(at+"rate", fmt.Sprintf("must be between 0 and %d calls per second", maxRate))
+		}
+		if k.Burst < 0 || k.Burst > maxRate {
+			report(at+"burst", fmt.Sprintf("must be between 0 and %d calls", maxRate))
+		}
+		if k.Burst > 0 && k.Rate == 0 {
+			report(at+"burst", "means nothing without rate")
+		}
 		names[k.Name], values[k.Key.Value()] = true, true
 	}
 }
@@ -66,61 +76,15 @@ func CheckLength(keys []Key, report func(path, problem string)) {
 	}
 }
 
-// Keys tell who calls.
-type Keys struct {
-	entries []entry
-}
-
-type entry struct {
-	sum         [sha256.Size]byte
-	name, scope string
-}
-
-// New refuses what Check and, unless allowShort is set as dev does,
-// CheckLength find. No keys at all let nobody in.
-func New(keys []Key, allowShort bool) (*Keys, error) {
+// check is everything that is wrong with keys, as one error.
+func check(keys []Key, allowShort bool) error {
 	var problems []error
 	report := func(path, problem string) { problems = append(problems, errors.New("api."+path+": "+problem)) }
 	Check(keys, report)
 	if !allowShort {
 		CheckLength(keys, report)
 	}
-	if len(problems) > 0 {
-		return nil, errors.Join(problems...)
-	}
-	k := &Keys{}
-	for _, key := range keys {
-		k.entries = append(k.entries, entry{sha256.Sum256([]byte(key.Key.Value())), key.Name, key.Scope})
-	}
-	return k, nil
-}
-
-// Authenticate finds the key in the three places in which Centrifugo takes it:
-// "X-API-Key: KEY", "Authorization: apikey KEY" and "?api_key=KEY". The first
-// of them that is there counts. How long it takes says nothing about keys.
-func (k *Keys) Authenticate(r *http.Request) (name, scope string, ok bool) {
-	return k.Find(given(r))
-}
-
-// Find is Authenticate for a key that came another way.
-func (k *Keys) Find(key string) (name, scope string, ok bool) {
-	sum := sha256.Sum256([]byte(key))
-	for i := range k.entries {
-		if e := &k.entries[i]; subtle.ConstantTimeCompare(sum[:], e.sum[:]) == 1 {
-			name, scope, ok = e.name, e.scope, true // and goes on: as long for the first key as for the last
-		}
-	}
-	return name, scope, ok
-}
-
-func given(r *http.Request) string {
-	if key := r.Header.Get("X-Api-Key"); key != "" {
-		return key
-	}
-	if scheme, key, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "apikey") {
-		return strings.TrimSpace(key)
-	}
-	return r.URL.Query().Get("api_key")
+	return errors.Join(problems...)
 }
 
 // Allows tells whether a key of the given scope may do what needs another.

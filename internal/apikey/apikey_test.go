@@ -7,9 +7,9 @@ import (
 )
 
 var keys = []Key{
-	{"backend", "backend-key-0123456789", Publish},
-	{"ops", "ops-key-0123456789abc", Admin},
-	{"grafana", "grafana-key-0123456789", Read},
+	{Name: "backend", Key: "backend-key-0123456789", Scope: Publish},
+	{Name: "ops", Key: "ops-key-0123456789abc", Scope: Admin},
+	{Name: "grafana", Key: "grafana-key-0123456789", Scope: Read},
 }
 
 func TestAuthenticate(t *testing.T) {
@@ -39,9 +39,9 @@ func TestAuthenticate(t *testing.T) {
 		if c.header != "" {
 			r.Header.Set(c.header, c.value)
 		}
-		name, scope, ok := k.Authenticate(r)
-		if name != c.name || scope != c.scope || ok != (c.name != "") {
-			t.Errorf("%s: %q %s: got %q %q %v", c.header, c.value, c.query, name, scope, ok)
+		who, ok := k.Authenticate(r)
+		if who.Name() != c.name || who.Scope() != c.scope || ok != (c.name != "") {
+			t.Errorf("%s: %q %s: got %q %q %v", c.header, c.value, c.query, who.Name(), who.Scope(), ok)
 		}
 	}
 }
@@ -51,7 +51,7 @@ func TestNoKeysLetNobodyIn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, ok := k.Authenticate(httptest.NewRequest("POST", "/api/publish", nil)); ok {
+	if _, ok := k.Authenticate(httptest.NewRequest("POST", "/api/publish", nil)); ok {
 		t.Error("somebody got in")
 	}
 }
@@ -63,15 +63,15 @@ func TestMistakes(t *testing.T) {
 		want       string
 	}{
 		"good":          {keys, false, ""},
-		"dev":           {[]Key{{"dev", "dev", Admin}}, true, ""},
-		"short":         {[]Key{{"dev", "dev", Admin}}, false, "api.keys[0].key: must have at least 16 bytes"},
-		"empty":         {[]Key{{"dev", "", Admin}}, true, "api.keys[0].key: is required"},
-		"no name":       {[]Key{{"", "0123456789abcdef", Admin}}, false, "api.keys[0].name"},
-		"odd name":      {[]Key{{"a b", "0123456789abcdef", Admin}}, false, "api.keys[0].name"},
-		"scope":         {[]Key{{"a", "0123456789abcdef", "root"}}, false, "api.keys[0].scope"},
-		"name twice":    {[]Key{keys[0], {"backend", "0123456789abcdef", Admin}}, false, "api.keys[1].name"},
-		"same key":      {[]Key{keys[0], {"b", keys[0].Key, Admin}}, false, "api.keys[1].key"},
-		"two mistakes ": {[]Key{{"", "", ""}}, false, "scope"},
+		"dev":           {[]Key{{Name: "dev", Key: "dev", Scope: Admin}}, true, ""},
+		"short":         {[]Key{{Name: "dev", Key: "dev", Scope: Admin}}, false, "api.keys[0].key: must have at least 16 bytes"},
+		"empty":         {[]Key{{Name: "dev", Key: "", Scope: Admin}}, true, "api.keys[0].key: is required"},
+		"no name":       {[]Key{{Name: "", Key: "0123456789abcdef", Scope: Admin}}, false, "api.keys[0].name"},
+		"odd name":      {[]Key{{Name: "a b", Key: "0123456789abcdef", Scope: Admin}}, false, "api.keys[0].name"},
+		"scope":         {[]Key{{Name: "a", Key: "0123456789abcdef", Scope: "root"}}, false, "api.keys[0].scope"},
+		"name twice":    {[]Key{keys[0], {Name: "backend", Key: "0123456789abcdef", Scope: Admin}}, false, "api.keys[1].name"},
+		"same key":      {[]Key{keys[0], {Name: "b", Key: keys[0].Key, Scope: Admin}}, false, "api.keys[1].key"},
+		"two mistakes ": {[]Key{{Name: "", Key: "", Scope: ""}}, false, "scope"},
 	} {
 		_, err := New(c.keys, c.allowShort)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
