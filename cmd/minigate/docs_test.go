@@ -128,3 +128,34 @@ func TestComparisonIsTheSame(t *testing.T) {
 		}
 	}
 }
+
+// TestDocumentedCalls makes the calls that docs/server-api.md shows, in both
+// languages: each works, and is as the API is described.
+func TestDocumentedCalls(t *testing.T) {
+	_, wechatURL := simulator(t)
+	p := startServe(t, baseConfig(t, wechatURL)+`
+channel:
+  namespaces:
+    - {name: room, presence: true, history_size: 10, history_ttl: 300s}
+`)
+	for _, page := range []string{"server-api.md", "server-api.zh-CN.md"} {
+		text, err := os.ReadFile("../../docs/" + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls := regexp.MustCompile(`(?m)^api (\w+) '(.*)'$`).FindAllStringSubmatch(string(text), -1)
+		if len(calls) < 20 {
+			t.Errorf("%s has %d calls", page, len(calls))
+		}
+		for _, c := range calls {
+			if status, raw := callRaw(t, "POST", p.Ops+"/api/"+c[1], withKey, c[2]); status != 200 || strings.Contains(string(raw), `"error"`) {
+				t.Errorf("%s: %s: %d %s", page, c[0], status, raw)
+			}
+		}
+		for _, path := range regexp.MustCompile(`http://127.0.0.1:9000(/api/[\w/]+)\n`).FindAllStringSubmatch(string(text), -1) {
+			if status, raw := callRaw(t, "GET", p.Ops+path[1], withKey, nil); status != 200 {
+				t.Errorf("%s: GET %s: %d %s", page, path[1], status, raw)
+			}
+		}
+	}
+}
