@@ -20,6 +20,7 @@ import (
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/gateway"
 	"github.com/minigate/minigate/gateway/ask"
+	"github.com/minigate/minigate/gateway/consumer"
 	"github.com/minigate/minigate/gateway/engine"
 	"github.com/minigate/minigate/gateway/proxy"
 	"github.com/minigate/minigate/gateway/serverapi"
@@ -204,7 +205,8 @@ func (s *server) buildListeners(m mode) (err error) {
 		return err
 	}
 	s.keys.Count(apikey.NewMetrics(s.registry))
-	s.api = serverapi.New(s.hub, s.keys, cfg.API, serverapi.NewMetrics(s.registry))
+	api := serverapi.New(s.hub, s.keys, cfg.API, serverapi.NewMetrics(s.registry))
+	s.api, s.consumers = api, s.buildConsumers(api)
 	s.console = web.New(web.Options{
 		Gatherer: s.registry, Health: s.health.Snapshot, Nodes: s.hub.Info, Connections: s.hub.Connections,
 		Kick: s.kick, Users: s.userHandlers(), Webhooks: s.webhookHandlers(), Hooks: s.hooks.infos, Alerts: s.auth.Alerts, Keys: s.keys, Open: m.dev, Version: versionText(),
@@ -243,6 +245,18 @@ func newHTTPServer(h http.Handler) *http.Server {
 	}
 }
 
+// buildConsumers makes what takes calls of the server API from streams.
+func (s *server) buildConsumers(api *serverapi.API) *consumer.Consumers {
+	blocked := consumer.Blocked(s.cfg.Consumers)
+	if blocked > 0 {
+		s.stores.waits = redisclient.OpenWaiting(s.cfg.Redis, blocked)
+	}
+	return consumer.New(consumer.Options{
+		Settings: s.cfg.Consumers, Client: s.stores.waits, Prefix: s.cfg.Redis.Prefix,
+		Call: api.Call, Metrics: consumer.NewMetrics(s.registry),
+	})
+}
+
 func thisNode(cfg *Config) engine.Node {
 	host, err := os.Hostname()
 	if err != nil {
@@ -255,6 +269,7 @@ func thisNode(cfg *Config) engine.Node {
 type stores struct {
 	db    *bolt.DB           // nil with Redis
 	redis redisclient.Client // nil alone
+	waits redisclient.Client // of consumers; nil without any
 	files transfer.Store
 
 	prefix   string
@@ -309,8 +324,10 @@ func (st *stores) close() {
 	if st.db != nil {
 		errs = append(errs, st.db.Close())
 	}
-	if st.redis != nil {
-		errs = append(errs, st.redis.Close())
+	for _, client := range []redisclient.Client{st.redis, st.waits} {
+		if client != nil {
+			errs = append(errs, client.Close())
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		slog.Error("closing the stores", "error", err)

@@ -14,6 +14,7 @@ import (
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/gateway"
 	"github.com/minigate/minigate/gateway/ask"
+	"github.com/minigate/minigate/gateway/consumer"
 	"github.com/minigate/minigate/gateway/proxy"
 	"github.com/minigate/minigate/gateway/serverapi"
 	"github.com/minigate/minigate/internal/apikey"
@@ -50,6 +51,8 @@ type Config struct {
 	Webhooks Webhooks                  `yaml:"webhooks" doc:"Calls to your backend: how they are signed and delivered."`
 	Shutdown Shutdown                  `yaml:"shutdown" doc:"The graceful end after SIGTERM."`
 	Log      Log                       `yaml:"log" doc:"The log, on standard error."`
+
+	Consumers []consumer.Consumer `yaml:"consumers" doc:"Calls of the server API that your backend puts into Redis Streams. The names are Centrifugo's where the meaning is the same."`
 }
 
 // RPC are the two ways of an rpc command to the backend.
@@ -167,6 +170,7 @@ func (c *Config) Check(report func(path, problem string)) {
 	c.Proxy.CheckRPC(&c.RPC.RPCSettings, func(path, problem string) { report("rpc."+path, problem) })
 	apikey.CheckLength(c.API.Keys, func(path, problem string) { report("api."+path, problem) })
 	c.checkWebhooks(report)
+	consumer.Check(c.Consumers, c.Redis.On(), report)
 	if c.Redis.On() && c.Keys.Sealing.Value() == "" {
 		report("keys.sealing", "is required with Redis, so that every node opens what another one sealed")
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/gateway"
+	"github.com/minigate/minigate/gateway/consumer"
 	"github.com/minigate/minigate/gateway/proxy"
 	"github.com/minigate/minigate/gateway/status"
 	"github.com/minigate/minigate/internal/apikey"
@@ -48,6 +49,8 @@ type server struct {
 	api     http.Handler
 	console *web.Console
 	certs   *tlsfiles.Files // nil without TLS
+
+	consumers *consumer.Consumers
 
 	public, ops *http.Server
 	onListening func(public, ops string)  // nil: nobody wants to know
@@ -129,6 +132,8 @@ func (s *server) parts() map[string]func(context.Context) error {
 		"proxy":   s.proxy.Run,
 		"files":   s.files.Run,
 		"console": s.console.Run,
+
+		"consumers": s.consumers.Run,
 	}
 	if s.status != nil {
 		parts["status"] = s.status.Run
@@ -155,6 +160,7 @@ func (s *server) shutdown() {
 	var group errgroup.Group
 	group.Go(func() error { return s.public.Shutdown(ctx) }) // does not wait for sockets
 	group.Go(func() error { return s.hub.Shutdown(ctx) })
+	group.Go(func() error { return s.consumers.Shutdown(ctx) })
 	if err := group.Wait(); err != nil {
 		slog.Warn("stopped before everything was finished", "error", err)
 		_ = s.public.Close()

@@ -32,7 +32,11 @@ type Client = redis.UniversalClient
 //
 // Commands are never repeated by the client: a publication whose answer was
 // lost may have happened. Contexts bound every command.
-func Open(s Settings) redis.UniversalClient {
+func Open(s Settings) redis.UniversalClient { return OpenWaiting(s, 0) }
+
+// OpenWaiting is Open for a client that so many commands at a time make wait
+// in Redis: they get connections beside those of all others.
+func OpenWaiting(s Settings, waiting int) redis.UniversalClient {
 	o := &redis.UniversalOptions{
 		Addrs:            slices.Clone(s.Addresses), // a cluster client appends to it
 		Username:         s.Username,
@@ -47,7 +51,7 @@ func Open(s Settings) redis.UniversalClient {
 		ReadTimeout:           ioTimeout,
 		WriteTimeout:          ioTimeout,
 		PoolTimeout:           poolTimeout,
-		PoolSize:              16 * runtime.GOMAXPROCS(0),
+		PoolSize:              waiting + 16*runtime.GOMAXPROCS(0),
 		MaxRetries:            -1,
 		ContextTimeoutEnabled: true,
 
