@@ -93,9 +93,10 @@ docs-check:
 	  { echo "docs/configuration.md is out of date, run 'make docs'"; exit 1; }
 
 .PHONY: web-test
-web-test: web ## types and unit tests of console and SDK
+web-test: web ## types and unit tests of console, SDK and example backend
 	cd web && npm run check
 	cd web && npm test
+	node --test docs/examples/node-backend/*.test.mjs
 
 # -count=1: many tests drive programs and pages that Go's test cache cannot see.
 .PHONY: go-test
