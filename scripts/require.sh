@@ -8,7 +8,8 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin
 # own sites: Debian's are often too old.
 package() {
   case $1 in
-    redis-server | nginx | chromium | git) echo "$1" ;;
+    redis-server | nginx | chromium | git | python3) echo "$1" ;;
+    php) echo php-cli ;;
     *) echo "" ;;
   esac
 }
