@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"sync"
@@ -40,13 +41,14 @@ func New(o Options) *Consumers {
 		o.Metrics = NewMetrics(prometheus.NewRegistry())
 	}
 	c := &Consumers{stopped: make(chan struct{})}
+	share := &share{node: rand.Text()}
 	c.stopping, c.stop = context.WithCancel(context.Background())
 	for _, s := range o.Settings {
 		if !s.Enabled {
 			continue
 		}
 		for _, name := range s.Stream.Streams {
-			c.streams = append(c.streams, newStream(o, s, name))
+			c.streams = append(c.streams, newStream(o, s, name, share))
 		}
 	}
 	return c
@@ -89,13 +91,14 @@ type stream struct {
 	client  redis.UniversalClient
 	call    Call
 	metrics *Metrics
+	share   *share
 	trouble trouble
 }
 
-func newStream(o Options, c Consumer, name string) *stream {
+func newStream(o Options, c Consumer, name string, share *share) *stream {
 	s := &stream{
 		StreamSettings: c.Stream, consumer: c.Name, name: name, lease: leaseKey(o.Prefix, name, c.Stream.ConsumerGroup),
-		client: o.Client, call: o.Call, metrics: o.Metrics,
+		client: o.Client, call: o.Call, metrics: o.Metrics, share: share,
 	}
 	s.trouble.log = slog.With("consumer", c.Name, "stream", name)
 	for _, result := range []string{resultDone, resultPoison, resultGivenUp, resultGone} {
@@ -114,8 +117,8 @@ func (s *stream) released() {
 
 // run takes the lease whenever it is free, and consumes while it holds it.
 func (s *stream) run(ctx, stopping context.Context) {
-	every := min(time.Second, s.VisibilityTimeout/4)
 	for stopping.Err() == nil {
+		pause := min(acquireEvery, s.VisibilityTimeout/4)
 		ses, err := s.acquire(stopping)
 		if stopping.Err() == nil {
 			s.trouble.observe(err)
@@ -123,11 +126,50 @@ func (s *stream) run(ctx, stopping context.Context) {
 		if ses != nil {
 			s.metrics.held.WithLabelValues(s.consumer, s.name).Set(1)
 			s.trouble.log.Info("this node consumes the stream")
+			s.share.hold(1)
 			ses.run(ctx, stopping)
+			s.share.hold(-1)
 			s.released()
+			if ses.given {
+				pause = 3 * acquireEvery // who wants it is faster
+			}
 		}
-		sleep(stopping, every)
+		sleep(stopping, pause)
 	}
+}
+
+// share is how many of the streams this node holds, all consumers together.
+type share struct {
+	node string // its id
+
+	mu   sync.Mutex
+	held int
+	gave time.Time
+}
+
+func (s *share) hold(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held += n
+}
+
+func (s *share) holds() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held
+}
+
+// gives tells whether to let go of a stream for a node that holds so many: the
+// other must be better off with fewer than this one is left with, and one at a
+// time is enough.
+func (s *share) gives(held int, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if held < 0 || s.held <= held+1 || now.Sub(s.gave) < giveEvery {
+		return false
+	}
+	s.gave = now
+	return true
 }
 
 // sleep waits for d or the end of ctx.

@@ -94,6 +94,7 @@ func TestKeys(t *testing.T) {
 
 // TestPoison sets aside what can never be carried out, in its place.
 func TestPoison(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testdeps.Redis(t))
 	w.list[0].Stream.MaxEntry = 1 << 10
 	w.do = func(_ context.Context, c call) error {
@@ -139,6 +140,7 @@ func TestPoison(t *testing.T) {
 // TestForNow fails one key for a while: it keeps its order, the others go on,
 // and what waits behind it is not kept.
 func TestForNow(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testdeps.Redis(t))
 	var mu sync.Mutex
 	failures, mended := 0, false
@@ -177,6 +179,7 @@ func TestForNow(t *testing.T) {
 
 // TestBounded reads no more than there is room for.
 func TestBounded(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testdeps.Redis(t))
 	gate, bigGate := make(chan struct{}), make(chan struct{})
 	w.do = func(_ context.Context, c call) error {
@@ -257,6 +260,7 @@ func TestDeadMaxLen(t *testing.T) {
 
 // TestTrim removes what all groups have acknowledged, and nothing else.
 func TestTrim(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testdeps.Redis(t))
 	ctx := t.Context()
 	w.put(1, 1000, "room:0")

@@ -23,7 +23,8 @@
 // with later ones of the same keys. So a stream is consumed by one node at a
 // time, under a lease (PREFIX:consumer:{STREAM}:GROUP), and in parallel by key
 // within it; more nodes share the work by consuming more streams, to which the
-// backend spreads its keys. All nodes read under one name in the group:
+// backend spreads its keys: a node that holds two more than another lets go of
+// one. All nodes read under one name in the group:
 // whoever takes the lease over first gets what was pending, in the order of
 // the stream, and only then what is new. Reading and checking the lease is one
 // step in Redis, so a node that has lost it reads nothing more; it stops

@@ -60,7 +60,7 @@ type world struct {
 	addrs  []string
 	client redis.UniversalClient // of the backend
 	list   []Consumer
-	reg    *prometheus.Registry
+	regs   map[string]*prometheus.Registry // of the nodes
 
 	mu    sync.Mutex
 	calls []call
@@ -72,7 +72,7 @@ const orders = "orders"
 
 func newWorld(t testing.TB, addrs ...string) *world {
 	t.Helper()
-	w := &world{t: t, addrs: addrs, client: openClient(t, addrs...), news: make(chan struct{}, 1), reg: prometheus.NewRegistry()}
+	w := &world{t: t, addrs: addrs, client: openClient(t, addrs...), news: make(chan struct{}, 1), regs: map[string]*prometheus.Registry{}}
 	var s StreamSettings
 	settings.Defaults(&s)
 	s.Streams, s.VisibilityTimeout = []string{orders}, 2*time.Second
@@ -90,10 +90,8 @@ type node struct {
 // start runs a node until the test ends.
 func (w *world) start(name string) *node {
 	client := openClient(w.t, w.addrs...)
-	reg := w.reg
-	if name != "a" {
-		reg = prometheus.NewRegistry()
-	}
+	reg := prometheus.NewRegistry()
+	w.regs[name] = reg
 	n := &node{client: client}
 	n.Consumers = New(Options{
 		Settings: w.list, Client: client, Prefix: "test", Metrics: NewMetrics(reg),
@@ -218,7 +216,7 @@ func (w *world) settled() {
 // value is a sample of node a's metrics, of a name and the value of one label.
 func (w *world) value(name, label string) float64 {
 	w.t.Helper()
-	families, err := w.reg.Gather()
+	families, err := w.regs["a"].Gather()
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -233,6 +231,25 @@ func (w *world) value(name, label string) float64 {
 	}
 	w.t.Fatalf("there is no metric %s of %s", name, label)
 	return 0
+}
+
+// held counts the streams that a node holds.
+func (w *world) held(name string) func() float64 {
+	reg := w.regs[name]
+	return func() (n float64) {
+		families, err := reg.Gather()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				if f.GetName() == "minigate_consumer_held" {
+					n += m.GetGauge().GetValue()
+				}
+			}
+		}
+		return n
+	}
 }
 
 // wantOrder checks that each key was called from 1 to n in order. Where a

@@ -74,6 +74,7 @@ func TestKilled(t *testing.T) {
 // TestShutdown finishes what was begun, begins nothing more, and lets another
 // node go on at once.
 func TestShutdown(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testdeps.Redis(t))
 	w.list[0].Stream.VisibilityTimeout = 10 * time.Minute // nobody waits for that
 	w.put(1, 10, "room:0")
@@ -108,6 +109,7 @@ func TestShutdown(t *testing.T) {
 // TestLostLease takes the lease away from a node under work: it stops, and
 // reads nothing more.
 func TestLostLease(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testdeps.Redis(t))
 	begun, ended := make(chan struct{}), make(chan struct{})
 	var once sync.Once
@@ -140,6 +142,7 @@ func TestLostLease(t *testing.T) {
 // TestLostAnswer loses the answer to a reading: what it gave out is found
 // again, before anything later.
 func TestLostAnswer(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testdeps.Redis(t))
 	n := w.start("a")
 	hook := &errOnce{}
@@ -170,6 +173,7 @@ func TestLostAnswer(t *testing.T) {
 // TestAdopted takes over what another program of the same group has left, in
 // its place, also where it left it later.
 func TestAdopted(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testdeps.Redis(t))
 	ctx := t.Context()
 	if err := w.client.XGroupCreateMkStream(ctx, orders, "minigate", "0").Err(); err != nil {
@@ -196,6 +200,7 @@ func TestAdopted(t *testing.T) {
 // TestRedisRestarts loses Redis for a while: everything is carried out, the
 // keys in their order.
 func TestRedisRestarts(t *testing.T) {
+	t.Parallel()
 	server := testdeps.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always")
 	w := newWorld(t, server.Addr)
 	const each, rooms = 200, 10
@@ -222,6 +227,7 @@ func TestRedisRestarts(t *testing.T) {
 
 // TestRedisForgets loses Redis with all that was in it.
 func TestRedisForgets(t *testing.T) {
+	t.Parallel()
 	server := testdeps.StartRedis(t)
 	w := newWorld(t, server.Addr)
 	w.put(1, 10, "room:0")
@@ -236,6 +242,7 @@ func TestRedisForgets(t *testing.T) {
 
 // TestSeveralStreams spreads over nodes: what one leaves another takes.
 func TestSeveralStreams(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testdeps.Redis(t))
 	w.list[0].Stream.Streams = []string{orders, "{t}.1", "t:{x}:2"}
 	for i, name := range w.list[0].Stream.Streams {
@@ -246,6 +253,15 @@ func TestSeveralStreams(t *testing.T) {
 		}
 	}
 	w.start("a")
-	w.start("b")
 	wantOrder(t, w.await(3), 1, false)
+	a := w.held("a")
+	w.until("a holds all", func() bool { return a() == 3 })
+	w.start("b")
+	b := w.held("b")
+	w.until("b has its share", func() bool { return a() == 2 && b() == 1 })
+	n := w.start("c")
+	c := w.held("c")
+	w.until("c has its share", func() bool { return a() == 1 && b() == 1 && c() == 1 })
+	n.kill()
+	w.until("another takes it over", func() bool { return a()+b() == 3 })
 }

@@ -96,24 +96,51 @@ end
 return all
 `)
 
-// extendScript makes the lease last on, and releaseScript ends it.
+// acquireScript takes the lease. Where it is somebody else's, it leaves word
+// how many streams this node has, for who has more to let go of one; the node
+// with the fewest is heard.
+//
+//	KEYS  lease, wanted
+//	ARGV  token, ms, how many streams this node holds, its id, ms of the word
+//
+// It answers 1, or 0 where somebody else has it.
+var acquireScript = redis.NewScript(`
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
+	redis.call('DEL', KEYS[2])
+	return 1
+end
+local held, node = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+) (.*)$')
+if not held or node == ARGV[4] or tonumber(ARGV[3]) < tonumber(held) then
+	redis.call('SET', KEYS[2], ARGV[3] .. ' ' .. ARGV[4], 'PX', ARGV[5])
+end
+return 0
+`)
+
+// extendScript makes the lease last on.
+//
+//	KEYS  lease, wanted
+//	ARGV  token, ms
+//
+// It answers how many streams the node has that wants this one, -1 where none
+// does; false where the lease is somebody else's.
+var extendScript = redis.NewScript(`
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+	return false
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return tonumber(string.match(redis.call('GET', KEYS[2]) or '', '^(%d+) ') or -1)
+`)
+
+// releaseScript ends the lease.
 //
 //	KEYS  lease
-//	ARGV  token, ms
-var (
-	extendScript = redis.NewScript(`
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-	return 0
-end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-`)
-	releaseScript = redis.NewScript(`
+//	ARGV  token
+var releaseScript = redis.NewScript(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
 	return 0
 end
 return redis.call('DEL', KEYS[1])
 `)
-)
 
 // tendScript measures what the group still has to do, and removes what every
 // group of the stream has acknowledged. An id that Lua cannot add to keeps the

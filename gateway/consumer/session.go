@@ -17,7 +17,12 @@ const (
 	newsWait  = time.Second     // how long Redis holds the question for news; a stop waits for it
 	tendEvery = 5 * time.Second // measuring and trimming
 	again     = 250 * time.Millisecond
-	adoptMany = 500 // entries of one other consumer at a time
+
+	acquireEvery = time.Second     // at most
+	extendEvery  = 5 * time.Second // at most
+	wantedFor    = 8 * time.Second // longer than both
+	giveEvery    = 4 * time.Second // so that others can say what they hold by then
+	adoptMany    = 500             // entries of one other consumer at a time
 )
 
 // session is the time for which this node holds the lease of a stream.
@@ -28,6 +33,7 @@ type session struct {
 
 	ctx   context.Context // ends when the lease is lost
 	lose  context.CancelFunc
+	given bool // away, to a node that has less
 	lanes *lanes
 	acks  acks
 }
@@ -35,7 +41,8 @@ type session struct {
 // acquire takes the lease; nil where another node has it.
 func (s *stream) acquire(ctx context.Context) (*session, error) {
 	ses := &session{stream: s, token: rand.Text(), granted: time.Now(), lanes: newLanes()}
-	ok, err := s.client.SetNX(ctx, s.lease, ses.token, s.VisibilityTimeout).Result()
+	ok, err := acquireScript.Run(ctx, s.client, []string{s.lease, s.lease + wanted},
+		ses.token, s.VisibilityTimeout.Milliseconds(), s.share.holds(), s.share.node, wantedFor.Milliseconds()).Bool()
 	if err != nil || !ok {
 		return nil, err
 	}
@@ -54,7 +61,7 @@ func (ses *session) run(ctx, stopping context.Context) {
 	ses.acks.init()
 
 	var keeper, others, workers sync.WaitGroup
-	keeper.Go(ses.keepLease)
+	keeper.Go(func() { ses.keepLease(stopReading) })
 	others.Go(func() { ses.read(reading) })
 	others.Go(func() { ses.lanes.clock(reading) })
 	others.Go(func() { ses.tend(reading, stopReading) })
@@ -78,13 +85,14 @@ func (ses *session) run(ctx, stopping context.Context) {
 }
 
 // keepLease makes the lease last, and ends the session a little before it
-// would be over, so that nothing is begun that the next owner might be at.
-func (ses *session) keepLease() {
+// would be over, so that nothing is begun that the next owner might be at. It
+// has the session finish where a node wants the stream that has fewer.
+func (ses *session) keepLease(finish func()) {
 	defer ses.lose()
 	length := ses.VisibilityTimeout - ses.VisibilityTimeout/10
 	until := ses.granted.Add(length)
 	for {
-		sleep(ses.ctx, min(ses.VisibilityTimeout/4, time.Until(until)))
+		sleep(ses.ctx, min(extendEvery, ses.VisibilityTimeout/4, time.Until(until)))
 		sent := time.Now()
 		if ses.ctx.Err() != nil {
 			return
@@ -94,14 +102,18 @@ func (ses *session) keepLease() {
 			return
 		}
 		ctx, cancel := context.WithDeadline(ses.ctx, until)
-		ours, err := extendScript.Run(ctx, ses.client, []string{ses.lease}, ses.token, ses.VisibilityTimeout.Milliseconds()).Bool()
+		held, err := extendScript.Run(ctx, ses.client, []string{ses.lease, ses.lease + wanted}, ses.token, ses.VisibilityTimeout.Milliseconds()).Int()
 		cancel()
-		if err == nil && !ours {
+		switch {
+		case errors.Is(err, redis.Nil):
 			ses.trouble.log.Warn("another node has taken the stream over")
 			return
-		}
-		if err == nil {
+		case err == nil:
 			until = sent.Add(length)
+			if !ses.given && ses.share.gives(held, sent) {
+				ses.given = true
+				finish()
+			}
 		}
 	}
 }

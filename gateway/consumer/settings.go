@@ -120,6 +120,9 @@ func Blocked(list []Consumer) (n int) {
 	return n
 }
 
+// wanted is what the key of a lease ends with under which others ask for it.
+const wanted = ":wanted"
+
 // leaseKey is the name of the lease on a stream, in its slot.
 func leaseKey(prefix, stream, group string) string {
 	if !strings.Contains(stream, "{") {
