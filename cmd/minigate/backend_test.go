@@ -39,7 +39,7 @@ func nodeBackend(t *testing.T, jwksURL string) string {
 	}
 	cmd := exec.Command("node", "server.mjs")
 	cmd.Dir = "../../docs/examples/node-backend"
-	cmd.Env = append(os.Environ(), "PORT=0", "WEBHOOK_KEYS="+string(keys), "JWKS_URL="+jwksURL)
+	cmd.Env = append(os.Environ(), "PORT=0", "AUDIENCE=node-backend", "WEBHOOK_KEYS="+string(keys), "JWKS_URL="+jwksURL)
 	var errors bytes.Buffer
 	cmd.Stderr = &errors
 	pipe, err := cmd.StdoutPipe()
@@ -294,7 +294,7 @@ func nodeForged(t *testing.T, b *behindNode) {
 		for name := range h {
 			header[name] = h.Get(name)
 		}
-		status, _ := callRaw(t, "POST", b.backend+"/minigate/file", header, body)
+		status, _ := callRaw(t, "POST", b.backend+"/minigate/files", header, body)
 		return status
 	}
 	now := time.Now()
@@ -311,7 +311,7 @@ func nodeForged(t *testing.T, b *behindNode) {
 		"unknown id":  {webhook.Key{ID: "x", Secret: hookKey.Secret}, now, 401},
 	} {
 		for range 2 {
-			if got := post(tt.key, tt.at, `{"event":"file","delivery":"`+name+`"}`); got != tt.want {
+			if got := post(tt.key, tt.at, `{"event":"file_ready","delivery":"`+name+`"}`); got != tt.want {
 				t.Errorf("%s: status %d, want %d", name, got, tt.want)
 			}
 		}

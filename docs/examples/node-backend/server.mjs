@@ -17,8 +17,11 @@ class Problem extends Error {
   }
 }
 
-/** createBackend makes the request listener. keys sign webhooks, by id; jwksUrl is minigate's. */
-export function createBackend({ keys, jwksUrl, now = () => Date.now() }) {
+/**
+ * createBackend makes the request listener. keys sign webhooks, by id; jwksUrl
+ * is minigate's; audience is this backend in signed identities.
+ */
+export function createBackend({ keys, jwksUrl, audience, now = () => Date.now() }) {
   const blocked = new Set() // openids
   const online = new Map() // user → the latest { status, seq, at }
   const news = [] // what webhooks told, latest last
@@ -52,7 +55,8 @@ export function createBackend({ keys, jwksUrl, now = () => Date.now() }) {
     sub_refresh: ({ user, channel }) => goesOn(maySubscribe(user, channel)),
     // The same methods as the routes below, for who prefers one webhook.
     async rpc({ user, method, data }) {
-      const handler = Object.hasOwn(methods, method) && methods[method]
+      const name = method.slice(method.indexOf(':') + 1) // without its namespace
+      const handler = Object.hasOwn(methods, name) && methods[name]
       if (!handler) return { error: { code: 104, message: 'method not found' } }
       try {
         return { result: { data: await handler(user, data ?? {}) } }
@@ -80,7 +84,7 @@ export function createBackend({ keys, jwksUrl, now = () => Date.now() }) {
   // ---- News: told at least once, so handled once per delivery. ----
 
   const tellings = {
-    file: (told) => remember(told),
+    files: (told) => remember(told),
     wechat_push: (told) => remember(told),
     open_data: (told) => remember(told),
     // Calls may overtake each other: only what has a higher seq is newer.
@@ -151,7 +155,7 @@ export function createBackend({ keys, jwksUrl, now = () => Date.now() }) {
     const me = { openid: user, unionid: h['x-wx-unionid'], appid: h['x-wx-appid'], claims: JSON.parse(h['x-wx-claims'] ?? 'null') }
     const token = h['x-minigate-identity']
     if (token) {
-      me.identity = await verifyToken(token, keySet, { now: now() / 1000 })
+      me.identity = await verifyToken(token, keySet, { type: 'minigate-identity+jwt', audience, now: now() / 1000 })
       if (me.identity.sub !== user) throw new Refused('the signed identity is somebody else')
     }
     return me
@@ -183,8 +187,8 @@ export function createBackend({ keys, jwksUrl, now = () => Date.now() }) {
   // A phone number that the phone brings is believed because minigate signed
   // it, for this user.
   async function phone(me, { jws }) {
-    const claims = await verifyToken(jws, keySet, { now: now() / 1000 })
-    if (claims.sub !== me.openid || claims.aud !== me.appid || claims.kind !== 'phone') throw new Refused('not the phone number of this user')
+    const claims = await verifyToken(jws, keySet, { type: 'JWT', audience: me.appid, now: now() / 1000 })
+    if (claims.sub !== me.openid || claims.kind !== 'phone') throw new Refused('not the phone number of this user')
     return { phone: claims.data.phone_number }
   }
 
@@ -262,9 +266,9 @@ function json(res, status, value) {
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
-  const { WEBHOOK_KEYS, JWKS_URL = 'http://127.0.0.1:9000/.well-known/jwks.json', HOST = '127.0.0.1', PORT = '3000' } = process.env
+  const { WEBHOOK_KEYS, JWKS_URL = 'http://127.0.0.1:9000/.well-known/jwks.json', HOST = '127.0.0.1', PORT = '3000', AUDIENCE = `${HOST}:${PORT}` } = process.env
   if (!WEBHOOK_KEYS) throw new Error('WEBHOOK_KEYS is missing: a JSON object of key ids and secrets, as in webhooks.keys')
-  const server = createServer(createBackend({ keys: JSON.parse(WEBHOOK_KEYS), jwksUrl: JWKS_URL }))
+  const server = createServer(createBackend({ keys: JSON.parse(WEBHOOK_KEYS), jwksUrl: JWKS_URL, audience: AUDIENCE }))
   server.requestTimeout = 0 // large bodies take their time; minigate has limits of its own
   server.listen(Number(PORT), HOST, () => console.log(`listening on http://${HOST}:${server.address().port}`))
   process.on('SIGTERM', () => server.close())

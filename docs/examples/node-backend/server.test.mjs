@@ -59,7 +59,8 @@ test('the six questions', async (t) => {
   assert.equal((await ask('subscribe', { user: 'o2', channel: 'order:' + order.id })).error.code, 103)
   assert.ok((await ask('sub_refresh', { user: 'o1', channel: 'order:' + order.id })).result.expire_at)
   assert.equal((await ask('rpc', { user: 'o1', method: 'orders/create', data: {} })).error.code, 1400)
-  for (const method of ['nosuch', 'constructor', '__proto__']) {
+  assert.equal((await ask('rpc', { user: 'o1', method: 'shop:orders/show', data: { id: order.id } })).result.data.item, 'tea')
+  for (const method of ['nosuch', 'constructor', '__proto__', 'shop:']) {
     assert.equal((await ask('rpc', { user: 'o1', method })).error.code, 104)
   }
 
@@ -79,7 +80,7 @@ test('uploads are asked about', async (t) => {
 test('news are handled once, and status by its number', async (t) => {
   const b = await start(t)
   for (const delivery of ['d1', 'd1', 'd2']) {
-    assert.equal((await b.hook('file', { event: 'file', delivery })).status, 204)
+    assert.equal((await b.hook('files', { event: 'file_ready', delivery })).status, 204)
   }
   assert.deepEqual((await b.state()).news.map((n) => n.delivery), ['d1', 'd2'])
   const event = (user, status, seq) => ({ user, status, seq, at: 1 })

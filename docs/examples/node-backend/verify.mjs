@@ -98,14 +98,16 @@ export class KeySet {
 
 /**
  * verifyToken checks a JSON Web Token of minigate's (ES256) and returns its
- * claims. Whose it is and what it is for is left to the caller: compare sub,
- * aud and kind. It throws Refused.
+ * claims. type keeps one kind of token from being taken for another: 'JWT' for
+ * what phones carry, 'minigate-identity+jwt' for X-Minigate-Identity. Whose it
+ * is is left to the caller: compare sub. It throws Refused.
  */
-export async function verifyToken(token, keySet, { now = Date.now() / 1000, issuer = 'minigate' } = {}) {
+export async function verifyToken(token, keySet, { type, audience, issuer = 'minigate', now = Date.now() / 1000 }) {
   const parts = String(token ?? '').split('.')
   if (parts.length !== 3 || token.length > 64 * 1024) throw new Refused('no token')
   const [header, claims] = parts.slice(0, 2).map(parse)
   if (header.alg !== 'ES256' || typeof header.kid !== 'string' || header.crit) throw new Refused('no token of ES256')
+  if (header.typ !== type) throw new Refused('a token for something else')
   const key = await keySet.get(header.kid)
   if (!key) throw new Refused('unknown key id')
   const signature = Buffer.from(parts[2], 'base64url')
@@ -114,6 +116,7 @@ export async function verifyToken(token, keySet, { now = Date.now() / 1000, issu
   if (!(claims.exp > now)) throw new Refused('expired') // one without an end is none
   if (claims.nbf > now + 60) throw new Refused('not valid yet')
   if (claims.iss !== issuer) throw new Refused('another issuer')
+  if (claims.aud !== audience) throw new Refused('for somebody else')
   return claims
 }
 

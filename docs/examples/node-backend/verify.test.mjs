@@ -97,12 +97,13 @@ function server(...issuers) {
   return s
 }
 
-const good = { iss: 'minigate', sub: 'oAlice', exp: now + 60 }
+const good = { iss: 'minigate', aud: 'me', sub: 'oAlice', exp: now + 60 }
+const wanted = { type: 'JWT', audience: 'me', now }
 
 test('verifyToken takes what is signed', async () => {
   const i = issuer()
   const set = new KeySet('http://x', server(i))
-  assert.deepEqual(await verifyToken(i.token(good), set, { now }), good)
+  assert.deepEqual(await verifyToken(i.token(good), set, wanted), good)
 })
 
 test('verifyToken refuses everything else', async () => {
@@ -123,8 +124,12 @@ test('verifyToken refuses everything else', async () => {
     ['expired', i.token({ ...good, exp: undefined })],
     ['not valid yet', i.token({ ...good, nbf: now + 61 })],
     ['another issuer', i.token({ ...good, iss: 'evil' })],
+    ['for somebody else', i.token({ ...good, aud: 'you' })],
+    ['for somebody else', i.token({ ...good, aud: undefined })],
+    ['a token for something else', i.token(good, { typ: 'minigate-identity+jwt' })],
+    ['a token for something else', i.token(good, { typ: undefined })],
   ]) {
-    await assert.rejects(verifyToken(token, set, { now }), refused(reason), `${reason}: ${token}`)
+    await assert.rejects(verifyToken(token, set, wanted), refused(reason), `${reason}: ${token}`)
   }
 })
 
