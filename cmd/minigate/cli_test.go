@@ -89,6 +89,7 @@ func TestCheckNamesEveryMistake(t *testing.T) {
 		"short key":             {strings.Replace(goodConfig, "a-key-of-enough-length", "short", 1), "api.keys[0].key"},
 		"open ops":              {"wechat:\n  apps: [{appid: wx0123456789abcdef, secret: s}]\nops: {listen: 0.0.0.0:9000}\n", "ops.listen"},
 		"bad address":           {goodConfig + "listen: 8080\n", "listen"},
+		"streams, no redis":     {goodConfig + "consumers: [{name: a, redis_stream: {streams: [x]}}]\n", "consumers[0].enabled"},
 		"redis without a key":   {goodConfig + "redis: {addresses: ['127.0.0.1:6379']}\n", "keys.sealing"},
 		"redis, no ticket key":  {goodConfig + "redis: {addresses: ['127.0.0.1:6379']}\nkeys: {sealing: MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=}\n", "keys.tickets"},
 		"redis, no signing key": {goodConfig + "redis: {addresses: ['127.0.0.1:6379']}\nkeys: {sealing: MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=}\n", "keys.signing"},
