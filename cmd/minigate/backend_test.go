@@ -91,6 +91,8 @@ webhooks:
   keys: [{id: 2026-b, secret: SECRET}]
   wechat_push: {endpoint: 'BACKEND/minigate/wechat_push'}
   open_data: {endpoint: 'BACKEND/minigate/open_data'}
+  upload: {endpoint: 'BACKEND/minigate/upload', required: true}
+  files: {endpoint: 'BACKEND/minigate/files'}
 proxy:
   routes: [{prefix: /api/, upstream: 'BACKEND'}]
 rpc: {upstream: 'BACKEND', path: '/api/{method}'}
@@ -121,7 +123,7 @@ func TestNodeBackend(t *testing.T) {
 	b := startBehindNode(t)
 	for name, test := range map[string]func(*testing.T, *behindNode){
 		"login": nodeLogin, "requests": nodeRequests, "large body": nodeLargeBody, "rpc": nodeRPC,
-		"news": nodeNews, "forged": nodeForged,
+		"news": nodeNews, "files": nodeFiles, "forged": nodeForged,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}
@@ -282,6 +284,21 @@ func nodeNews(t *testing.T, b *behindNode) {
 			t.Errorf("%s: status %d", name, status)
 		}
 	}
+}
+
+// nodeFiles lets the backend decide about uploads, and tells it what became of
+// them.
+func nodeFiles(t *testing.T, b *behindNode) {
+	me := login(t, b.Public, b.sim.NewCode(testAppID, "leo"))
+	if status, raw := tryUpload(t, b.Public, me.Token, "virus.exe", strings.NewReader("MZ")); status != http.StatusForbidden || !strings.Contains(string(raw), "No programs, please.") {
+		t.Errorf("status %d: %s", status, raw)
+	}
+	f := upload(t, b.Public, me.Token, "cat.txt", strings.NewReader("a cat"))
+	b.told(t, `"file_ready"`, f.ID, `"album":"inbox"`)
+	if status, raw := callRaw(t, "DELETE", b.Public+"/files/"+f.ID, bearer(me.Token), nil); status/100 != 2 {
+		t.Errorf("delete: status %d: %s", status, raw)
+	}
+	b.told(t, `"file_deleted"`, f.ID)
 }
 
 // nodeForged calls the backend itself, with what it must not take, what it must
