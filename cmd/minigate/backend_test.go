@@ -84,7 +84,7 @@ func startBehindNode(t *testing.T) *behindNode {
 		"ops:\n  listen: 127.0.0.1:0", "ops:\n  listen: "+ops,
 		"      secret:", "      push: {token: "+testPushToken+", encoding_aes_key: "+testPushKey+"}\n      secret:",
 	).Replace(baseConfig(t, b.wechatURL))
-	b.program = startServe(t, config+devChannels+strings.NewReplacer("BACKEND", b.backend, "SECRET", hookKey.Secret.Value()).Replace(`
+	b.program = startServe(t, strings.NewReplacer("BACKEND", b.backend, "SECRET", hookKey.Secret.Value()).Replace(askedConfig(config+devChannels+`
 session:
   login_webhook: {endpoint: 'BACKEND/minigate/login', required: true}
 webhooks:
@@ -96,7 +96,7 @@ webhooks:
 proxy:
   routes: [{prefix: /api/, upstream: 'BACKEND'}]
 rpc: {upstream: 'BACKEND', path: '/api/{method}'}
-`))
+`)))
 	return b
 }
 
@@ -124,6 +124,7 @@ func TestNodeBackend(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *behindNode){
 		"login": nodeLogin, "requests": nodeRequests, "large body": nodeLargeBody, "rpc": nodeRPC,
 		"news": nodeNews, "files": nodeFiles, "forged": nodeForged,
+		"guest": nodeGuest, "owner": nodeOwner, "status": nodeStatus, "identity": nodeIdentity,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}

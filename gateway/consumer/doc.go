@@ -34,10 +34,10 @@
 // between carrying out and acknowledging leaves the entries to its successor,
 // so a key sees its entries in order, of which a stretch may be repeated: A B
 // A B C, never A C or B A. Nor can anybody stop a call that a paused node has
-// already sent. Both are harmless for what has an idempotency key: publish and
-// broadcast, also within batch, get the entry's id as theirs unless they bring
-// one, for as long as client.idempotent_result_ttl. A repeated push reaches
-// its sockets again.
+// already sent. Both are harmless for what has an idempotency key: publish,
+// broadcast and push, also within batch, get the entry's id as theirs unless
+// they bring one, for as long as client.idempotent_result_ttl. A push to all
+// takes none and reaches its sockets again.
 //
 // # In memory
 //

@@ -58,6 +58,7 @@ func TestCallOnce(t *testing.T) {
 		{"publish", `{"channel":"room:once","data":{"n":1} } `},
 		{"broadcast", `{"channels":["room:once"],"data":"<2>"}`},
 		{"publish", `{"channel":"room:once","data":3,"idempotency_key":"theirs"}`},
+		{"push", `{"channels":["room:once"],"data":6}`},
 		{"batch", `{"commands":[{"publish":{"channel":"room:once","data":"<4>"}},{"publish":{"channel":"room:once","data":5}},{"disconnect":{"user":"o-1"}}]}`},
 	} {
 		for _, once := range []string{"first-" + call[0], "first-" + call[0]} {
@@ -67,10 +68,10 @@ func TestCallOnce(t *testing.T) {
 		}
 	}
 	got := w.must("history", `{"channel":"room:once","limit":-1}`)
-	if strings.Count(got, `"offset"`) != 5+1 {
+	if strings.Count(got, `"offset"`) != 6+1 {
 		t.Errorf("history: %s", got)
 	}
-	for _, want := range []string{`"data":{"n":1}`, `"data":"<2>"`, `"data":3`, `"data":"<4>"`, `"data":5`} {
+	for _, want := range []string{`"data":{"n":1}`, `"data":"<2>"`, `"data":3`, `"data":"<4>"`, `"data":5`, `"data":6`} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %s in %s", want, got)
 		}
