@@ -8,7 +8,9 @@ replace github.com/minigate/minigate => ../..
 
 require (
 	github.com/centrifugal/centrifuge v0.40.1
+	github.com/centrifugal/centrifuge-go v0.10.11
 	github.com/centrifugal/fdelta v0.0.3
+	github.com/centrifugal/gocent/v3 v3.3.0
 	github.com/centrifugal/protocol v0.23.1
 	github.com/coder/websocket v1.8.15
 	github.com/minigate/minigate v0.0.0
@@ -17,7 +19,6 @@ require (
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect
-	github.com/centrifugal/centrifuge-go v0.10.11 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/golang-jwt/jwt/v5 v5.3.1 // indirect
 	github.com/google/uuid v1.6.0 // indirect
