@@ -34,8 +34,9 @@ var (
 
 // ServeDownload answers GET and HEAD of /files/{id} and /files/{id}/{name}
 // (the name is for clients that look at the extension; any will do) with the
-// file, for its owner or for who has a link to it. Conditional requests are answered without the storage;
-// one byte range is served, several are answered with the whole file.
+// file, for its owner or for who has a link to it. Conditional requests are
+// answered without the storage; one byte range is served, several are answered
+// with the whole file.
 //
 // Errors: 404 file_not_found (also for files of others), 412
 // precondition_failed, 416 range_not_satisfiable, 500 file_lost, 502

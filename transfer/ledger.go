@@ -83,9 +83,9 @@ type Ledger interface {
 	Retire(ctx context.Context, id string, from ...State) (File, error)
 	// Forget removes the record; one that does not exist is no error.
 	Forget(ctx context.Context, id string) error
-	// Unfinished returns up to limit files, the oldest first, that have been
-	// Pending or Deleting since before the given time.
-	Unfinished(ctx context.Context, before time.Time, limit int) ([]File, error)
+	// Unfinished returns up to limit files, the oldest first, that have been in
+	// one of the states, Pending or Deleting, since before the given time.
+	Unfinished(ctx context.Context, before time.Time, limit int, states ...State) ([]File, error)
 	// Settle notes that it is known that a file is ready: it is not Owed any
 	// more. One that does not exist is no error.
 	Settle(ctx context.Context, id string) error

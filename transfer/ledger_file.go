@@ -125,17 +125,17 @@ func (l *FileLedger) Forget(_ context.Context, id string) error {
 }
 
 // Unfinished implements Ledger.
-func (l *FileLedger) Unfinished(_ context.Context, before time.Time, limit int) ([]File, error) {
-	return l.since(unfinishedBucket, before, limit)
+func (l *FileLedger) Unfinished(_ context.Context, before time.Time, limit int, states ...State) ([]File, error) {
+	return l.since(unfinishedBucket, before, limit, states...)
 }
 
 // Owed implements Ledger.
 func (l *FileLedger) Owed(_ context.Context, before time.Time, limit int) ([]File, error) {
-	return l.since(owedBucket, before, limit)
+	return l.since(owedBucket, before, limit, Ready)
 }
 
-// since returns the files of an index by Changed.
-func (l *FileLedger) since(bucket []byte, before time.Time, limit int) (files []File, err error) {
+// since returns the files of an index by Changed that are in one of the states.
+func (l *FileLedger) since(bucket []byte, before time.Time, limit int, states ...State) (files []File, err error) {
 	err = l.db.View(func(tx *bbolt.Tx) error {
 		end := timeKey(before)
 		c := tx.Bucket(bucket).Cursor()
@@ -144,7 +144,9 @@ func (l *FileLedger) since(bucket []byte, before time.Time, limit int) (files []
 			if err != nil {
 				return err
 			}
-			files = append(files, f)
+			if slices.Contains(states, f.State) {
+				files = append(files, f)
+			}
 		}
 		return nil
 	})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -162,12 +163,15 @@ func (l *RedisLedger) Forget(ctx context.Context, id string) error {
 }
 
 // Unfinished implements Ledger.
-func (l *RedisLedger) Unfinished(ctx context.Context, before time.Time, limit int) ([]File, error) {
+func (l *RedisLedger) Unfinished(ctx context.Context, before time.Time, limit int, states ...State) ([]File, error) {
 	return l.since(ctx, l.index(), before, limit, func(f File) verdict {
-		if f.State == Ready {
+		switch {
+		case f.State == Ready:
 			return wrong
+		case slices.Contains(states, f.State):
+			return meant
 		}
-		return meant
+		return early
 	})
 }
 
@@ -192,15 +196,26 @@ func (l *RedisLedger) Settle(ctx context.Context, id string) error {
 	return redisFault(l.client.ZRem(ctx, l.owed(), id).Err())
 }
 
-// since returns the files of a set of ids by changed.
-func (l *RedisLedger) since(ctx context.Context, set string, before time.Time, limit int, judge func(File) verdict) ([]File, error) {
-	ids, err := l.client.ZRangeArgs(ctx, redis.ZRangeArgs{
-		Key: set, ByScore: true, Start: "-inf", Stop: "(" + strconv.FormatInt(before.UnixMilli(), 10), Count: int64(limit),
-	}).Result()
-	if err != nil {
-		return nil, redisFault(err)
+// since returns the files of a set of ids by changed. It looks past those that
+// are early.
+func (l *RedisLedger) since(ctx context.Context, set string, before time.Time, limit int, judge func(File) verdict) (files []File, err error) {
+	look := redis.ZRangeArgs{Key: set, ByScore: true, Start: "-inf", Stop: "(" + strconv.FormatInt(before.UnixMilli(), 10)}
+	for {
+		look.Count = int64(limit - len(files))
+		ids, err := l.client.ZRangeArgs(ctx, look).Result()
+		if err != nil {
+			return nil, redisFault(err)
+		}
+		found, dropped, err := l.read(ctx, ids, func(id string) string { return id }, set, judge)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, found...)
+		if len(files) == limit || int64(len(ids)) < look.Count {
+			return files, nil
+		}
+		look.Offset += int64(len(ids) - dropped)
 	}
-	return l.read(ctx, ids, func(id string) string { return id }, set, judge)
 }
 
 // verdict is what a hint turned out to be.
@@ -214,21 +229,20 @@ const (
 
 // read returns the files that hints of a set stand for, and drops the wrong
 // ones. A hint without a record is wrong.
-func (l *RedisLedger) read(ctx context.Context, hints []string, idOf func(hint string) string, set string, judge func(File) verdict) ([]File, error) {
+func (l *RedisLedger) read(ctx context.Context, hints []string, idOf func(hint string) string, set string, judge func(File) verdict) (files []File, dropped int, err error) {
 	if len(hints) == 0 {
-		return nil, nil
+		return nil, 0, nil
 	}
 	records := make([]*redis.MapStringStringCmd, len(hints))
-	_, err := l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, err = l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, hint := range hints {
 			records[i] = p.HGetAll(ctx, l.key(idOf(hint)))
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, redisFault(err)
+		return nil, 0, redisFault(err)
 	}
-	var files []File
 	var drop []any
 	for i, hint := range hints {
 		f, err := readFile(records[i].Result())
@@ -238,7 +252,7 @@ func (l *RedisLedger) read(ctx context.Context, hints []string, idOf func(hint s
 		}
 		switch {
 		case err != nil && !errors.Is(err, errNoFile):
-			return nil, err
+			return nil, 0, err
 		case v == wrong:
 			drop = append(drop, hint)
 		case v == meant:
@@ -246,9 +260,9 @@ func (l *RedisLedger) read(ctx context.Context, hints []string, idOf func(hint s
 		}
 	}
 	if len(drop) > 0 {
-		return files, redisFault(l.client.ZRem(ctx, set, drop...).Err())
+		err = redisFault(l.client.ZRem(ctx, set, drop...).Err())
 	}
-	return files, nil
+	return files, len(drop), err
 }
 
 // Shared implements Ledger.

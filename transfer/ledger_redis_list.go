@@ -50,7 +50,7 @@ func (l *RedisLedger) List(ctx context.Context, openID string, after Place, limi
 		places = places[:limit]
 		next = Place(places[limit-1])
 	}
-	files, err := l.read(ctx, places, func(place string) string { return Place(place).id() }, l.list(openID), func(f File) verdict {
+	files, _, err := l.read(ctx, places, func(place string) string { return Place(place).id() }, l.list(openID), func(f File) verdict {
 		if f.State != Ready {
 			return early // or late: it goes with its record
 		}

@@ -132,7 +132,7 @@ func TestLedgerStates(t *testing.T) {
 
 func unfinished(t *testing.T, l Ledger, before time.Time, limit int) (ids []string) {
 	t.Helper()
-	files, err := l.Unfinished(t.Context(), before, limit)
+	files, err := l.Unfinished(t.Context(), before, limit, Pending, Deleting)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,6 +172,52 @@ func TestLedgerUnfinished(t *testing.T) {
 		}
 		if got := unfinished(t, l, soon, 10); len(got) != 0 {
 			t.Errorf("none: %v", got)
+		}
+	})
+}
+
+// retiring makes the record of a ready file that somebody began to delete so
+// long ago.
+func retiring(t *testing.T, l Ledger, age time.Duration) File {
+	t.Helper()
+	f := newFile(alice)
+	f.SHA256, f.State, f.Changed = sum("hello"), Deleting, f.Changed.Add(-age)
+	var err error
+	switch l := l.(type) {
+	case *FileLedger:
+		err = l.db.Update(func(tx *bbolt.Tx) error { return putFile(tx, f) })
+	case *RedisLedger:
+		err = errors.Join(l.note(t.Context(), f.ID, f.Changed), l.set(t.Context(), f.ID, Deleting, f.Changed, &f, ""))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// Those of one state are found behind any number of the other.
+func TestLedgerUnfinishedByState(t *testing.T) {
+	eachLedger(t, func(t *testing.T, l Ledger) {
+		var pending, deleting []string
+		for i := range 5 {
+			age := time.Hour - time.Duration(i)*time.Minute
+			pending = append(pending, reserved(t, l, 2*age).ID)
+			deleting = append(deleting, retiring(t, l, age).ID)
+		}
+		for limit := 1; limit <= 6; limit++ {
+			for state, all := range map[State][]string{Pending: pending, Deleting: deleting} {
+				files, err := l.Unfinished(t.Context(), time.Now(), limit, state)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got []string
+				for _, f := range files {
+					got = append(got, f.ID)
+				}
+				if want := all[:min(limit, len(all))]; !slices.Equal(got, want) {
+					t.Errorf("%d that are %s: %q, want %q", limit, state, got, want)
+				}
+			}
 		}
 	})
 }
@@ -259,7 +305,7 @@ func TestRedisLedgerAwayAndBack(t *testing.T) {
 	f := newFile(alice)
 	srv.Stop()
 	_, getErr := l.Get(t.Context(), f.ID)
-	_, listErr := l.Unfinished(t.Context(), time.Now(), 1)
+	_, listErr := l.Unfinished(t.Context(), time.Now(), 1, Pending)
 	_, retireErr := l.Retire(t.Context(), f.ID, Ready)
 	for name, err := range map[string]error{
 		"Ping": l.Ping(t.Context()), "Reserve": l.Reserve(t.Context(), f), "Commit": l.Commit(t.Context(), f),

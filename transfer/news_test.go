@@ -181,6 +181,23 @@ func TestNewsOfDeletionOwed(t *testing.T) {
 	})
 }
 
+// What a crash left of a deletion does not wait for as long as an upload may
+// take, nor is it taken from who may still be at it.
+func TestDeletionIsSweptSoon(t *testing.T) {
+	eachLedger(t, func(t *testing.T, l Ledger) {
+		h := newHouse(t, newTestFolder(t), l)
+		h.started = now().Add(-time.Hour)
+		left, young, upload := retiring(t, l, 3*cleanUp), retiring(t, l, 0), reserved(t, l, 3*cleanUp)
+		if err := h.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		h.wantEvents("after the sweep", "file_deleted-"+left.ID)
+		if got := unfinished(t, l, time.Now().Add(time.Hour), 10); !slices.Equal(got, []string{upload.ID, young.ID}) {
+			t.Errorf("%q are left, want %q and %q", got, upload.ID, young.ID)
+		}
+	})
+}
+
 // Where nobody wants to know any more, nothing stays owed.
 func TestNewsNobodyWants(t *testing.T) {
 	h := newTestHouse(t)

@@ -166,12 +166,17 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// Sweep removes what has been unfinished for longer than pending_ttl, and
-// sends news that are still owed. Nobody works on that any more, since no
-// upload may take that long; in a ledger of our own neither does anybody on
-// what is older than this process. It is safe on several nodes at once.
+// Sweep sends news that are still owed, ends deletions that stopped half way,
+// and removes uploads that have been unfinished for longer than pending_ttl.
+// Nobody works on any of that any more, since none of it may take that long; in
+// a ledger of our own neither does anybody on what is older than this process.
+// It is safe on several nodes at once.
 func (s *Service) Sweep(ctx context.Context) error {
-	return errors.Join(s.sweepOwed(ctx), s.sweepUnfinished(ctx))
+	return errors.Join(
+		s.sweepOwed(ctx),
+		s.sweepUnfinished(ctx, Deleting, 2*cleanUp),
+		s.sweepUnfinished(ctx, Pending, s.settings.PendingTTL+cleanUp),
+	)
 }
 
 // longAgo is when what nobody works on any more began to be so, of what takes
@@ -184,10 +189,11 @@ func (s *Service) longAgo(most time.Duration) time.Time {
 	return before
 }
 
-func (s *Service) sweepUnfinished(ctx context.Context) error {
-	before := s.longAgo(s.settings.PendingTTL + cleanUp)
+// sweepUnfinished removes what has been in a state for longer than most.
+func (s *Service) sweepUnfinished(ctx context.Context, state State, most time.Duration) error {
+	before := s.longAgo(most)
 	for {
-		files, err := s.ledger.Unfinished(ctx, before, sweepBatch)
+		files, err := s.ledger.Unfinished(ctx, before, sweepBatch, state)
 		if err != nil {
 			return err
 		}

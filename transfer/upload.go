@@ -50,16 +50,18 @@ type uploaded struct {
 // file under any name and up to 32 fields before or after it. The file's name
 // is the field name or filename, else ?name=, else what its part says; its type
 // is what its bytes say. Where the backend is asked about uploads (see
-// [WebhookSettings]), fields behind the file come too late to name it. ?size= (bytes) and ?sha256= are checked where given;
-// with size a file is passed on to S3 without waiting for memory.
+// [WebhookSettings]), fields behind the file come too late to name it. ?size=
+// (bytes) and ?sha256= are checked where given; with size a file is passed on to
+// S3 without waiting for memory.
 //
 // The answer is 201 with id, name, size, type, sha256 and url; by then the
 // file is durable. Errors: 400 form_invalid, upload_torn, file_missing,
 // too_many_files, too_many_fields, size_invalid, sha256_invalid, size_mismatch,
-// checksum_mismatch; 403 upload_refused; 408 upload_stalled, upload_too_slow; 413 file_too_large,
-// field_too_large; 415 multipart_required, type_not_allowed; 429
+// checksum_mismatch; 403 upload_refused; 408 upload_stalled, upload_too_slow; 413
+// file_too_large, field_too_large; 415 multipart_required, type_not_allowed; 429
 // too_many_uploads; 502 storage_refused; 503 uploads_busy, storage_unavailable,
-// files_unavailable, upload_webhook_unavailable; 507 storage_full. After any of them nothing is kept.
+// files_unavailable, upload_webhook_unavailable; 507 storage_full. After any of
+// them nothing is kept.
 func (s *Service) ServeUpload(w http.ResponseWriter, r *http.Request) (err error) {
 	user, err := caller(r)
 	if err != nil {
