@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"flag"
 	"io"
 	"strconv"
@@ -20,6 +21,8 @@ type fileInfo struct {
 	Owner   struct{ OpenID, AppID string }
 	State   string
 	Created time.Time
+
+	Attributes json.RawMessage
 }
 
 func cmdFiles(ctx context.Context, flags *flag.FlagSet, args []string, stdout, _ io.Writer) error {
@@ -103,5 +106,6 @@ func printFile(stdout io.Writer, f fileInfo) {
 		{"appid", f.Owner.AppID},
 		{"state", f.State},
 		{"created", stampOr(f.Created)},
+		{"attributes", string(f.Attributes)},
 	})
 }

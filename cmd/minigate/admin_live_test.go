@@ -135,7 +135,7 @@ func TestLookingOnTheCommandLine(t *testing.T) {
 
 // TestFilesOnTheCommandLine speaks to handlers as the description has them.
 func TestFilesOnTheCommandLine(t *testing.T) {
-	const file = `{"id":"f1","name":"a\u001b[31m.jpg","size":5,"type":"image/jpeg","sha256":"aa","owner":{"openid":"oAlice","appid":"wx1"},"state":"ready","created":"2026-01-02T03:04:05Z"}`
+	const file = `{"id":"f1","name":"a\u001b[31m.jpg","size":5,"type":"image/jpeg","sha256":"aa","owner":{"openid":"oAlice","appid":"wx1"},"state":"ready","created":"2026-01-02T03:04:05Z","attributes":{"album":"inbox"}}`
 	var got []string
 	answers := map[string]string{
 		"/api/files":        `{"files":[` + file + `],"cursor":"next"}`,
@@ -164,6 +164,7 @@ func TestFilesOnTheCommandLine(t *testing.T) {
 		{expectation{[]string{"files", "list", "--user", "oAlice", "--cursor", "c", "--limit", "7"}, 0, `"a\x1b[31m.jpg"`}, `/api/files {"cursor":"c","limit":7,"user":"oAlice"}`},
 		{expectation{[]string{"files", "list", "--json"}, 0, `"cursor":"next"`}, `/api/files {"cursor":"","limit":50,"user":""}`},
 		{expectation{[]string{"files", "stat", "--file", "f1"}, 0, `"a\x1b[31m.jpg"`}, `/api/files/stat {"file":"f1"}`},
+		{expectation{[]string{"files", "stat", "--file", "f1"}, 0, `{"album":"inbox"}`}, `/api/files/stat {"file":"f1"}`},
 		{expectation{[]string{"files", "stat", "--file", "unknown"}, 1, "file_unknown: There is no such file."}, `/api/files/stat {"file":"unknown"}`},
 		{expectation{[]string{"files", "delete", "--file", "f1"}, 0, "deleted"}, `/api/files/delete {"file":"f1"}`},
 		{expectation{[]string{"files", "link", "--file", "f1", "--for", "90s"}, 0, "https://files.example/f1?t=x"}, `/api/files/link {"expires_in":90,"file":"f1"}`},
