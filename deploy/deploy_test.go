@@ -47,7 +47,11 @@ func TestBinaryIsStatic(t *testing.T) {
 	}
 }
 
-// TestComposeConfiguration checks the example's settings with minigate itself.
+// commentedOut is a line of minigate.yaml that is a setting, not a sentence.
+var commentedOut = regexp.MustCompile(`(?m)^#((?:  +)?[a-z-])`)
+
+// TestComposeConfiguration checks the example's settings with minigate itself,
+// as they are and with all that may be uncommented.
 func TestComposeConfiguration(t *testing.T) {
 	raw, err := os.ReadFile("compose.yaml")
 	if err != nil {
@@ -72,12 +76,13 @@ func TestComposeConfiguration(t *testing.T) {
 		"SEALING_KEY":   "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
 		"SIGNING_KEY":   "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDM=",
 		"TICKET_KEY":    "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDI=",
+		"WEBHOOK_KEY":   "123456789abcdef0123456789abcdef0",
 		"S3_SECRET_KEY": "0123456789abcdef0123456789abcdef",
 	}
 	variable := regexp.MustCompile(`\$\{(\w+):\?\}`)
-	cmd := exec.Command(binary(t), "check", "--config", "minigate.yaml")
+	var env []string
 	for name, value := range environment {
-		cmd.Env = append(cmd.Env, name+"="+variable.ReplaceAllStringFunc(value, func(v string) string {
+		env = append(env, name+"="+variable.ReplaceAllStringFunc(value, func(v string) string {
 			got, ok := values[variable.FindStringSubmatch(v)[1]]
 			if !ok {
 				t.Errorf("%s uses %s, which this test does not know", name, v)
@@ -85,13 +90,29 @@ func TestComposeConfiguration(t *testing.T) {
 			return got
 		}))
 	}
-	out, err := cmd.CombinedOutput()
+	settings, err := os.ReadFile("minigate.yaml")
 	if err != nil {
-		t.Fatalf("minigate check: %v\n%s", err, out)
+		t.Fatal(err)
 	}
-	for name, secret := range values {
-		if name != "WECHAT_APPID" && strings.Contains(string(out), secret) {
-			t.Errorf("minigate check prints %s", name)
+	all := commentedOut.ReplaceAll(settings, []byte("$1"))
+	if n := len(commentedOut.FindAll(settings, -1)); n < 8 {
+		t.Errorf("minigate.yaml has %d lines to uncomment", n)
+	}
+	program, whole := binary(t), filepath.Join(t.TempDir(), "whole.yaml")
+	if err := os.WriteFile(whole, all, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"minigate.yaml", whole} {
+		cmd := exec.Command(program, "check", "--config", file)
+		cmd.Env = env
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("minigate check of %s: %v\n%s", file, err, out)
+		}
+		for name, secret := range values {
+			if name != "WECHAT_APPID" && strings.Contains(string(out), secret) {
+				t.Errorf("minigate check of %s prints %s", file, name)
+			}
 		}
 	}
 }
