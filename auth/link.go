@@ -56,8 +56,8 @@ func linkKey(secret []byte) ([]byte, error) {
 	return hkdf.Key(sha256.New, secret, nil, linkKeyInfo, sha256.Size)
 }
 
-// linkMAC binds what a link says to a file. The ids have their lengths in
-// front, so that no two inputs run together to the same bytes.
+// linkMAC binds what a link says to a file. The first has a fixed length and the
+// key's id its own in front, so that no two inputs run together to the same bytes.
 func linkMAC(key []byte, keyID string, signed []byte, file string) []byte {
 	mac := hmac.New(sha256.New, key)
 	mac.Write(signed)
