@@ -7,9 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
-	"sync/atomic"
 	"time"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -43,38 +41,24 @@ type LoginWebhookSettings struct {
 
 // Check finds mistakes in the block.
 func (s *LoginWebhookSettings) Check(report func(path, problem string)) {
-	if s.Endpoint != "" {
-		if problem := webhook.CheckEndpoint(s.Endpoint); problem != "" {
-			report("endpoint", problem)
-		}
-	}
-	if s.Timeout < 50*time.Millisecond || s.Timeout > 30*time.Second {
-		report("timeout", "must be between 50ms and 30s")
-	}
+	webhook.CheckGate(s.Endpoint, s.Timeout, report)
 }
 
 // loginHook asks the business backend about a login, after WeChat has vouched
 // for the user and before there is a session.
-type loginHook struct {
-	endpoint *webhook.Endpoint
-	settings LoginWebhookSettings
-	metrics  *Metrics
-	failing  atomic.Bool
-}
+type loginHook struct{ *webhook.Gate }
 
 // newLoginHook returns nil where nobody is to be asked.
 func newLoginHook(s LoginWebhookSettings, client *webhook.Client, m *Metrics) (*loginHook, error) {
-	if s.Endpoint == "" {
-		return nil, nil
-	}
-	if client == nil {
-		return nil, errors.New("the login webhook needs a client for webhooks")
-	}
-	endpoint, err := client.Endpoint(hookLogin, s.Endpoint, s.Timeout)
-	if err != nil {
+	gate, err := webhook.NewGate(client, webhook.GateOptions{
+		Hook: hookLogin, Subject: "logins", Without: "claims",
+		Endpoint: s.Endpoint, Timeout: s.Timeout, Required: s.Required,
+		Refused: errLoginRefused, Away: errLoginWebhookAway, Unchecked: m.unchecked,
+	})
+	if gate == nil {
 		return nil, err
 	}
-	return &loginHook{endpoint: endpoint, settings: s, metrics: m}, nil
+	return &loginHook{gate}, nil
 }
 
 // budget is how long a login may have to wait for the hook.
@@ -82,7 +66,7 @@ func (h *loginHook) budget() time.Duration {
 	if h == nil {
 		return 0
 	}
-	return h.settings.Timeout
+	return h.Timeout
 }
 
 // loginQuestion is what the backend is asked.
@@ -112,45 +96,7 @@ func (h *loginHook) ask(ctx context.Context, ses *Session) error {
 	}
 	q := loginQuestion{hookLogin, webhook.NewID(), ses.User, ses.Device, rest.ClientIP(ctx), time.Now().Unix()}
 	var a loginAnswer
-	err := h.endpoint.Ask(ctx, q.Delivery, q.Event, q, &a)
-	if err == nil {
-		err = a.apply(ses)
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if errors.Is(err, errLoginRefused) {
-		h.observe(ctx, nil)
-		return err
-	}
-	h.observe(ctx, err)
-	if err == nil {
-		return nil
-	}
-	if h.settings.Required {
-		return errLoginWebhookAway.Because(err)
-	}
-	h.metrics.unchecked.Inc()
-	return nil
-}
-
-// observe speaks up only when the hook begins or ceases to fail.
-func (h *loginHook) observe(ctx context.Context, err error) {
-	failing := err != nil
-	switch {
-	case h.failing.Load() == failing || !h.failing.CompareAndSwap(!failing, failing):
-	case failing:
-		slog.WarnContext(ctx, "the login webhook gives no usable answer", "logins", h.policy(), "error", err)
-	default:
-		slog.InfoContext(ctx, "the login webhook works again")
-	}
-}
-
-func (h *loginHook) policy() string {
-	if h.settings.Required {
-		return "refused"
-	}
-	return "let through without claims"
+	return h.Ask(ctx, q.Delivery, q, &a, func() error { return a.apply(ses) })
 }
 
 // apply puts the answer into the session, all of it or nothing.

@@ -7,9 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/minigate/minigate/auth"
@@ -39,38 +37,24 @@ type WebhookSettings struct {
 
 // Check finds mistakes in the block.
 func (s *WebhookSettings) Check(report func(path, problem string)) {
-	if s.Endpoint != "" {
-		if problem := webhook.CheckEndpoint(s.Endpoint); problem != "" {
-			report("endpoint", problem)
-		}
-	}
-	if s.Timeout < 50*time.Millisecond || s.Timeout > 30*time.Second {
-		report("timeout", "must be between 50ms and 30s")
-	}
+	webhook.CheckGate(s.Endpoint, s.Timeout, report)
 }
 
 // uploadHook asks the business backend about an upload, when the file's name
 // and type are known and before any of it is stored.
-type uploadHook struct {
-	endpoint *webhook.Endpoint
-	settings WebhookSettings
-	metrics  *Metrics
-	failing  atomic.Bool
-}
+type uploadHook struct{ *webhook.Gate }
 
 // newUploadHook returns nil where nobody is to be asked.
 func newUploadHook(s WebhookSettings, client *webhook.Client, m *Metrics) (*uploadHook, error) {
-	if s.Endpoint == "" {
-		return nil, nil
-	}
-	if client == nil {
-		return nil, errors.New("the upload webhook needs a client for webhooks")
-	}
-	endpoint, err := client.Endpoint(hookUpload, s.Endpoint, s.Timeout)
-	if err != nil {
+	gate, err := webhook.NewGate(client, webhook.GateOptions{
+		Hook: hookUpload, Subject: "uploads", Without: "attributes",
+		Endpoint: s.Endpoint, Timeout: s.Timeout, Required: s.Required,
+		Refused: errUploadRefused, Away: errWebhookAway, Unchecked: m.unchecked,
+	})
+	if gate == nil {
 		return nil, err
 	}
-	return &uploadHook{endpoint: endpoint, settings: s, metrics: m}, nil
+	return &uploadHook{gate}, nil
 }
 
 // question is what the backend is asked.
@@ -109,44 +93,11 @@ func (h *uploadHook) ask(ctx context.Context, f File, size int64) (attributes st
 		q.File.Size = &size
 	}
 	var a verdictOnUpload
-	if err = h.endpoint.Ask(ctx, q.Delivery, q.Event, q, &a); err == nil {
+	err = h.Ask(ctx, q.Delivery, q, &a, func() (err error) {
 		attributes, err = a.apply()
-	}
-	if ctx.Err() != nil {
-		return "", context.Cause(ctx)
-	}
-	if errors.Is(err, errUploadRefused) {
-		h.observe(ctx, nil)
-		return "", err
-	}
-	h.observe(ctx, err)
-	if err == nil {
-		return attributes, nil
-	}
-	if h.settings.Required {
-		return "", errWebhookAway.Because(err)
-	}
-	h.metrics.unchecked.Inc()
-	return "", nil
-}
-
-// observe speaks up only when the hook begins or ceases to fail.
-func (h *uploadHook) observe(ctx context.Context, err error) {
-	failing := err != nil
-	switch {
-	case h.failing.Load() == failing || !h.failing.CompareAndSwap(!failing, failing):
-	case failing:
-		slog.WarnContext(ctx, "the upload webhook gives no usable answer", "uploads", h.policy(), "error", err)
-	default:
-		slog.InfoContext(ctx, "the upload webhook works again")
-	}
-}
-
-func (h *uploadHook) policy() string {
-	if h.settings.Required {
-		return "refused"
-	}
-	return "let through without attributes"
+		return err
+	})
+	return attributes, err
 }
 
 // apply returns the attributes of an answer that takes the file.

@@ -21,7 +21,8 @@
 // else is ever called. [Endpoint.Ask] is one exchange, [Endpoint.Exchange] one
 // whose status and body the caller judges: no redirects, no proxy
 // from the environment, a time limit, a bounded answer, a bounded number at a
-// time, and a breaker that spares a backend which keeps failing.
+// time, and a breaker that spares a backend which keeps failing. A [Gate] asks
+// whether something may happen, and has a rule for when there is no answer.
 //
 // # News
 //
