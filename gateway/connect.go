@@ -230,6 +230,7 @@ func (c *client) refresh(ctx context.Context, req *protocol.RefreshRequest) (*pr
 	c.identify(identity{session: session, token: token})
 	if c.asking != nil && c.asking.answered { // what the backend said outlives its login
 		c.connInfo, c.endAt = info, endAt
+		c.planAsking()
 	}
 	c.mu.Unlock()
 	c.hub.clients.relogin(c, old, session)

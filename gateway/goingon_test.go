@@ -102,6 +102,49 @@ func TestAskWhetherTokensGoOn(t *testing.T) {
 	})
 }
 
+// A client that brings a new login in between is asked about all the same.
+func TestNewLoginIsAskedAbout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newHookBackend(t)
+		h := startHub(t, func(s *Settings) { withoutPings(s); s.Client.Proxy.Connect.ForLogins = true }, o.into)
+		begin := time.Now()
+		o.says("/connect", `{"result":{`+expireIn(time.Minute)+`}}`)
+		w, _ := h.login("alice")
+		<-o.calls
+		w.send(`{"id":2,"refresh":{"token":"alice/2"}}`)
+		w.want(`{"id":2,"refresh":{}}`)
+		time.Sleep(2 * time.Minute)
+		select {
+		case got := <-o.calls:
+			if got.path != "/refresh" {
+				t.Errorf("asked %s", got.path)
+			}
+		default:
+			t.Fatalf("nobody was asked in %v", time.Since(begin))
+		}
+		w.wantEnd(DisconnectExpired)
+	})
+}
+
+// An end beyond all times is none that has passed.
+func TestExpiresInFarFuture(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newHookBackend(t)
+		h := startHub(t, withoutPings, o.into)
+		time.Sleep(time.Minute)
+		w := h.known(o, dialOptions{}, fmt.Sprintf(`,"expire_at":%d`, 1<<40))
+		c := h.clients.list()[0]
+		c.mu.Lock()
+		if at := h.connDeadline(time.Unix(1<<40, 0)); at < 99*365*24*time.Hour || c.endAt < 99*365*24*time.Hour {
+			t.Errorf("ends after %v", c.endAt)
+		}
+		c.mu.Unlock()
+		time.Sleep(time.Hour)
+		w.sync()
+		o.wantNoCall()
+	})
+}
+
 // Without the refresh proxy clients are told of the end, and bring a token.
 func TestConnectExpiresUnasked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -96,7 +96,8 @@ func (h *Hub) deadline(at time.Time, delay time.Duration) time.Duration {
 	if at.IsZero() {
 		return 0
 	}
-	return h.now() + time.Until(at) + delay
+	const century = 100 * 365 * 24 * time.Hour // nothing lives so long, and the sum cannot overflow
+	return h.now() + min(time.Until(at), century) + delay
 }
 
 // refreshJWT is refresh for a connection that began with a JWT.
