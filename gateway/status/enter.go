@@ -6,21 +6,27 @@ import "context"
 // been entered before are kept apart.
 type changes struct {
 	came, left map[bool][]User
-	n          int
 }
 
 // flush enters what has changed. What fails stays to be entered.
 func (t *Tracker) flush(ctx context.Context) error {
-	for {
-		c := t.take()
-		if c.n == 0 {
-			return nil
+	for t.hasChanges() {
+		if err := t.renewIfDue(ctx); err != nil { // nothing is tried while the store is away
+			return err
 		}
+		c := t.take()
 		if err := t.enter(ctx, c); err != nil {
 			t.putBack(c)
 			return err
 		}
 	}
+	return nil
+}
+
+func (t *Tracker) hasChanges() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.changed) > 0
 }
 
 // take picks some of what has changed, as it is now.
@@ -28,18 +34,20 @@ func (t *Tracker) take() (c changes) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c.came, c.left = make(map[bool][]User), make(map[bool][]User)
+	n := 0
 	for user := range t.changed {
-		if c.n == changesMax {
+		if n++; n > changesMax {
 			break
 		}
 		delete(t.changed, user)
 		list, p := c.came, t.here[user]
 		if p == nil {
 			list, p = c.left, t.gone[user]
+		} else {
+			p.tried = true
 		}
 		if p != nil { // or else he has left long ago
 			list[p.entered] = append(list[p.entered], p.user)
-			c.n++
 		}
 	}
 	return c
@@ -58,9 +66,6 @@ func (t *Tracker) putBack(c changes) {
 }
 
 func (t *Tracker) enter(ctx context.Context, c changes) error {
-	if err := t.renewIfDue(ctx); err != nil {
-		return err
-	}
 	return call(ctx, func(ctx context.Context) error {
 		for entered, users := range c.came {
 			whole, err := t.o.Store.Arrive(ctx, t.name(), users, entered)

@@ -66,7 +66,8 @@ type Tracker struct {
 type presence struct {
 	user    User
 	sockets int
-	entered bool // the store has confirmed that he arrived
+	tried   bool // the store was told, or is being told, that he arrived
+	entered bool // it has confirmed that
 	left    time.Time
 }
 
@@ -110,11 +111,16 @@ func (t *Tracker) Left(user string) {
 	if p == nil {
 		return
 	}
-	if p.sockets--; p.sockets == 0 {
-		p.left, t.gone[user] = time.Now(), p
-		delete(t.here, user)
-		t.change(user)
+	if p.sockets--; p.sockets > 0 {
+		return
 	}
+	delete(t.here, user)
+	if !p.tried { // nobody has heard of him: while the store is away there may be many
+		delete(t.changed, user)
+		return
+	}
+	p.left, t.gone[user] = time.Now(), p
+	t.change(user)
 }
 
 // change is called with mu held.

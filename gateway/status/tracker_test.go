@@ -115,6 +115,14 @@ func (b *bench) metric(name string, want float64) {
 type process struct {
 	*FileStore
 	dead atomic.Bool
+	away atomic.Bool // no lease can be renewed
+}
+
+func (p *process) Beat(ctx context.Context, node string) (whole bool, err error) {
+	if p.away.Load() {
+		return false, errModel
+	}
+	return p.FileStore.Beat(ctx, node)
 }
 
 func (p *process) Depart(ctx context.Context, node string, users []User, entered bool) error {
@@ -293,5 +301,33 @@ func TestTrackerInBatches(t *testing.T) {
 		if b.largest != b.o.Batch {
 			t.Errorf("up to %d events in one call, want %d", b.largest, b.o.Batch)
 		}
+	})
+}
+
+// However long the store is away, who came and went meanwhile takes no memory;
+// those whom it knows, and those who are still there, are not forgotten.
+func TestTrackerWhileTheStoreIsAway(t *testing.T) {
+	onBench(t, func(b *bench) {
+		b.Arrived(User{ID: "ann"})
+		time.Sleep(time.Minute)
+		b.want("ann online")
+		b.process.away.Store(true)
+		time.Sleep(testTiming.Lease) // whatever was renewed before is over
+		b.Left("ann")
+		b.Arrived(User{ID: "bob"})
+		for i := range 10 * changesMax {
+			user := fmt.Sprint("user", i)
+			b.Arrived(User{ID: user})
+			time.Sleep(100 * time.Millisecond)
+			b.Left(user)
+		}
+		b.mu.Lock()
+		if n := len(b.here) + len(b.Tracker.gone); n != 2 || len(b.changed) != 2 {
+			t.Errorf("%d users are remembered, %d of them to be entered", n, len(b.changed))
+		}
+		b.mu.Unlock()
+		b.process.away.Store(false)
+		time.Sleep(time.Minute)
+		b.want("ann offline", "bob online")
 	})
 }
