@@ -350,9 +350,15 @@ func (w *wire) send(lines ...string) {
 // next returns the next message, or "closed CODE REASON" at the end.
 func (w *wire) next() string {
 	w.t.Helper()
-	line, ok := <-w.lines
-	if ok {
-		return line
+	patience := time.NewTimer(24 * time.Hour) // in a bubble that is a moment, after which this test fails and not all of them
+	defer patience.Stop()
+	select {
+	case line, ok := <-w.lines:
+		if ok {
+			return line
+		}
+	case <-patience.C:
+		w.t.Fatal("nothing came")
 	}
 	var ce websocket.CloseError
 	if errors.As(w.err, &ce) {

@@ -162,8 +162,9 @@ type subscribed struct {
 }
 
 // subscribeUser subscribes the local connections that a request is about.
-func (h *Hub) subscribeUser(req *userRequest) (sum subscribed) {
+func (h *Hub) subscribeUser(req *userRequest) subscribed {
 	var mu sync.Mutex
+	var sum subscribed // no named result: that would be read after mu is let go
 	var work sync.WaitGroup
 	for _, c := range h.concerned(req) {
 		work.Go(func() {
