@@ -32,6 +32,7 @@ func (c *client) subscribe(ctx context.Context, id uint32, req *protocol.Subscri
 		c.leave(ctx, s, nil)
 		return ErrUnrecoverable
 	}
+	s.data = nil // it has served, and may be large
 	c.reply(c.encodeReply(&protocol.Reply{Id: id, Subscribe: res}), s)
 	if !t.Expires.IsZero() {
 		c.lookSoon()

@@ -43,7 +43,7 @@ type subscription struct {
 	again bool // guarded by outbox.mu: the client is to be told of it once more
 
 	info   protocol.Raw  // guarded by client.mu: what others see of the subscription
-	data   protocol.Raw  // for the subscribe reply; read only
+	data   protocol.Raw  // for the subscribe reply, and to repeat what the server announced; nil once it has served
 	endAt  time.Duration // guarded by client.mu: when it is ended unless refreshed; 0: never
 	left   chan struct{} // guarded by client.mu: made when the end begins, closed when nothing is left
 	joined chan struct{} // guarded by client.mu: made when the others are about to be told, closed when they were
