@@ -6,8 +6,6 @@ import (
 
 	"github.com/centrifugal/protocol"
 	"golang.org/x/sync/errgroup"
-
-	"github.com/minigate/minigate/gateway/ask"
 )
 
 // Where the backend decides whether what expires goes on, it is asked when the
@@ -143,14 +141,21 @@ func (c *client) askWhatIsDue() {
 	c.hub.wheel.set(c, c.hub.now())
 }
 
+// sentAway tells whether the connection is at its end: by the answer, or
+// without it.
+func (c *client) sentAway(err error) bool {
+	d, ok := errors.AsType[*Disconnect](wordsOf(err))
+	if ok {
+		c.disconnect(d)
+	}
+	return ok || c.asking.ctx.Err() != nil
+}
+
 // askToGoOn asks whether the connection goes on, and reports whether it does.
 func (c *client) askToGoOn() (stays bool) {
 	a, err := c.hub.ask.Refresh(c.asking.ctx, c.caller())
-	switch d, ok := errors.AsType[*ask.Disconnect](err); {
-	case c.asking.ctx.Err() != nil:
-		return false
-	case ok:
-		c.disconnect(&Disconnect{d.Code, plainReason(d.Reason)})
+	switch {
+	case c.sentAway(err):
 		return false
 	case err == nil && a.Expired:
 		c.disconnect(DisconnectExpired)
@@ -173,11 +178,8 @@ func (c *client) askToGoOn() (stays bool) {
 // connection does.
 func (c *client) askSubToGoOn(s *subscription) (stays bool) {
 	a, err := c.hub.ask.SubRefresh(c.asking.ctx, s.rules.SubRefreshProxyName, c.caller(), s.name)
-	switch d, ok := errors.AsType[*ask.Disconnect](err); {
-	case c.asking.ctx.Err() != nil:
-		return false
-	case ok:
-		c.disconnect(&Disconnect{d.Code, plainReason(d.Reason)})
+	switch {
+	case c.sentAway(err):
 		return false
 	case err == nil && a.Expired:
 		ctx, cancel := c.hub.timeout()

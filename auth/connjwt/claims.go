@@ -144,11 +144,11 @@ func payload(raw json.RawMessage, b64 string) (json.RawMessage, error) {
 // subscribeClaims are the members of claim subs, and part of a subscription
 // token.
 type subscribeClaims struct {
-	Info     json.RawMessage                  `json:"info"`
-	B64Info  string                           `json:"b64info"`
-	Data     json.RawMessage                  `json:"data"`
-	B64Data  string                           `json:"b64data"`
-	Override map[string]*struct{ Value bool } `json:"override"`
+	Info     json.RawMessage `json:"info"`
+	B64Info  string          `json:"b64info"`
+	Data     json.RawMessage `json:"data"`
+	B64Data  string          `json:"b64data"`
+	Override Overrides       `json:"override"`
 }
 
 func (s *subscribeClaims) options() (o SubscribeOptions, err error) {
@@ -157,18 +157,28 @@ func (s *subscribeClaims) options() (o SubscribeOptions, err error) {
 		return o, err
 	}
 	o.Data, err = payload(s.Data, s.B64Data)
+	o.Override = s.Override.Override()
+	return o, err
+}
+
+// Overrides is an Override as tokens and webhooks spell it:
+// {"presence":{"value":true}}.
+type Overrides map[string]*struct{ Value bool }
+
+// Override leaves out what it does not know.
+func (m Overrides) Override() (o Override) {
 	for name, to := range map[string]**bool{
-		"presence":              &o.Override.Presence,
-		"join_leave":            &o.Override.JoinLeave,
-		"force_push_join_leave": &o.Override.ForcePushJoinLeave,
-		"force_recovery":        &o.Override.ForceRecovery,
-		"force_positioning":     &o.Override.ForcePositioning,
+		"presence":              &o.Presence,
+		"join_leave":            &o.JoinLeave,
+		"force_push_join_leave": &o.ForcePushJoinLeave,
+		"force_recovery":        &o.ForceRecovery,
+		"force_positioning":     &o.ForcePositioning,
 	} {
-		if v := s.Override[name]; v != nil {
+		if v := m[name]; v != nil {
 			*to = &v.Value
 		}
 	}
-	return o, err
+	return o
 }
 
 func (c claims) connectToken(userClaim string) (*ConnectToken, error) {

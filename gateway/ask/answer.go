@@ -111,13 +111,13 @@ type result struct {
 }
 
 type subResult struct {
-	ExpireAt     int64                            `json:"expire_at"` // Unix seconds
-	Info         json.RawMessage                  `json:"info"`
-	B64Info      string                           `json:"b64info"`
-	Data         json.RawMessage                  `json:"data"`
-	B64Data      string                           `json:"b64data"`
-	Override     map[string]*struct{ Value bool } `json:"override"`
-	CacheRecover bool                             `json:"cache_recover"`
+	ExpireAt     int64             `json:"expire_at"` // Unix seconds
+	Info         json.RawMessage   `json:"info"`
+	B64Info      string            `json:"b64info"`
+	Data         json.RawMessage   `json:"data"`
+	B64Data      string            `json:"b64data"`
+	Override     connjwt.Overrides `json:"override"`
+	CacheRecover bool              `json:"cache_recover"`
 }
 
 // decode reads an answer. It returns a nil result where there is none; errors
@@ -193,7 +193,7 @@ func value(raw json.RawMessage, b64 string, limit int) (json.RawMessage, error) 
 	return line.Bytes(), nil
 }
 
-// bytes is a payload that in base64 may be anything.
+// payload is data that in base64 may be anything.
 func (s *subResult) payload() ([]byte, error) {
 	if s.B64Data == "" {
 		return value(s.Data, "", maxAnswer)
@@ -223,18 +223,7 @@ func (s *subResult) sub() (o Sub, err error) {
 	o.Info, errs[0] = value(s.Info, s.B64Info, maxInfo)
 	o.Data, errs[1] = value(s.Data, s.B64Data, maxAnswer)
 	o.Expires, errs[2] = moment(s.ExpireAt)
-	o.CacheRecover = s.CacheRecover
-	for name, to := range map[string]**bool{
-		"presence":              &o.Override.Presence,
-		"join_leave":            &o.Override.JoinLeave,
-		"force_push_join_leave": &o.Override.ForcePushJoinLeave,
-		"force_recovery":        &o.Override.ForceRecovery,
-		"force_positioning":     &o.Override.ForcePositioning,
-	} {
-		if v := s.Override[name]; v != nil {
-			*to = &v.Value
-		}
-	}
+	o.Override, o.CacheRecover = s.Override.Override(), s.CacheRecover
 	return o, errors.Join(errs[:]...)
 }
 
