@@ -372,3 +372,26 @@ func TestContinuous(t *testing.T) {
 		}
 	}
 }
+
+// Who leaves a channel while something is being written to it has lost nothing
+// and is not slow, although the messages may go with the last subscriber.
+func TestLeaveWhileWriting(t *testing.T) {
+	h := startHub(t, nil)
+	for _, name := range []string{"live:a", "#alice"} { // the second one made by the server, with a position
+		a := h.attend("alice")
+		defer a.goAway()
+		a.receive([]byte(`{"id":2,"subscribe":{"channel":"live:a"}}`))
+		a.mu.Lock()
+		s := a.subs[name]
+		a.mu.Unlock()
+		a.silence(s) // as the writer, which has taken s and not looked yet
+		h.publish(name, "1")
+		a.leave(t.Context(), s, nil)
+		a.gather(s, new(frame))
+		a.out.mu.Lock()
+		if a.out.bye != nil {
+			t.Errorf("%s: closed with %v", name, a.out.bye)
+		}
+		a.out.mu.Unlock()
+	}
+}

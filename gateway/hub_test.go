@@ -221,6 +221,7 @@ type wire struct {
 	binary  bool
 	conn    *websocket.Conn
 	lines   chan string          // closed at the end, after err is set
+	ended   bool                 // next has said so
 	replies chan *protocol.Reply // instead of lines, if not nil
 	err     error
 	checked int // lines
@@ -347,9 +348,13 @@ func (w *wire) send(lines ...string) {
 	}
 }
 
-// next returns the next message, or "closed CODE REASON" at the end.
+// next returns the next message, or "closed CODE REASON" at the end. Whoever
+// asks for more than that would do so for ever.
 func (w *wire) next() string {
 	w.t.Helper()
+	if w.ended {
+		w.t.Fatalf("the connection has ended: %v", w.err)
+	}
 	patience := time.NewTimer(24 * time.Hour) // in a bubble that is a moment, after which this test fails and not all of them
 	defer patience.Stop()
 	select {
@@ -360,6 +365,7 @@ func (w *wire) next() string {
 	case <-patience.C:
 		w.t.Fatal("nothing came")
 	}
+	w.ended = true
 	var ce websocket.CloseError
 	if errors.As(w.err, &ce) {
 		return "closed " + itoa(int(ce.Code)) + " " + ce.Reason

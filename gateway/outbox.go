@@ -206,6 +206,9 @@ func (c *client) gather(s *subscription, f *frame) {
 			v = more // look into the log again, from the new position
 		}
 	}
+	if v == upToDate || !c.isLive(s) { // with who left meanwhile, its messages may have gone
+		return
+	}
 	switch v {
 	case more:
 		c.mark(s)
