@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	mathrand "math/rand/v2"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -76,13 +77,8 @@ func TestChurn(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	first := h.attend("first")
-	for checked := 0; checked < 2; { // by connect, and by the workers that Run starts last
-		h.mu.Lock()
-		checked = h.verified
-		h.mu.Unlock()
-		runtime.Gosched()
-	}
 	first.goAway()
+	awaitRun()
 	goroutines, heap := runtime.NumGoroutine(), heapInUse()
 	stop := make(chan struct{})
 	var sweeper sync.WaitGroup
@@ -140,6 +136,17 @@ func TestChurn(t *testing.T) {
 	}
 	if grown := heapInUse() - heap; grown > 4<<20 {
 		t.Errorf("the heap has grown by %d bytes", grown)
+	}
+}
+
+// runWaits is how Run stands in a list of goroutines once it has started all of
+// its own.
+var runWaits = regexp.MustCompile(`\[select[^\]]*\]:\n\S+/gateway\.\(\*Hub\)\.Run\(`)
+
+func awaitRun() {
+	all := make([]byte, 1<<20)
+	for !runWaits.Match(all[:runtime.Stack(all, true)]) {
+		runtime.Gosched()
 	}
 }
 

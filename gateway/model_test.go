@@ -264,6 +264,9 @@ func runModel(t *testing.T, f fleet, seed uint64, steps int) {
 		}
 	}()
 	for i := range steps {
+		if i == steps/2 {
+			w.leastOfAll()
+		}
 		w.step()
 		if i%250 == 249 {
 			w.settle()
@@ -317,13 +320,27 @@ func (w *world) step() {
 	case n < 996:
 		w.disconnect(c)
 	case n < 998:
-		w.fleet.restart(w.rng.IntN(len(w.fleet.hubs())))
-		w.count["restart"]++
+		w.restart()
 	default:
 		if what := w.fleet.trouble(w.rng); what != "" {
 			w.count[what]++
 		}
 	}
+}
+
+// leastOfAll is what has to be in every run, whatever chance brings.
+func (w *world) leastOfAll() {
+	w.restart()
+	for _, c := range w.clients {
+		c.connect()
+		w.subscribe(c)
+		w.subscribe(c)
+	}
+}
+
+func (w *world) restart() {
+	w.fleet.restart(w.rng.IntN(len(w.fleet.hubs())))
+	w.count["restart"]++
 }
 
 func (w *world) anyHub() *Hub {
