@@ -27,6 +27,7 @@ func TestSubscribeWhilePublishing(t *testing.T) {
 		s.Channel.Namespaces[1].HistorySize = 1 << 20
 		s.Client.RecoveryLimit = 1 << 20
 		s.Client.ChannelBacklog = 1 << 20
+		s.Client.PingInterval = 0 // on a busy machine it takes long enough for one
 	})
 	stop := make(chan struct{})
 	var publisher sync.WaitGroup
