@@ -72,22 +72,11 @@ func (l *loginLimits) of(client netip.Prefix) *rate.Limiter {
 	return limiter
 }
 
-// clientNet is whom a request counts for. Requests without an IP address, as
-// over a Unix socket, count together.
+// clientNet is whom a request counts for.
 func clientNet(r *http.Request) netip.Prefix {
 	text := rest.ClientIP(r.Context())
 	if text == "" {
 		text, _, _ = net.SplitHostPort(r.RemoteAddr)
 	}
-	ip, err := netip.ParseAddr(text)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	ip = ip.Unmap().WithZone("")
-	bits := 32
-	if ip.Is6() {
-		bits = 64
-	}
-	client, _ := ip.Prefix(bits) // fails only for bits beyond the address
-	return client
+	return rest.Network(text)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/internal/fault"
+	"github.com/minigate/minigate/internal/rest"
 )
 
 // maxLimited is how many callers a limiter remembers. Only callers that used a
@@ -86,27 +87,11 @@ func (l *limiter[K]) makeRoom(now time.Time) {
 	}
 }
 
-// addressOf is whom an address counts for: itself, or with IPv6 the /64 that a
-// single customer usually gets. What is no address counts together.
-func addressOf(ip string) addressKey {
-	addr, err := netip.ParseAddr(ip)
-	if err != nil {
-		return addressKey{}
-	}
-	addr = addr.Unmap().WithZone("")
-	bits := 32
-	if addr.Is6() {
-		bits = 64
-	}
-	prefix, _ := addr.Prefix(bits) // fails only for bits beyond the address
-	return prefix
-}
-
 func (rt *route) limitAddress(ip string) error {
 	if rt.addresses == nil {
 		return nil
 	}
-	return rt.refuse("ip", rt.addresses.take(addressOf(ip)))
+	return rt.refuse("ip", rt.addresses.take(rest.Network(ip)))
 }
 
 // limitUserOf leaves alone who is nobody: the limit by address is for him.

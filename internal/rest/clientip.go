@@ -100,3 +100,19 @@ func forwardedAddr(s string) (netip.Addr, bool) {
 
 // plain makes equal addresses equal: ::ffff:1.2.3.4 is 1.2.3.4, zones go.
 func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
+
+// Network is whom an address counts for in limits: itself, or with IPv6 the
+// /64 that a single customer usually gets. What is no address counts together.
+func Network(ip string) netip.Prefix {
+	addr, err := netip.ParseAddr(ip)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	addr = plain(addr)
+	bits := 32
+	if addr.Is6() {
+		bits = 64
+	}
+	network, _ := addr.Prefix(bits) // fails only for bits beyond the address
+	return network
+}
