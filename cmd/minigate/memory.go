@@ -12,7 +12,8 @@ import (
 const heapFloor = 32 << 20 // bytes
 
 // collectRarely keeps the garbage collector at rest while the heap is below
-// heapFloor; above it works as always. Whoever sets GOGC decides himself.
+// heapFloor; above it works as always. Whoever sets GOGC decides himself, and
+// GOMEMLIMIT holds all the same: Go collects before that whatever the percentage.
 func collectRarely() {
 	if os.Getenv("GOGC") != "" {
 		return
