@@ -82,6 +82,12 @@ func (x *exchange) begin(res *http.Response, ownCORS bool) {
 	x.w.WriteHeader(res.StatusCode)
 }
 
+func (x *exchange) answering() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.begun
+}
+
 // early passes on what a backend says before its answer, such as early hints.
 // What it says of the connection is between the two of us.
 func (x *exchange) early(code int, header textproto.MIMEHeader) error {

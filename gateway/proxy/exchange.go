@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -77,22 +78,45 @@ func (x *exchange) fail(err error) {
 }
 
 // clientBody waits only so long for the next bytes of the client's body, and
-// remembers why reading it failed.
+// only so long until the backend takes more of it. It remembers why reading it
+// failed.
 type clientBody struct {
 	io.Reader
 	x       *exchange
 	failure atomic.Pointer[error]
 	touched atomic.Bool
 	ended   atomic.Bool
+	unread  *time.Timer // gives the backend up; runs between two readings
+	giveUp  context.CancelCauseFunc
 
 	mu     sync.Mutex // held while reading, as net/http's own body does
 	closed bool
 	reads  time.Time // when the latest read deadline was set
 }
 
+// errTakesNothing is a timeout of a backend that does not read on. While a body
+// is unread net/http does not notice that its client is gone, so nobody else
+// would end such a request.
+var errTakesNothing = fmt.Errorf("the backend takes nothing more of the body: %w", os.ErrDeadlineExceeded)
+
+// watch returns a context that ends where the backend, which has not begun its
+// answer, takes nothing more of b for the timeout of the route. The caller
+// calls giveUp.
+func (b *clientBody) watch(ctx context.Context) context.Context {
+	ctx, b.giveUp = context.WithCancelCause(ctx)
+	b.unread = time.AfterFunc(b.x.route.Timeout, func() {
+		if !b.x.answering() {
+			b.giveUp(errTakesNothing)
+		}
+	})
+	b.unread.Stop()
+	return ctx
+}
+
 func (b *clientBody) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.unread.Stop()
 	if b.closed {
 		// The transport may come late; the connection's deadline is then
 		// already that of the next request.
@@ -108,12 +132,14 @@ func (b *clientBody) Read(p []byte) (int, error) {
 		_ = b.x.control.SetReadDeadline(time.Time{})
 		b.reads = time.Time{}
 	}
-	if err != nil {
-		b.ended.Store(true)
-	}
-	if err != nil && err != io.EOF {
+	switch {
+	case err == nil:
+		b.unread.Reset(b.x.route.Timeout)
+		return n, nil
+	case err != io.EOF:
 		b.failure.CompareAndSwap(nil, &err)
 	}
+	b.ended.Store(true)
 	return n, err
 }
 
@@ -128,6 +154,7 @@ func (x *exchange) leaveBody() {
 		_ = x.control.Flush()
 	}
 	_ = x.body.Close()
+	x.body.giveUp(nil)
 }
 
 // Close leaves the rest to net/http, which closes its own body.
@@ -135,6 +162,7 @@ func (b *clientBody) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closed = true
+	b.unread.Stop()
 	return nil
 }
 
@@ -146,7 +174,8 @@ func (b *clientBody) open() io.ReadCloser {
 	return b
 }
 
-func (b *clientBody) whole() bool { return !b.touched.Load() }
+func (b *clientBody) whole() bool  { return !b.touched.Load() }
+func (b *clientBody) failed() bool { return b.failure.Load() != nil }
 
 // extend moves a deadline on to x.stall from now, give or take an eighth: each
 // time it is set takes locks of the runtime.

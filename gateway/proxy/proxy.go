@@ -11,6 +11,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -245,7 +246,7 @@ func (p *Proxy) request(in *http.Request, x *exchange, method string) (*http.Req
 		return nil, err
 	}
 	h := addTo(passOn(in.Header))
-	if rt.Login != LoginNone || isBearer(h.Get("Authorization")) {
+	if rt.Login != LoginNone || slices.ContainsFunc(h.Values("Authorization"), isBearer) {
 		h.Del("Authorization") // the token is between the client and us
 	}
 	if _, there := h.Header["User-Agent"]; !there {
@@ -262,7 +263,9 @@ func (p *Proxy) request(in *http.Request, x *exchange, method string) (*http.Req
 	o.path, o.raw = rt.rewritten(in.URL.Path, in.URL.EscapedPath())
 	o.query, o.force = in.URL.RawQuery, in.URL.ForceQuery
 	o.ctx, o.transport = in.Context(), rt.transport
-	o.trace.Got1xxResponse = x.early
+	if in.ProtoAtLeast(1, 1) { // older ones take it for the answer
+		o.trace.Got1xxResponse = x.early
+	}
 	return &http.Request{Method: method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: h.Header, ContentLength: in.ContentLength}, nil
 }
 
@@ -277,6 +280,7 @@ func (x *exchange) takeBody(r *http.Request) {
 	}
 	x.body = &clientBody{Reader: http.MaxBytesReader(x.w, r.Body, int64(x.route.MaxBody)), x: x}
 	x.order.body = x.body
+	x.order.ctx = x.body.watch(x.order.ctx)
 	// Lets an answer begin while the request is still being read. HTTP/2
 	// always does, and a recorder in a test has no use for it.
 	_ = x.control.EnableFullDuplex()

@@ -243,6 +243,9 @@ func (p *Proxy) orderOf(ctx context.Context, c Call) (*order, *Upstream, error) 
 		ctx: ctx, transport: rt.transport, body: data,
 		request: &http.Request{Method: http.MethodPost, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: h.Header, ContentLength: int64(len(data))},
 	}
+	// The transport asks for it where a connection has gone away before the
+	// backend saw anything.
+	o.request.GetBody = func() (io.ReadCloser, error) { return data.open(), nil }
 	o.path, o.raw = rt.rewritten(path, path)
 	return o, rt.upstream, nil
 }
@@ -252,6 +255,7 @@ type jsonBody []byte
 
 func (b jsonBody) open() io.ReadCloser { return io.NopCloser(bytes.NewReader(b)) }
 func (b jsonBody) whole() bool         { return true }
+func (b jsonBody) failed() bool        { return false }
 
 // maxMessage is how many bytes of a backend's error message clients are told.
 const maxMessage = 1 << 10

@@ -31,7 +31,7 @@ type Route struct {
 	Prefix      string        `yaml:"prefix" doc:"Path prefix, starting and ending with a slash, such as /api/; letters, digits and - _ . ~ only."`
 	AppIDs      []string      `yaml:"appids" doc:"Mini-programs whose users take this route. Of routes with the same prefix the one that names the caller's mini-program wins over the one that names none; callers nobody knows take the latter. Not with login: none."`
 	Upstream    string        `yaml:"upstream" doc:"Where requests go: the name of one of proxy.upstreams, or an http or https URL without user and query. A path in a URL is put before the request's."`
-	Timeout     time.Duration `yaml:"timeout" default:"30s" doc:"How long the backend may take to begin its answer once it has the whole request; the answer itself may then last as long as it likes."`
+	Timeout     time.Duration `yaml:"timeout" default:"30s" doc:"How long the backend may take to begin its answer once it has the whole request, and before that how long it may take nothing more of the body; the answer itself may then last as long as it likes."`
 	MaxBody     settings.Size `yaml:"max_body" default:"16MiB" doc:"Largest request body in bytes; more is refused with 413."`
 	Login       string        `yaml:"login" default:"required" doc:"Whether callers must be logged in: required, optional or none. Bearer credentials are never passed on; with none, other schemes are."`
 	StripPrefix bool          `yaml:"strip_prefix" default:"false" doc:"Whether the prefix is cut off the path that the backend sees."`

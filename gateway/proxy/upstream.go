@@ -131,6 +131,7 @@ func (o *order) gotConn(httptrace.GotConnInfo) { o.connected.Store(true) }
 type orderBody interface {
 	open() io.ReadCloser // for another try
 	whole() bool         // nothing was read yet, or all of it can be read again
+	failed() bool        // reading it did
 }
 
 // idempotent methods may be sent again though the first try may have arrived
@@ -164,6 +165,9 @@ func (u *Upstream) send(o *order) (*http.Response, *Target, error) {
 			t.succeeded()
 			return res, t, nil
 		}
+		if errors.Is(context.Cause(o.ctx), errTakesNothing) {
+			err = errTakesNothing
+		}
 		t.release()
 		left--
 		tried |= 1 << t.index
@@ -179,11 +183,11 @@ var errSwitches = errors.New("the backend switched to another protocol unasked")
 // blame counts a failure against t, unless it is the caller's: a client that
 // left or sent a bad body looks to the transport like a failed request.
 func (u *Upstream) blame(o *order, t *Target, err error) bool {
-	if errors.Is(o.ctx.Err(), context.Canceled) {
+	if o.ctx.Err() == context.Canceled && err != errTakesNothing {
 		return false
 	}
-	if o.body != nil && !o.body.whole() && !isTimeout(err) {
-		return false // it may have been the body
+	if o.body != nil && (o.body.failed() || !o.body.whole() && !isTimeout(err)) {
+		return false // it is or may have been the body
 	}
 	t.failed(err, o.connected.Load())
 	u.metrics.failure(u.Name, t.address, reason(err, o.connected.Load()))
