@@ -25,6 +25,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/minigate/minigate/gateway"
@@ -36,18 +37,23 @@ import (
 // maxTargets is how many channels, users or commands one request may name.
 const maxTargets = 10_000
 
+// maxLooks is how many bytes the looks within one batch may answer. Each of
+// them is bounded, but 10,000 full histories would be 190 GB.
+const maxLooks = 64 << 20
+
 // API serves POST /api/<method>, and the older POST /api.
 type API struct {
 	hub      *gateway.Hub
 	keys     *apikey.Keys
 	settings Settings
 	metrics  *Metrics
+	maxLooks int64 // maxLooks, except in tests
 }
 
 // New makes the handler to mount at /api and /api/ on the ops listener. Keys
 // are given apart from the settings since other ops endpoints ask them, too.
 func New(hub *gateway.Hub, keys *apikey.Keys, s Settings, m *Metrics) *API {
-	return &API{hub, keys, s, m}
+	return &API{hub, keys, s, m, maxLooks}
 }
 
 // method is what a name in the URL stands for.
@@ -62,7 +68,8 @@ func (m method) allows(c caller) bool { return m.scope == "" || apikey.Allows(c.
 // caller is the key a request came with.
 type caller struct {
 	apikey.Caller
-	r *http.Request
+	r     *http.Request
+	looks *atomic.Int64 // bytes that the looks of a batch have answered
 }
 
 // Methods names the methods of POST /api/<method>.

@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/minigate/minigate/gateway"
+	"github.com/minigate/minigate/internal/apikey"
+	"github.com/minigate/minigate/internal/audit"
 )
 
 // batchParallel is how many commands of a parallel batch run at a time.
@@ -33,6 +36,7 @@ func (a *API) batch(ctx context.Context, c caller, body []byte) (any, error) {
 	if len(req.Commands) > maxTargets {
 		return nil, badRequest("too many commands")
 	}
+	c.looks = new(atomic.Int64)
 	replies := make([]map[string]any, len(req.Commands))
 	var g errgroup.Group
 	g.SetLimit(1)
@@ -85,11 +89,22 @@ func (a *API) runNamed(ctx context.Context, c caller, name string, body []byte) 
 		return nil, gateway.ErrMethodNotFound
 	}
 	if !m.allows(c) {
+		if m.audited {
+			audit.Log(c.r, c.Name(), name, nil, apikey.ErrScope.Code)
+		}
 		return nil, gateway.ErrPermissionDenied
+	}
+	if m.scope == apikey.Read && c.looks.Load() >= a.maxLooks {
+		return nil, gateway.ErrLimitExceeded
 	}
 	result, err := a.do(ctx, c, name, m, body)
 	if errors.Is(err, errMalformed) {
 		err = badRequest("a command with a malformed request")
+	}
+	if err == nil && m.scope == apikey.Read {
+		answer := json.RawMessage(encode(result))
+		c.looks.Add(int64(len(answer)))
+		return answer, nil
 	}
 	return result, err
 }

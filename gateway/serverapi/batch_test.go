@@ -74,3 +74,26 @@ func TestBatchRightsOfMethods(t *testing.T) {
 		}
 	}
 }
+
+// TestLooksOfABatchAreBounded: looks are refused once those before them have
+// answered too much; what sends goes on.
+func TestLooksOfABatchAreBounded(t *testing.T) {
+	w := newWorld(t)
+	w.must("publish", `{"channel":"room:a","data":"0123456789"}`)
+	_, one := w.post("batch", `{"commands":[{"history":{"channel":"room:a","limit":1}}]}`)
+	look := strings.TrimSuffix(strings.TrimPrefix(one, `{"replies":[`), `]}`)
+	const refused, sent = `{"error":{"code":106,"message":"limit exceeded"}}`, `{"publish":{}}`
+	w.api.maxLooks = 2 * int64(len(look)-len(`{"history":}`))
+	const command = `{"history":{"channel":"room:a","limit":1}}`
+	_, got := w.post("batch", `{"commands":[`+strings.Join([]string{command, command, command, `{"publish":{"channel":"plain:a","data":1}}`, command}, ",")+`]}`)
+	if want := `{"replies":[` + strings.Join([]string{look, look, refused, sent, refused}, ",") + `]}`; got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+	line := `{"method":"history","params":{"channel":"room:a","limit":1}}` + "\n"
+	if _, got := w.postCommands(line + line + line); strings.Count(got, "publications") != 2 || !strings.HasSuffix(got, refused) {
+		t.Errorf("got %s", got)
+	}
+	if _, again := w.post("batch", `{"commands":[`+command+`]}`); again != one {
+		t.Errorf("the next batch: %s, want %s", again, one)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 )
 
 // command is one line of the older form, in which the body names the method.
@@ -33,6 +34,7 @@ func (a *API) serveCommands(ctx context.Context, w http.ResponseWriter, c caller
 		a.refuse(w, "commands", http.StatusBadRequest, http.StatusText(http.StatusBadRequest))
 		return
 	}
+	c.looks = new(atomic.Int64)
 	lines := make([][]byte, 0, len(list))
 	for i, cmd := range list {
 		line := commandReply{ID: cmd.ID}

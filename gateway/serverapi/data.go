@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"unicode/utf8"
+
+	"github.com/minigate/minigate/internal/fault"
 )
 
 // errMalformed is a body that is not the JSON its method takes: 400.
-var errMalformed = errors.New("body is not the JSON of this method")
+var errMalformed = fault.New(fault.Invalid, "malformed", "The body is not the JSON of this method.")
 
 // decode reads a request; keys it does not know are ignored.
 func decode[T any](body []byte) (T, error) {

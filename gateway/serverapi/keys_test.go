@@ -81,6 +81,9 @@ func TestAudit(t *testing.T) {
 	w.must("subscribe", `{"user":"o-ann","channel":"room:a","data":"private"}`)
 	w.post("batch", `{"commands":[{"unsubscribe":{"user":"o-bob"}},{"history_remove":{"channel":"nope:a"}}]}`)
 	w.post("refresh", `{"user":"o-cid"}`, "X-Api-Key", publishKey)
+	w.post("batch", `{"commands":[{"disconnect":{"user":"o-eve"}},{"presence":{"channel":"room:a"}}]}`, "X-Api-Key", publishKey)
+	w.postCommands(`{"method":"unsubscribe","params":{"user":"o-eve"}}`, "X-Api-Key", publishKey)
+	w.post("unsubscribe", `{"user":1}`)
 	w.post("refresh", `{"user":"o-dan"}`, "X-Api-Key", "wrong")
 	got := logged.String()
 	for _, want := range []string{
@@ -88,12 +91,15 @@ func TestAudit(t *testing.T) {
 		"key=ops method=unsubscribe target.user=o-bob result=ok",
 		"key=ops method=history_remove target.channel=nope:a result=unknown_channel",
 		"key=backend method=refresh result=scope_too_small",
+		"key=backend method=disconnect result=scope_too_small",
+		"key=backend method=unsubscribe result=scope_too_small",
+		"key=ops method=unsubscribe result=malformed",
 	} {
 		if !strings.Contains(got, "msg=audit "+want) {
 			t.Errorf("no %s in %s", want, got)
 		}
 	}
-	if strings.Count(got, "msg=audit") != 4 || strings.Contains(got, "private") || strings.Contains(got, "o-dan") {
+	if strings.Count(got, "msg=audit") != 7 || strings.Contains(got, "private") || strings.Contains(got, "o-dan") {
 		t.Errorf("logged %s", got)
 	}
 }
