@@ -136,28 +136,30 @@ func btoi(b bool) int {
 	return 0
 }
 
-func documented(t *testing.T, language, begin string) string {
+// documented is the code on a page that begins so; it has to be the same in
+// Chinese.
+func documented(t *testing.T, page, language, begin string) string {
 	t.Helper()
-	page, err := os.ReadFile("../../docs/requests.md")
+	english, err := os.ReadFile("../../docs/" + page + ".md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	code := regexp.MustCompile("(?s)```" + language + "\n(" + regexp.QuoteMeta(begin) + ".*?)```").FindSubmatch(page)
+	code := regexp.MustCompile("(?s)```" + language + "\n(" + regexp.QuoteMeta(begin) + ".*?)```").FindSubmatch(english)
 	if code == nil {
-		t.Fatalf("docs/requests.md has no such code in %s", language)
+		t.Fatalf("docs/%s.md has no such code in %s", page, language)
 	}
-	chinese, err := os.ReadFile("../../docs/requests.zh-CN.md")
+	chinese, err := os.ReadFile("../../docs/" + page + ".zh-CN.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(chinese), string(code[1])) {
-		t.Errorf("docs/requests.zh-CN.md has other code in %s", language)
+		t.Errorf("docs/%s.zh-CN.md has other code in %s", page, language)
 	}
 	return string(code[1])
 }
 
 func runDocumentedJS(t *testing.T, jwks string, tokens ...string) string {
-	script := documented(t, "js", "const { createPublicKey") + `
+	script := documented(t, "requests", "js", "const { createPublicKey") + `
 const [jwks, ...tokens] = process.argv.slice(1)
 const expected = { jwks, issuer: 'minigate', audience: 'app' }
 Promise.all(tokens.map((t) => identity(t, expected))).then((all) => console.log(...all.map((c) => c !== null), all[0].sub))`
@@ -169,7 +171,7 @@ Promise.all(tokens.map((t) => identity(t, expected))).then((all) => console.log(
 }
 
 func runDocumentedGo(t *testing.T, jwks string, tokens ...string) string {
-	code := strings.Replace(documented(t, "go", "package identity"), "package identity", "package main", 1)
+	code := strings.Replace(documented(t, "requests", "go", "package identity"), "package identity", "package main", 1)
 	dir := t.TempDir()
 	main := `package main
 

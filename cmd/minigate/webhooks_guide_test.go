@@ -190,6 +190,17 @@ func TestWebhookSnippets(t *testing.T) {
 	}
 }
 
+// program makes one of code.
+func (g guest) program(code string) string {
+	if g.file != "Check.java" {
+		return g.before + code + g.rest
+	}
+	// Its main class has to be the first.
+	imports := strings.LastIndex(code, "import ")
+	end := imports + strings.Index(code[imports:], "\n") + 1
+	return code[:end] + g.rest + code[end:]
+}
+
 func runSnippet(t *testing.T, g guest, code string) {
 	t.Helper()
 	cases := signedCases()
@@ -197,14 +208,8 @@ func runSnippet(t *testing.T, g guest, code string) {
 	for _, c := range cases {
 		in.WriteString(strings.Join([]string{c.time, c.keyID, c.signature, c.body}, "\t") + "\n")
 	}
-	if g.file == "Check.java" { // whose main class has to be the first
-		imports := strings.LastIndex(code, "import ")
-		end := imports + strings.Index(code[imports:], "\n") + 1
-		code = code[:end] + g.rest + code[end:]
-		g.rest = ""
-	}
 	file := filepath.Join(t.TempDir(), g.file)
-	if err := os.WriteFile(file, []byte(g.before+code+g.rest), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(g.program(code)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(g.run[0], append(slices.Clone(g.run[1:]), file)...)
