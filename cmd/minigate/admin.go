@@ -44,7 +44,7 @@ func adminFlags(flags *flag.FlagSet) adminCall {
 	return adminCall{
 		timeout: 30 * time.Second,
 		ops:     flags.String("ops", "127.0.0.1:9000", "the ops `address` of a running minigate"),
-		key:     flags.String("key", "", "an API `key` of scope admin; better given as "+keyVariable+", which other users cannot see"),
+		key:     flags.String("key", "", "an API `key` whose scope allows it; better given as "+keyVariable+", which other users cannot see"),
 		asJSON:  flags.Bool("json", false, "print the answer as JSON"),
 	}
 }
@@ -66,8 +66,8 @@ func (c adminCall) parse(flags *flag.FlagSet, args []string) error {
 	return nil
 }
 
-// post sends body to the ops listener and prints the answer: as it came, or
-// decoded into v by show.
+// post sends body to the ops listener, decodes the answer into v and prints it:
+// as it came, or by show.
 func (c adminCall) post(ctx context.Context, path string, body map[string]any, stdout io.Writer, v any, show func()) error {
 	if c.user != nil {
 		body["user"] = *c.user
@@ -89,12 +89,12 @@ func (c adminCall) print(ctx context.Context, method, path string, body []byte, 
 	if err != nil {
 		return err
 	}
+	if err := json.Unmarshal(answer, v); err != nil {
+		return fmt.Errorf("%s: not the answer of a minigate", *c.ops)
+	}
 	if *c.asJSON {
 		_, err = fmt.Fprintf(stdout, "%s\n", answer)
 		return err
-	}
-	if err := json.Unmarshal(answer, v); err != nil {
-		return fmt.Errorf("%s: not the answer of a minigate", *c.ops)
 	}
 	show()
 	return nil
@@ -206,7 +206,7 @@ func printSessions(stdout io.Writer, list []auth.SessionInfo) {
 	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 	say(w, "ID\tAPPID\tLOGIN\tLAST SEEN\tEXPIRES\tIP\tDEVICE\n")
 	for _, s := range list {
-		say(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.ID, s.AppID, stamp(s.Created), stamp(s.LastSeen), stamp(s.Expires), cmp.Or(s.IP, "-"), cmp.Or(s.Device, "-"))
+		say(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.ID, s.AppID, stamp(s.Created), stamp(s.LastSeen), stamp(s.Expires), cmp.Or(s.IP, "-"), plain(cmp.Or(s.Device, "-")))
 	}
 	_ = w.Flush() // stdout may be a closed pipe
 }

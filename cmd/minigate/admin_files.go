@@ -85,7 +85,7 @@ func listFiles(ctx context.Context, c adminCall, flags *flag.FlagSet, args []str
 			w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 			say(w, "ID\tSIZE\tTYPE\tSTATE\tCREATED\tOWNER\tNAME\n")
 			for _, f := range page.Files {
-				say(w, "%s\t%d\t%s\t%s\t%s\t%s\t%q\n", f.ID, f.Size, cmp.Or(f.Type, "-"), f.State, stampOr(f.Created), f.Owner.OpenID, f.Name)
+				say(w, "%s\t%d\t%s\t%s\t%s\t%s\t%q\n", f.ID, f.Size, plain(cmp.Or(f.Type, "-")), f.State, stampOr(f.Created), plain(f.Owner.OpenID), f.Name)
 			}
 			_ = w.Flush() // stdout may be a closed pipe
 		}

@@ -255,7 +255,7 @@ func printUser(stdout io.Writer, u userAnswer) {
 		return
 	}
 	if b := u.Logins.Block; b != nil {
-		say(stdout, "blocked since %s until %s: %s\n", stamp(b.Since), stampOr(b.Until), cmp.Or(b.Reason, "-"))
+		say(stdout, "blocked since %s until %s: %s\n", stamp(b.Since), stampOr(b.Until), plain(cmp.Or(b.Reason, "-")))
 	}
 	printSessions(stdout, u.Logins.Sessions)
 }

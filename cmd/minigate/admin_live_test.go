@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/minigate/minigate/auth"
+	"github.com/minigate/minigate/gateway"
 	"github.com/minigate/minigate/internal/apidoc/apidoctest"
 )
 
@@ -56,17 +58,18 @@ func TestPushOnTheCommandLine(t *testing.T) {
 		return status, out.String()
 	}
 	for name, c := range map[string]expectation{
-		"user":         {[]string{"--user", me.User.OpenID, `"argument"`}, 0, "stored"},
-		"all":          {[]string{"--all", `"argument"`}, 0, "for 1 sockets"},
-		"JSON":         {[]string{"--user", me.User.OpenID, "--json", `"argument"`}, 0, `{"result":{"sockets":1,`},
-		"several":      {[]string{"--user", me.User.OpenID, "--user", "oNobody", "--channel", "plain:a", `"argument"`}, 0, "nobody is there, and nothing is kept"},
-		"a failure":    {[]string{"--user", me.User.OpenID, "--channel", "nope:a", `"argument"`}, 1, "unknown channel"},
-		"no target":    {[]string{`"argument"`}, 2, "to whom?"},
-		"no JSON":      {[]string{"--all", "hello"}, 1, "not JSON"},
-		"two data":     {[]string{"--all", "1", "2"}, 2, "one argument"},
-		"all, once":    {[]string{"--all", "--idempotency-key", "k", "1"}, 1, "107: bad request: idempotency_key does not work with all"},
-		"wrong key":    {[]string{"--all", "--key", "not-the-right-key", "1"}, 1, "api_key_unknown"},
-		"unknown flag": {[]string{"--everybody", "1"}, 2, "everybody"},
+		"user":            {[]string{"--user", me.User.OpenID, `"argument"`}, 0, "stored"},
+		"all":             {[]string{"--all", `"argument"`}, 0, "for 1 sockets"},
+		"JSON":            {[]string{"--user", me.User.OpenID, "--json", `"argument"`}, 0, `{"result":{"sockets":1,`},
+		"several":         {[]string{"--user", me.User.OpenID, "--user", "oNobody", "--channel", "plain:a", `"argument"`}, 0, "nobody is there, and nothing is kept"},
+		"a failure":       {[]string{"--user", me.User.OpenID, "--channel", "nope:a", `"argument"`}, 1, "unknown channel"},
+		"a failure, JSON": {[]string{"--json", "--channel", "nope:a", `"argument"`}, 1, `"message":"unknown channel"`},
+		"no target":       {[]string{`"argument"`}, 2, "to whom?"},
+		"no JSON":         {[]string{"--all", "hello"}, 1, "not JSON"},
+		"two data":        {[]string{"--all", "1", "2"}, 2, "one argument"},
+		"all, once":       {[]string{"--all", "--idempotency-key", "k", "1"}, 1, "107: bad request: idempotency_key does not work with all"},
+		"wrong key":       {[]string{"--all", "--key", "not-the-right-key", "1"}, 1, "api_key_unknown"},
+		"unknown flag":    {[]string{"--everybody", "1"}, 2, "everybody"},
 	} {
 		if status, out := push(c.args...); status != c.status || !strings.Contains(out, c.want) {
 			t.Errorf("%s: status %d, want %d and %q in\n%s", name, status, c.status, c.want, out)
@@ -87,6 +90,23 @@ func TestPushOnTheCommandLine(t *testing.T) {
 		t.Errorf("arrived %s", got)
 	}
 	noSecrets(t, p, me.Token)
+}
+
+// TestOthersWordsOnTheCommandLine: what clients chose commands no terminal.
+func TestOthersWordsOnTheCommandLine(t *testing.T) {
+	const evil = "\x1b[31mred\n"
+	var out strings.Builder
+	printUser(&out, userAnswer{Logins: &auth.UserLogins{
+		Block:    &auth.Block{Reason: evil},
+		Sessions: []auth.SessionInfo{{ID: "s1", Device: evil}},
+	}})
+	var c gateway.Connection
+	c.User, c.Device = evil, evil
+	printConnectionTable(&out, []gateway.Connection{c})
+	printFields(&out, [][2]string{{"reason", evil}})
+	if strings.Contains(out.String(), "\x1b") || strings.Count(out.String(), "red\n") > 0 || strings.Count(out.String(), "red") != 5 {
+		t.Errorf("printed %q", out.String())
+	}
 }
 
 // TestLookingOnTheCommandLine finds connections, users and nodes, and closes.
