@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -157,12 +158,14 @@ func refused(status int, answer []byte) error {
 
 // word takes the verb of a command with several.
 func word(flags *flag.FlagSet, args []string, verbs ...string) (verb string, rest []string, err error) {
-	if len(args) > 0 {
-		for _, v := range verbs {
-			if args[0] == v {
-				return v, args[1:], nil
-			}
-		}
+	switch {
+	case len(args) == 0:
+	case slices.Contains(verbs, args[0]):
+		return args[0], args[1:], nil
+	case slices.Contains([]string{"-h", "-help", "--help"}, args[0]):
+		flags.Usage()
+		say(flags.Output(), "'%s %s -h' lists the flags of %s.\n", flags.Name(), verbs[0], verbs[0])
+		return "", nil, flag.ErrHelp
 	}
 	say(flags.Output(), "%s: say which: %s\n", flags.Name(), strings.Join(verbs, ", "))
 	return "", nil, errUsage

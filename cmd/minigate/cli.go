@@ -50,6 +50,9 @@ var errUsage = errors.New("usage")
 
 // run is the whole program; it returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 1 && args[0] == "help" {
+		args = []string{args[1], "-h"}
+	}
 	if len(args) == 0 || args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
 		printUsage(stdout)
 		if len(args) == 0 {
@@ -63,6 +66,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		flags := flag.NewFlagSet("minigate "+c.name, flag.ContinueOnError)
 		flags.SetOutput(stderr)
+		flags.Usage = func() {
+			say(stderr, "%s %s\n%s\n\n", flags.Name(), c.args, c.summary)
+			flags.PrintDefaults()
+		}
 		err := c.run(ctx, flags, args[1:], stdout, stderr)
 		switch {
 		case err == nil || errors.Is(err, flag.ErrHelp):
@@ -89,6 +96,7 @@ func printUsage(w io.Writer) {
 	for _, c := range commands() {
 		say(w, "  minigate %-68s %s\n", c.name+" "+c.args, c.summary)
 	}
+	say(w, "\nCommands that ask a running minigate take its --ops address, an API key from %s, and --json.\n'minigate help COMMAND' says more.\n", keyVariable)
 }
 
 // parse reads flags and refuses anything that is not one.

@@ -46,6 +46,11 @@ func TestCommandLine(t *testing.T) {
 	}{
 		"nothing":           {nil, 2, "minigate serve", ""},
 		"help":              {[]string{"help"}, 0, "minigate check", ""},
+		"help on a command": {[]string{"help", "push"}, 0, "", "the argument or standard input"},
+		"help, flags":       {[]string{"push", "-h"}, 0, "", "-idempotency-key key"},
+		"help on verbs":     {[]string{"help", "connections"}, 0, "", "minigate connections list|show"},
+		"help on a verb":    {[]string{"connections", "list", "-h"}, 0, "", "-channel channel"},
+		"help on nothing":   {[]string{"help", "srve"}, 2, "", `unknown command "srve"`},
 		"unknown command":   {[]string{"srve"}, 2, "", `unknown command "srve"`},
 		"version":           {[]string{"version"}, 0, "minigate ", ""},
 		"extra argument":    {[]string{"version", "now"}, 2, "", `unexpected argument "now"`},
