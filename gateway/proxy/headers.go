@@ -40,6 +40,8 @@ var ours = []string{
 	"x-http-method-override", // decided by the gateway before it forwards
 	"x-http-method",
 	"x-method-override",
+	"x-original-url", // instead of the path to some frameworks and to IIS; the route was chosen by the path
+	"x-rewrite-url",
 }
 
 // isOurs tells whether a backend could take a header called name for one of
@@ -94,9 +96,10 @@ func isAlnum(c byte) bool {
 // hopByHop are headers between two neighbours (RFC 9110 section 7.6.1), and
 // Trailer and Te, since no trailers are passed on: they could smuggle headers
 // into backends that merge them, and a proxy may drop them (section 6.5.1).
+// Proxy is no header at all, but to CGI it is HTTP_PROXY ("httpoxy").
 func hopByHop(name string) bool {
 	switch name {
-	case "Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+	case "Connection", "Proxy", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
 		"Te", "Trailer", "Transfer-Encoding", "Upgrade":
 		return true
 	}

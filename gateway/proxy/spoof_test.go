@@ -66,6 +66,8 @@ var spoofs = []struct{ name, lines string }{
 	{"other spelling in Connection", "Connection: x_wx_openid\r\nConnection: x-wx-appid\r\nX_WX_OPENID: evil\r\n"},
 	{"in Proxy-Connection and TE", "Proxy-Connection: X-WX-OPENID\r\nTE: trailers\r\nX-WX-OPENID: evil\r\n"},
 	{"signed identity", "X-Minigate-Identity: evil\r\nx_minigate_identity: evil\r\n"},
+	{"another path", "X-Original-URL: /evil\r\nx_rewrite_url: /evil\r\n"},
+	{"httpoxy", "Proxy: evil\r\n"},
 	{"client address", "X-Forwarded-For: evil\r\nX_Forwarded_For: evil\r\nForwarded: for=evil\r\nX-Real-IP: evil\r\nX-Original-Forwarded-For: evil\r\n"},
 }
 
