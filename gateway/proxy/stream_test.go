@@ -174,28 +174,10 @@ func TestClientBreaksItsBody(t *testing.T) {
 // rawBackend answers every connection with the given bytes once it has read
 // the request's header, and hangs up.
 func rawBackend(t *testing.T, answer string) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = http.ReadRequest(bufio.NewReader(conn))
-			_, _ = io.WriteString(conn, answer)
-			_ = conn.Close()
-		}
-	}()
-	t.Cleanup(func() {
-		_ = l.Close()
-		<-done
+	return connBackend(t, func(conn net.Conn) {
+		_, _ = http.ReadRequest(bufio.NewReader(conn))
+		_, _ = io.WriteString(conn, answer)
 	})
-	return "http://" + l.Addr().String()
 }
 
 func TestBrokenAnswers(t *testing.T) {
