@@ -84,7 +84,7 @@ func TestChunksThroughNginx(t *testing.T) {
 	}
 }
 
-// TestDocumentedIdentityCheck runs the code that docs/requests.md offers
+// TestDocumentedIdentityCheck runs the code that docs/proxy.md offers
 // against what the real program sends, by request and over a socket.
 func TestDocumentedIdentityCheck(t *testing.T) {
 	seen := make(chan http.Header, 1)
@@ -159,7 +159,7 @@ func documented(t *testing.T, page, language, begin string) string {
 }
 
 func runDocumentedJS(t *testing.T, jwks string, tokens ...string) string {
-	script := documented(t, "requests", "js", "const { createPublicKey") + `
+	script := documented(t, "proxy", "js", "const { createPublicKey") + `
 const [jwks, ...tokens] = process.argv.slice(1)
 const expected = { jwks, issuer: 'minigate', audience: 'app' }
 Promise.all(tokens.map((t) => identity(t, expected))).then((all) => console.log(...all.map((c) => c !== null), all[0].sub))`
@@ -171,7 +171,7 @@ Promise.all(tokens.map((t) => identity(t, expected))).then((all) => console.log(
 }
 
 func runDocumentedGo(t *testing.T, jwks string, tokens ...string) string {
-	code := strings.Replace(documented(t, "requests", "go", "package identity"), "package identity", "package main", 1)
+	code := strings.Replace(documented(t, "proxy", "go", "package identity"), "package identity", "package main", 1)
 	dir := t.TempDir()
 	main := `package main
 

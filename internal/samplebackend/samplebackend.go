@@ -6,7 +6,7 @@
 // no token to verify: who is asking stands in the X-WX-* headers. They can be
 // believed because minigate removes any that a client sends. Let nobody but
 // minigate reach your backend, or they can be forged; or verify
-// X-Minigate-Identity, which cannot (docs/requests.md).
+// X-Minigate-Identity, which cannot (docs/proxy.md).
 package samplebackend
 
 import (
