@@ -102,8 +102,11 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request) bool {
 		slog.Debug("websocket handshake refused", "ip", c.meta.IP, "error", err)
 		return false
 	}
-	c.sock = sock
-	go h.serve(c, sock)
+	if !h.detach(c, sock) {
+		h.metrics.held.WithLabelValues(heldByGoroutine).Inc()
+		c.sock = sock
+		go h.serve(c, sock)
+	}
 	return true
 }
 

@@ -69,6 +69,7 @@ type Hub struct {
 	start   time.Time
 
 	clients  *registry
+	lean     lean // what holds connections that cost little
 	channels channels
 	wheel    wheel
 
@@ -137,6 +138,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	g, inner := errgroup.WithContext(context.WithoutCancel(ctx))
 	inner, stop := context.WithCancel(inner)
 	defer stop()
+	h.lean.open(inner, g)
 	g.Go(func() error { return h.engine.Run(inner, h) })
 	g.Go(func() error { h.keepTime(inner); return nil })
 	for range min(runtime.GOMAXPROCS(0), 4) {
@@ -162,6 +164,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	}
 	h.cut()
 	h.clients.running.Wait()
+	h.lean.close()
 	h.news.close()
 	h.refills.close()
 	h.positions.close()

@@ -20,6 +20,7 @@ type Metrics struct {
 	recovered     prometheus.Counter
 	unrecovered   prometheus.Counter
 	refused       *prometheus.CounterVec // refused handshakes by reason
+	held          *prometheus.CounterVec // upgraded connections, by what holds them
 	disconnects   *prometheus.CounterVec
 	skipped       *prometheus.CounterVec // channels of users that they were not subscribed to
 	errors        *prometheus.CounterVec // error replies by code
@@ -37,6 +38,12 @@ const (
 	slowQueue   = "queue"   // queue_max_size
 	slowNode    = "node"    // queue_total_max_size
 	slowBacklog = "backlog" // channel_backlog, where history cannot help
+)
+
+// What holds a connection.
+const (
+	heldByEpoll     = "epoll"
+	heldByGoroutine = "goroutine"
 )
 
 // Why somebody did not get something and was not told.
@@ -91,6 +98,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		undeliverable: counter("minigate_undeliverable_total", "Publications that were not written to a client that speaks JSON, since their data is not JSON."),
 		recovered:     recoveries.WithLabelValues("recovered"),
 		unrecovered:   recoveries.WithLabelValues("unrecovered"),
+		held:          vec("minigate_connections_accepted_total", "Upgraded connections by what holds them: epoll, or a goroutine each.", "held_by"),
 		refused:       vec("minigate_connections_refused_total", "Handshakes refused before the upgrade, by reason.", "reason"),
 		disconnects:   vec("minigate_disconnects_total", "Connections ended by the server, by code; 0 stands for those the client or the network ended.", "code"),
 		skipped:       vec("minigate_user_channels_skipped_total", "Channels named at login, or personal ones, that a connection was not subscribed to, by reason.", "reason"),

@@ -162,6 +162,8 @@ type KeptHistory struct {
 type WebSocketSettings struct {
 	MessageSizeLimit settings.Size `yaml:"message_size_limit" default:"64KiB" doc:"How many bytes one message of a client may have; a larger one ends the connection with WebSocket code 1009, after which the SDKs do not come back."`
 	WriteTimeout     time.Duration `yaml:"write_timeout" default:"5s" doc:"How long 64 KiB written to a client may take before its connection is given up, 1s to 10s."`
+	SendBuffer       settings.Size `yaml:"send_buffer" default:"12KiB" doc:"How many bytes the system may keep of what a client has not read, twice that on Linux; more waits here, in its channels. 0 leaves it to the system, which takes up to some MiB for each."`
+	Epoll            bool          `yaml:"epoll" default:"true" doc:"On Linux, hold connections without TLS under epoll, where an idle one costs next to nothing. With TLS ended here, on other systems, or where this is false each has a goroutine and buffers."`
 	AllowedOrigins   []string      `yaml:"allowed_origins" doc:"Origins of web pages that may connect, such as https://h5.example.com, with * for any text but a slash; empty allows all, since logins travel in tokens and never in cookies. Mini-programs are always allowed."`
 }
 
@@ -199,6 +201,9 @@ func (s *Settings) Check(report func(path, problem string)) {
 	s.Channel.check(func(path, problem string) { report("channel."+path, problem) })
 	if s.WebSocket.MessageSizeLimit < 1<<10 {
 		report("websocket.message_size_limit", "must be at least 1KiB")
+	}
+	if n := s.WebSocket.SendBuffer; n != 0 && (n < 4<<10 || n > 16<<20) {
+		report("websocket.send_buffer", "must be 0 or between 4KiB and 16MiB")
 	}
 	if t := s.WebSocket.WriteTimeout; t < time.Second || t > 10*time.Second {
 		report("websocket.write_timeout", "must be between 1s and 10s")

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,14 +17,15 @@ import (
 
 // wsSocket is a socket over coder/websocket, with a goroutine that reads.
 type wsSocket struct {
-	conn *websocket.Conn
-	raw  net.Conn
-	typ  websocket.MessageType // of what is sent
+	conn  *websocket.Conn
+	raw   net.Conn
+	early []byte                // what the server had read of raw beyond the handshake
+	typ   websocket.MessageType // of what is sent
 }
 
 // upgrade answers the handshake. On an error it has answered the request.
 func upgrade(w http.ResponseWriter, r *http.Request, subprotocols []string, binary bool, s *WebSocketSettings) (*wsSocket, error) {
-	h := &hijacker{ResponseWriter: w, timeout: s.WriteTimeout}
+	h := &hijacker{ResponseWriter: w, timeout: s.WriteTimeout, sendBuffer: int(s.SendBuffer)}
 	conn, err := websocket.Accept(h, r, &websocket.AcceptOptions{
 		Subprotocols:       subprotocols,
 		InsecureSkipVerify: true, // ServeWebSocket has looked at the origin
@@ -33,7 +35,7 @@ func upgrade(w http.ResponseWriter, r *http.Request, subprotocols []string, bina
 		return nil, err
 	}
 	conn.SetReadLimit(int64(s.MessageSizeLimit))
-	sock := &wsSocket{conn: conn, raw: h.conn, typ: websocket.MessageText}
+	sock := &wsSocket{conn: conn, raw: h.conn, early: h.early, typ: websocket.MessageText}
 	if binary {
 		sock.typ = websocket.MessageBinary
 	}
@@ -100,8 +102,10 @@ func (s *wsSocket) read(r io.Reader, receive func([]byte)) error {
 // bounds every write to it, also those that the library makes by itself.
 type hijacker struct {
 	http.ResponseWriter
-	timeout time.Duration
-	conn    net.Conn
+	timeout    time.Duration
+	sendBuffer int // bytes, 0: as the system likes
+	conn       *boundedConn
+	early      []byte // read, and not looked at yet
 }
 
 // Buffer sizes: commands and most pushes are small, and larger messages are
@@ -117,14 +121,27 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	_ = conn.SetDeadline(time.Time{})                // what the server had set for the request; fails if the client is gone
+	_ = conn.SetDeadline(time.Time{}) // what the server had set for the request; fails if the client is gone
+	h.bound(conn)
 	early, _ := rw.Reader.Peek(rw.Reader.Buffered()) // as many as are there
 	h.conn = &boundedConn{Conn: conn, timeout: h.timeout}
 	// websocket.Accept reads what is buffered, then from the connection; the
 	// buffered part must fit.
 	br := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(early), h.conn), max(readBuffer, len(early)))
 	_, _ = br.Peek(len(early))
+	h.early = slices.Clone(early)
 	return h.conn, bufio.NewReadWriter(br, bufio.NewWriterSize(h.conn, writeBuffer)), nil
+}
+
+// bound limits what the kernel keeps for a client that does not read: by itself
+// it lets a socket's buffer grow to megabytes.
+func (h *hijacker) bound(conn net.Conn) {
+	if outer, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
+		conn = outer.NetConn()
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok && h.sendBuffer > 0 {
+		_ = tcp.SetWriteBuffer(h.sendBuffer) // fails if the client is gone
+	}
 }
 
 // boundedConn is a net.Conn whose writes time out: each piece of a long one by

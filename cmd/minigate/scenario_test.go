@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/minigate/minigate/gateway/epoll"
 )
 
 // A scenarioGroup is a file of web/e2e/scenarios that drives the stock
@@ -64,8 +66,9 @@ channel:
 
 const scenarioSecret = "a secret of more than thirty-two bytes"
 
-// scenarioNode runs groups on a node of their own over a transport of lab.mjs.
-func scenarioNode(t *testing.T, transport string) {
+// scenarioNode runs groups on a node of their own over a transport of lab.mjs,
+// with connections held by epoll, where there is one, or by goroutines.
+func scenarioNode(t *testing.T, transport string, epoll bool) {
 	t.Helper()
 	var names []string
 	channels := scenarioChannels
@@ -87,7 +90,7 @@ func scenarioNode(t *testing.T, transport string) {
   expired_close_delay: 3s
   expired_sub_close_delay: 3s
 `, 1)
-	p := startServe(t, config+channels+"\nrpc: {upstream: '"+rpcBackend(t)+"'}\n")
+	p := startServe(t, config+channels+"\nrpc: {upstream: '"+rpcBackend(t)+"'}\nwebsocket: {epoll: "+strconv.FormatBool(epoll)+"}\n")
 	t.Log(runNode(t, "scenario.mjs", append(clientEnv(t, p, wechatURL, p.Public),
 		"JWT_SECRET="+scenarioSecret, "TRANSPORT="+transport, "GROUPS="+strings.Join(names, ","),
 		"PID="+strconv.Itoa(p.cmd.Process.Pid))...))
@@ -124,7 +127,10 @@ func rpcBackend(t *testing.T) string {
 }
 
 // TestScenarios drives the stock centrifuge SDK over ws.
-func TestScenarios(t *testing.T) { t.Parallel(); scenarioNode(t, "ws") }
+func TestScenarios(t *testing.T) { t.Parallel(); scenarioNode(t, "ws", epoll.Supported) }
+
+// TestScenariosOnGoroutines drives it as where there is no epoll.
+func TestScenariosOnGoroutines(t *testing.T) { t.Parallel(); scenarioNode(t, "ws", false) }
 
 // TestScenariosOverWx drives it over our adapter over uni-h5's wx.
-func TestScenariosOverWx(t *testing.T) { t.Parallel(); scenarioNode(t, "wx") }
+func TestScenariosOverWx(t *testing.T) { t.Parallel(); scenarioNode(t, "wx", epoll.Supported) }

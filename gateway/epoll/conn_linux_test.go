@@ -1,0 +1,289 @@
+package epoll
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// peer is the server's side of a connection in these tests: it echoes what
+// does not begin with a bang, and does what those say.
+type peer struct {
+	t    *testing.T
+	conn *Conn[*peer]
+	gone chan struct{}
+	busy sync.WaitGroup // writes that were begun
+	errs chan error     // of the writes of !flood
+}
+
+func (p *peer) message(op Opcode, b []byte) {
+	verb, _, _ := strings.Cut(string(b), " ")
+	switch verb {
+	case "!close":
+		if err := p.conn.Close(4001, "as you say"); err != nil {
+			p.t.Errorf("Close: %v", err)
+		}
+	case "!abort":
+		p.conn.Abort()
+	case "!flood": // until the client is given up
+		p.busy.Go(func() {
+			data := bytes.Repeat([]byte("x"), 100<<10)
+			for {
+				if err := p.conn.Write(Binary, data); err != nil {
+					p.errs <- err
+					p.conn.Abort()
+					return
+				}
+			}
+		})
+	default:
+		if err := p.conn.Write(op, b); err != nil {
+			p.t.Errorf("Write: %v", err)
+		}
+	}
+}
+
+// site is a server whose connections a poller has.
+type site struct {
+	url   string
+	peers chan *peer
+}
+
+func startSite(t *testing.T, o Options[*peer]) *site {
+	t.Helper()
+	o.Message = func(p *peer, op Opcode, b []byte) { p.message(op, b) }
+	o.Gone = func(p *peer) { close(p.gone) }
+	poller, err := NewPoller(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() { ran <- poller.Run(ctx) }()
+	s := &site{peers: make(chan *peer, 1000)}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.accept(t, poller, w, r) }))
+	s.url = srv.URL
+	t.Cleanup(func() {
+		srv.Close()
+		cancel()
+		if err := <-ran; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return s
+}
+
+func (s *site) accept(t *testing.T, poller *Poller[*peer], w http.ResponseWriter, r *http.Request) {
+	h := &hijack{ResponseWriter: w}
+	conn, err := websocket.Accept(h, r, nil)
+	if err != nil {
+		t.Errorf("Accept: %v", err)
+		return
+	}
+	fd, ok := Detach(h.conn)
+	if !ok {
+		t.Error("Detach refused a TCP connection")
+		return
+	}
+	p := &peer{t: t, gone: make(chan struct{}), errs: make(chan error, 1)}
+	p.conn = poller.Take(fd, h.early, p)
+	_ = conn.CloseNow()
+	p.conn.Start()
+	s.peers <- p
+}
+
+type hijack struct {
+	http.ResponseWriter
+	conn  net.Conn
+	early []byte
+}
+
+func (h *hijack) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	h.conn, h.early = conn, bytes.Clone(early)
+	return conn, rw, nil
+}
+
+func testOptions() Options[*peer] {
+	return Options[*peer]{MessageLimit: 1 << 20, WriteTimeout: 30 * time.Second, CloseTimeout: 30 * time.Second}
+}
+
+func (s *site) dial(t *testing.T) (*websocket.Conn, *peer) {
+	t.Helper()
+	conn, _, err := websocket.Dial(t.Context(), s.url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.SetReadLimit(4 << 20)
+	t.Cleanup(func() { _ = conn.CloseNow() })
+	return conn, <-s.peers
+}
+
+func say(t *testing.T, conn *websocket.Conn, text string) {
+	t.Helper()
+	if err := conn.Write(t.Context(), websocket.MessageText, []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestEchoesMessagesOfAllSizes(t *testing.T) {
+	s := startSite(t, testOptions())
+	conn, p := s.dial(t)
+	for _, size := range []int{0, 1, 125, 126, smallFrame, smallFrame + 1, readBuffer, 65535, 65536, 1 << 20} {
+		want := strings.Repeat("é", size/2) + strings.Repeat("z", size%2)
+		sent := make(chan error, 1)
+		go func() { sent <- conn.Write(t.Context(), websocket.MessageText, []byte(want)) }()
+		typ, got, err := conn.Read(t.Context())
+		if err := errors.Join(err, <-sent); err != nil {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+		if typ != websocket.MessageText || string(got) != want {
+			t.Fatalf("%d bytes came back as %d of type %v", size, len(got), typ)
+		}
+	}
+	if err := conn.Close(websocket.StatusNormalClosure, ""); err != nil {
+		t.Errorf("the client's Close: %v", err)
+	}
+	<-p.gone
+}
+
+func TestAnswersPings(t *testing.T) {
+	s := startSite(t, testOptions())
+	conn, p := s.dial(t)
+	ctx := conn.CloseRead(t.Context())
+	if err := conn.Ping(t.Context()); err != nil {
+		t.Error(err)
+	}
+	_ = conn.CloseNow()
+	<-ctx.Done()
+	<-p.gone
+}
+
+func TestClosesAsAsked(t *testing.T) {
+	s := startSite(t, testOptions())
+	for verb, want := range map[string]websocket.StatusCode{"!close": 4001, "!abort": -1} {
+		conn, p := s.dial(t)
+		say(t, conn, verb)
+		say(t, conn, "late") // handed to nobody, harms nobody
+		_, _, err := conn.Read(t.Context())
+		if got := websocket.CloseStatus(err); got != want {
+			t.Errorf("%s: the client saw %v", verb, err)
+		}
+		<-p.gone
+	}
+}
+
+func TestTooLargeMessageIsRefusedByCode(t *testing.T) {
+	o := testOptions()
+	o.MessageLimit = 100
+	s := startSite(t, o)
+	conn, p := s.dial(t)
+	say(t, conn, strings.Repeat("x", 101))
+	if _, _, err := conn.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusMessageTooBig {
+		t.Errorf("the client saw %v", err)
+	}
+	<-p.gone
+}
+
+func TestGivesUpOnClientsThatDoNotRead(t *testing.T) {
+	o := testOptions()
+	o.WriteTimeout = 50 * time.Millisecond
+	s := startSite(t, o)
+	conn, p := s.dial(t)
+	say(t, conn, "!flood")
+	if err := <-p.errs; !errors.Is(err, errTimeout) {
+		t.Errorf("Write: %v, want %v", err, errTimeout)
+	}
+	p.busy.Wait()
+	<-p.gone
+}
+
+func TestGivesUpOnClientsThatDoNotAnswerClose(t *testing.T) {
+	o := testOptions()
+	o.CloseTimeout = 10 * time.Millisecond
+	s := startSite(t, o)
+	conn, p := s.dial(t) // which does not read
+	say(t, conn, "!close")
+	<-p.gone
+}
+
+// A client that sends before the answer to its handshake, and all at once.
+func TestEarlyBytesAreNotLost(t *testing.T) {
+	s := startSite(t, testOptions())
+	for i := range 50 {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := fmt.Sprintf("number %d", i)
+		request := "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEA==\r\n\r\n"
+		all := append([]byte(request), frame(0x81, text)...)
+		all = append(all, frame(0x88, "\x03\xe8")...)
+		if _, err := conn.Write(all); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(conn)
+		want := "\x81" + string(rune(len(text))) + text + "\x88\x02\x03\xe8"
+		if err != nil || !strings.HasSuffix(string(answer), want) {
+			t.Fatalf("the answer ends with %q, %v", answer[max(0, len(answer)-40):], err)
+		}
+		_ = conn.Close()
+		<-(<-s.peers).gone
+	}
+}
+
+func TestManyComeAndGo(t *testing.T) {
+	s := startSite(t, testOptions())
+	var clients sync.WaitGroup
+	for range 20 {
+		clients.Go(func() {
+			for i := range 30 {
+				conn, _, err := websocket.Dial(t.Context(), s.url, nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for n := range i % 4 {
+					text := fmt.Sprint("message ", n)
+					if err := conn.Write(t.Context(), websocket.MessageText, []byte(text)); err != nil {
+						t.Error(err)
+					}
+					if _, b, err := conn.Read(t.Context()); err != nil || string(b) != text {
+						t.Errorf("%q came back as %q, %v", text, b, err)
+					}
+				}
+				switch i % 3 {
+				case 0:
+					_ = conn.CloseNow()
+				case 1:
+					_ = conn.Close(websocket.StatusGoingAway, "")
+				default:
+					_ = conn.Write(t.Context(), websocket.MessageText, []byte("!abort"))
+					_, _, _ = conn.Read(t.Context())
+					_ = conn.CloseNow()
+				}
+			}
+		})
+	}
+	clients.Wait()
+	for range 600 {
+		<-(<-s.peers).gone
+	}
+}

@@ -1,0 +1,250 @@
+package epoll
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// What a connection's bytes come to: messages handed on and frames answered.
+type outcome struct {
+	events []string
+	end    string
+	torn   bool // the input ends within a message
+}
+
+const testLimit = 1 << 10
+
+// ours reads in pieces, as the network may bring them.
+func ours(input []byte, pieces []byte) (o outcome) {
+	r := Reader{Limit: testLimit}
+	rest := slices.Clone(input)
+	for len(rest) > 0 {
+		n := len(rest)
+		if len(pieces) > 0 {
+			n = min(n, 1+int(pieces[0]))
+			pieces = pieces[1:]
+		}
+		piece := rest[:n]
+		rest = rest[n:]
+		for len(piece) > 0 {
+			ev, used, ok, err := r.Next(piece)
+			if used == 0 && err == nil {
+				o.end = "stuck"
+				return o
+			}
+			piece = piece[used:]
+			if v, is := errors.AsType[*ViolationError](err); is {
+				o.end = "cut"
+				if v.Code != 0 {
+					o.end = fmt.Sprintf("close %d", v.Code)
+				}
+				return o
+			}
+			if !ok {
+				continue
+			}
+			switch ev.Opcode {
+			case Text, Binary:
+				o.events = append(o.events, fmt.Sprintf("message %d %x", ev.Opcode, ev.Payload))
+			case Ping:
+				o.events = append(o.events, fmt.Sprintf("pong %x", ev.Payload))
+			case Close:
+				code, reason, _ := ParseClose(ev.Payload)
+				o.end = fmt.Sprintf("closed %d %x", code, reason)
+				return o
+			}
+		}
+	}
+	o.end, o.torn = "more", r.begun
+	return o
+}
+
+// wire is the connection that the library reads from; what it writes is kept.
+type wire struct {
+	io.Reader
+	written bytes.Buffer
+}
+
+func (w *wire) Write(p []byte) (int, error)      { return w.written.Write(p) }
+func (w *wire) Close() error                     { return nil }
+func (w *wire) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (w *wire) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (w *wire) SetDeadline(time.Time) error      { return nil }
+func (w *wire) SetReadDeadline(time.Time) error  { return nil }
+func (w *wire) SetWriteDeadline(time.Time) error { return nil }
+
+// taken is a ResponseWriter whose connection can be taken.
+type taken struct {
+	*httptest.ResponseRecorder
+	wire *wire
+}
+
+func (t taken) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return t.wire, bufio.NewReadWriter(bufio.NewReader(t.wire), bufio.NewWriter(t.wire)), nil
+}
+
+// theirs is the library's reading of the same bytes.
+func theirs(t testing.TB, input []byte) (o outcome) {
+	t.Helper()
+	w := &wire{Reader: bytes.NewReader(input)}
+	req := httptest.NewRequest(http.MethodGet, "/", nil)
+	for k, v := range map[string]string{
+		"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AQIDBAUGBwgJCgsMDQ4PEA==",
+	} {
+		req.Header.Set(k, v)
+	}
+	conn, err := websocket.Accept(taken{httptest.NewRecorder(), w}, req, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.CloseNow() }()
+	conn.SetReadLimit(testLimit)
+	w.written.Reset()
+	o.end = "more"
+	for {
+		typ, p, err := conn.Read(context.Background())
+		o.answers(t, w)
+		if err == nil {
+			o.events = append(o.events, fmt.Sprintf("message %d %x", typ, p))
+			continue
+		}
+		if c, ok := errors.AsType[websocket.CloseError](err); ok {
+			o.end = fmt.Sprintf("closed %d %x", c.Code, c.Reason)
+		} else if o.end == "more" && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			o.end = "cut"
+		}
+		return o
+	}
+}
+
+// answers takes in what the library has written.
+func (o *outcome) answers(t testing.TB, w *wire) {
+	for b := w.written.Bytes(); len(b) > 0; {
+		n := int(b[1])
+		payload := b[2 : 2+n] // control frames only
+		switch Opcode(b[0] & opcodeBit) {
+		case Pong:
+			o.events = append(o.events, fmt.Sprintf("pong %x", payload))
+		case Close:
+			o.end = "close"
+			if n >= 2 {
+				o.end = fmt.Sprintf("close %d", binary.BigEndian.Uint16(payload))
+			}
+		default:
+			t.Fatalf("the library wrote %x", b)
+		}
+		b = b[2+n:]
+	}
+	w.written.Reset()
+}
+
+// same compares both readings. The library finds out late what cannot become a
+// message; by then it may have answered pings that ours has not looked at, or
+// met the end of the input.
+func same(t *testing.T, input, pieces []byte) {
+	t.Helper()
+	got, want := ours(input, pieces), theirs(t, input)
+	if got.end == fmt.Sprintf("close %d", CodeTooBig) {
+		if len(want.events) < len(got.events) || !slices.Equal(want.events[:len(got.events)], got.events) {
+			t.Errorf("%x: events %v, the library has %v", input, got.events, want.events)
+		}
+		return
+	}
+	if got.torn && len(want.events) == len(got.events)+1 {
+		// Where the end of a connection falls between two reads of the library it
+		// is taken for the end of the message, and what there is of it handed on.
+		want.events, want.end = want.events[:len(got.events)], "more"
+	}
+	if !slices.Equal(got.events, want.events) || got.end != want.end {
+		t.Errorf("%x in pieces of %v:\n  ours    %v %s\n  theirs  %v %s", input, pieces, got.events, got.end, want.events, want.end)
+	}
+}
+
+// frame is one frame as a client sends it.
+func frame(first byte, payload string) []byte {
+	b := AppendHeader(nil, 0, len(payload))
+	b[0], b[1] = first, b[1]|maskBit
+	mask := [4]byte{1, 2, 3, 4}
+	b = append(b, mask[:]...)
+	from := len(b)
+	b = append(b, payload...)
+	unmask(b[from:], mask, 0)
+	return b
+}
+
+// conversations are the seeds, and a table of what must be right.
+func conversations() map[string][]byte {
+	join := func(frames ...[]byte) []byte { return bytes.Join(frames, nil) }
+	long := string(bytes.Repeat([]byte("x"), 300))
+	full := string(bytes.Repeat([]byte("y"), testLimit))
+	return map[string][]byte{
+		"text":                        frame(0x81, "hello"),
+		"binary":                      frame(0x82, "\x00\x01"),
+		"empty":                       frame(0x81, ""),
+		"two":                         join(frame(0x81, "one"), frame(0x81, "two")),
+		"in fragments":                join(frame(0x01, "one"), frame(0x00, "two"), frame(0x80, "three")),
+		"empty fragments":             join(frame(0x01, ""), frame(0x00, ""), frame(0x80, "")),
+		"a ping between fragments":    join(frame(0x01, "one"), frame(0x89, "ping"), frame(0x80, "two")),
+		"16 bits of length":           frame(0x81, long),
+		"the longest":                 frame(0x81, full),
+		"one too long":                frame(0x81, full+"z"),
+		"too long in fragments":       join(frame(0x01, full), frame(0x80, "z")),
+		"64 bits of length":           append([]byte{0x81, 0xff, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0}, "hi"...),
+		"a negative length":           {0x81, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 'h', 'i'},
+		"unmasked":                    {0x81, 0x02, 'h', 'i'},
+		"ping":                        frame(0x89, "data"),
+		"pong":                        frame(0x8a, "data"),
+		"a long ping":                 frame(0x89, long[:126]),
+		"a fragmented ping":           frame(0x09, "data"),
+		"reserved bit 1":              frame(0xc1, "hi"),
+		"reserved bit 2":              frame(0xa1, "hi"),
+		"reserved bit 3":              frame(0x91, "hi"),
+		"unknown opcode":              frame(0x83, "hi"),
+		"unknown control opcode":      frame(0x8b, "hi"),
+		"a continuation of nothing":   frame(0x80, "hi"),
+		"a message within another":    join(frame(0x01, "one"), frame(0x81, "two")),
+		"close":                       frame(0x88, "\x03\xe8bye"),
+		"close without a code":        frame(0x88, ""),
+		"close with half a code":      frame(0x88, "\x03"),
+		"close with a code of nobody": frame(0x88, "\x03\xed"),
+		"close 1004":                  frame(0x88, "\x03\xec"),
+		"close 1014":                  frame(0x88, "\x03\xf6"),
+		"close 4999":                  frame(0x88, "\x13\x87"),
+		"close 5000":                  frame(0x88, "\x13\x88"),
+		"after close":                 join(frame(0x88, "\x03\xe8"), frame(0x81, "late")),
+		"bad UTF-8":                   frame(0x81, "\xff\xfe"),
+		"cut in a header":             frame(0x81, "hello")[:3],
+		"cut in a payload":            frame(0x81, "hello")[:8],
+	}
+}
+
+func TestReadsLikeTheLibrary(t *testing.T) {
+	for name, input := range conversations() {
+		t.Run(name, func(t *testing.T) {
+			same(t, input, nil)
+			for n := range byte(7) {
+				same(t, input, bytes.Repeat([]byte{n}, len(input)))
+			}
+		})
+	}
+}
+
+func FuzzReadsLikeTheLibrary(f *testing.F) {
+	for _, input := range conversations() {
+		f.Add(input, []byte{0, 3, 1})
+	}
+	f.Fuzz(func(t *testing.T, input, pieces []byte) { same(t, input, pieces) })
+}

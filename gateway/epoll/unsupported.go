@@ -1,0 +1,45 @@
+//go:build !linux
+
+package epoll
+
+import (
+	"context"
+	"errors"
+	"net"
+)
+
+// Supported tells whether this system has what a Poller needs.
+const Supported = false
+
+// Poller cannot be made here.
+type Poller[T any] struct{}
+
+// NewPoller always fails.
+func NewPoller[T any](Options[T]) (*Poller[T], error) { return nil, errors.ErrUnsupported }
+
+// Run does nothing.
+func (p *Poller[T]) Run(context.Context) error { return errors.ErrUnsupported }
+
+// CanDetach says no.
+func CanDetach(net.Conn) bool { return false }
+
+// Detach never succeeds.
+func Detach(net.Conn) (fd int, ok bool) { return -1, false }
+
+// Take must not be called.
+func (p *Poller[T]) Take(int, []byte, T) *Conn[T] { panic("epoll: unsupported") }
+
+// Conn cannot be made here.
+type Conn[T any] struct{}
+
+// Start must not be called.
+func (c *Conn[T]) Start() { panic("epoll: unsupported") }
+
+// Write always fails.
+func (c *Conn[T]) Write(Opcode, []byte) error { return errors.ErrUnsupported }
+
+// Close always fails.
+func (c *Conn[T]) Close(uint16, string) error { return errors.ErrUnsupported }
+
+// Abort does nothing.
+func (c *Conn[T]) Abort() {}

@@ -1,0 +1,122 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/minigate/minigate/gateway/epoll"
+)
+
+// leanSocket is a socket that is watched by epoll: an idle one has no goroutine
+// and no buffer.
+type leanSocket struct {
+	*epoll.Conn[*client]
+	typ epoll.Opcode // of what is sent
+}
+
+// closeTimeout is how long a client may take to answer a close frame.
+const closeTimeout = 5 * time.Second
+
+// lean makes the poller that holds lean sockets when the first of them comes:
+// not all hubs have any.
+type lean struct {
+	mu     sync.Mutex
+	ctx    context.Context //nolint:containedctx // of Hub.Run
+	group  *errgroup.Group // nil: Run has not begun, or is at its end
+	poller *epoll.Poller[*client]
+}
+
+// open lets Run's goroutines have one more.
+func (l *lean) open(ctx context.Context, group *errgroup.Group) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ctx, l.group = ctx, group
+}
+
+func (l *lean) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.group = nil
+}
+
+// of returns the poller of h; nil where there can be none.
+func (l *lean) of(h *Hub) *epoll.Poller[*client] {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.poller != nil || l.group == nil {
+		return l.poller
+	}
+	poller, err := h.newPoller()
+	if err != nil {
+		slog.Error("no epoll: connections are held by goroutines", "error", err)
+		l.group = nil // and so are all others
+		return nil
+	}
+	l.poller = poller
+	l.group.Go(func() error { return poller.Run(l.ctx) })
+	return poller
+}
+
+func (h *Hub) newPoller() (*epoll.Poller[*client], error) {
+	return epoll.NewPoller(epoll.Options[*client]{
+		MessageLimit: int(h.settings.WebSocket.MessageSizeLimit),
+		WriteTimeout: h.settings.WebSocket.WriteTimeout,
+		CloseTimeout: closeTimeout,
+		Message: func(c *client, op epoll.Opcode, p []byte) {
+			if c.binary && op == epoll.Text { // text cannot be Protobuf
+				c.disconnect(DisconnectProtocol)
+				return
+			}
+			c.receive(p)
+		},
+		Gone: func(c *client) {
+			c.gone()
+			h.clients.leave()
+		},
+	})
+}
+
+// detach takes a connection away from the library and the Go runtime, where
+// that is possible, and reports whether it is c's lean socket now.
+func (h *Hub) detach(c *client, sock *wsSocket) bool {
+	if !epoll.Supported || !h.settings.WebSocket.Epoll {
+		return false
+	}
+	conn := sock.raw.(*boundedConn).Conn
+	if !epoll.CanDetach(conn) {
+		return false
+	}
+	poller := h.lean.of(h)
+	if poller == nil {
+		return false
+	}
+	fd, ok := epoll.Detach(conn)
+	if !ok {
+		return false
+	}
+	lean := &leanSocket{poller.Take(fd, sock.early, c), epoll.Text}
+	if c.binary {
+		lean.typ = epoll.Binary
+	}
+	c.sock = lean
+	h.metrics.held.WithLabelValues(heldByEpoll).Inc()
+	_ = sock.conn.CloseNow() // of the old descriptor; the connection goes on
+	if !h.clients.add(c) {
+		c.disconnect(DisconnectShutdown)
+	}
+	c.open()
+	lean.Start()
+	return true
+}
+
+func (s *leanSocket) write(message []byte) error { return s.Write(s.typ, message) }
+
+func (s *leanSocket) close(code uint32, reason string) {
+	_ = s.Close(uint16(code), reason) // gone either way
+}
+
+func (s *leanSocket) abort() { s.Abort() }
