@@ -31,10 +31,10 @@ func (h *Hub) checkRegistry(bad complain) {
 		bad("%d clients, but %d admitted", len(r.all), r.admitted)
 	}
 	for user, set := range r.users {
-		if len(set) == 0 {
+		if set.len() == 0 {
 			bad("user %s is kept without clients", user)
 		}
-		for c := range set {
+		for _, c := range set.list() {
 			if _, ok := r.all[c]; !ok {
 				bad("client %s of user %s is not registered", c.id, user)
 			} else if c.user() != user {
@@ -43,10 +43,10 @@ func (h *Hub) checkRegistry(bad complain) {
 		}
 	}
 	for fp, set := range r.sessions {
-		if len(set) == 0 {
+		if set.len() == 0 {
 			bad("session %s is kept without clients", fp)
 		}
-		for c := range set {
+		for _, c := range set.list() {
 			if _, ok := r.all[c]; !ok {
 				bad("client %s of session %s is not registered", c.id, fp)
 			}

@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/minigate/minigate/auth"
@@ -13,8 +15,8 @@ type registry struct {
 
 	mu       sync.RWMutex
 	all      map[*client]struct{}
-	users    map[string]map[*client]struct{}
-	sessions map[auth.Fingerprint]map[*client]struct{}
+	users    map[string]clientSet
+	sessions map[auth.Fingerprint]clientSet
 	closed   bool
 	admitted int // connections, those not upgraded yet among them
 
@@ -25,8 +27,8 @@ func newRegistry(m *Metrics) *registry {
 	return &registry{
 		metrics:  m,
 		all:      map[*client]struct{}{},
-		users:    map[string]map[*client]struct{}{},
-		sessions: map[auth.Fingerprint]map[*client]struct{}{},
+		users:    map[string]clientSet{},
+		sessions: map[auth.Fingerprint]clientSet{},
 	}
 }
 
@@ -80,7 +82,7 @@ func (r *registry) remove(c *client) {
 func (r *registry) login(c *client, s *auth.Session, limit int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if user := s.User.OpenID; limit > 0 && user != "" && len(r.users[user]) >= limit {
+	if user := s.User.OpenID; limit > 0 && user != "" && r.users[user].len() >= limit {
 		return false
 	}
 	put(r.users, s.User.OpenID, c)
@@ -97,38 +99,75 @@ func (r *registry) relogin(c *client, from, to *auth.Session) {
 	put(r.sessions, to.Fingerprint, c)
 }
 
-func put[K comparable](m map[K]map[*client]struct{}, k K, c *client) {
-	if m[k] == nil {
-		m[k] = make(map[*client]struct{}, 1)
-	}
-	m[k][c] = struct{}{}
-}
+func put[K comparable](m map[K]clientSet, k K, c *client) { m[k] = m[k].with(c) }
 
-func drop[K comparable](m map[K]map[*client]struct{}, k K, c *client) {
-	if delete(m[k], c); len(m[k]) == 0 {
+func drop[K comparable](m map[K]clientSet, k K, c *client) {
+	if set := m[k].without(c); set.len() > 0 {
+		m[k] = set
+	} else {
 		delete(m, k)
 	}
 }
 
-func (r *registry) list() []*client { return r.pick(func() map[*client]struct{} { return r.all }) }
+func (r *registry) list() []*client {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.AppendSeq(make([]*client, 0, len(r.all)), maps.Keys(r.all))
+}
 
 func (r *registry) ofUser(user string) []*client {
-	return r.pick(func() map[*client]struct{} { return r.users[user] })
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.users[user].list()
 }
 
 func (r *registry) ofSession(fp auth.Fingerprint) []*client {
-	return r.pick(func() map[*client]struct{} { return r.sessions[fp] })
-}
-
-func (r *registry) pick(from func() map[*client]struct{}) []*client {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	m := from()
-	list := make([]*client, 0, len(m))
-	for c := range m {
-		list = append(list, c)
+	return r.sessions[fp].list()
+}
+
+// clientSet is the clients of a user or session. There is hardly ever more than
+// one, and a map takes some 300 bytes.
+type clientSet struct {
+	few  []*client
+	many map[*client]struct{} // instead of few, once there were more than fewClients
+}
+
+const fewClients = 8
+
+func (s clientSet) len() int { return len(s.few) + len(s.many) }
+
+func (s clientSet) list() []*client {
+	if s.many == nil {
+		return slices.Clone(s.few)
 	}
-	return list
+	return slices.AppendSeq(make([]*client, 0, len(s.many)), maps.Keys(s.many))
+}
+
+func (s clientSet) with(c *client) clientSet {
+	switch {
+	case s.many == nil && slices.Contains(s.few, c):
+		return s
+	case s.many == nil && len(s.few) < fewClients:
+		return clientSet{few: append(s.few, c)}
+	case s.many == nil:
+		s.many = make(map[*client]struct{}, 2*fewClients)
+		for _, old := range s.few {
+			s.many[old] = struct{}{}
+		}
+		s.few = nil
+	}
+	s.many[c] = struct{}{}
+	return s
+}
+
+func (s clientSet) without(c *client) clientSet {
+	delete(s.many, c)
+	if i := slices.Index(s.few, c); i >= 0 {
+		s.few = slices.Delete(s.few, i, i+1)
+	}
+	return s
 }
 
 func (r *registry) counts() (clients, users int) {
