@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/internal/fault"
@@ -81,7 +82,7 @@ func hasToken(values []string, token string) bool {
 func (h *Hub) accept(w http.ResponseWriter, r *http.Request) bool {
 	offered := offeredProtocols(r)
 	c := newClient(h, nil)
-	c.meta = ConnectionInfo{IP: clientIP(r), UserAgent: r.UserAgent(), Transport: "websocket", Protocol: "json"}
+	c.ip, c.agent = clientIP(r), unique.Make(strings.Clone(r.UserAgent())) // a part of all headers, which need not stay
 	if err := c.mayAsk(r.Header); err != nil {
 		h.metrics.refused.WithLabelValues("headers").Inc()
 		rest.Fail(w, r, err)
@@ -91,15 +92,13 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request) bool {
 	if h.verifyTicket != nil {
 		c.ticket = r.URL.Query().Get("ticket")
 	}
-	if wantsProtobuf(r, offered) {
-		c.binary, c.meta.Protocol = true, "protobuf"
-	}
+	c.binary = wantsProtobuf(r, offered)
 	if len(c.tokens) > 0 {
 		c.verdict = h.judge(r.Context(), c.tokens)
 	}
 	sock, err := upgrade(w, r, chooseProtocol(offered), c.binary, &h.settings.WebSocket)
 	if err != nil {
-		slog.Debug("websocket handshake refused", "ip", c.meta.IP, "error", err)
+		slog.Debug("websocket handshake refused", "ip", c.ip, "error", err)
 		return false
 	}
 	if !h.detach(c, sock) {

@@ -57,7 +57,7 @@ func (c *client) mayAsk(h http.Header) (err error) {
 		return nil
 	}
 	c.asking = &asking{}
-	c.asking.headers, err = c.hub.ask.Headers(h, c.meta.IP)
+	c.asking.headers, err = c.hub.ask.Headers(h, c.ip)
 	return err
 }
 
@@ -99,7 +99,7 @@ func (c *client) caller() *ask.Caller {
 }
 
 func (c *client) callerOf(s *auth.Session, jwt bool, meta json.RawMessage) *ask.Caller {
-	a := &ask.Caller{Client: c.id, Protocol: c.meta.Protocol, Meta: meta, Headers: c.asking.headers, Emulated: c.asking.emulated}
+	a := &ask.Caller{Client: c.id, Protocol: c.protocol(), Meta: meta, Headers: c.asking.headers, Emulated: c.asking.emulated}
 	if s == nil {
 		return a
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"github.com/centrifugal/protocol"
 
@@ -45,8 +46,9 @@ type client struct {
 	hub    *Hub
 	sock   socket
 	id     string
-	meta   ConnectionInfo // what the handshake said; read only
-	binary bool           // speaks Protobuf instead of JSON; read only
+	ip     string                // read only
+	agent  unique.Handle[string] // its User-Agent, which many share; read only
+	binary bool                  // speaks Protobuf instead of JSON; read only
 
 	tokens  []string    // of the handshake, until connect
 	ticket  string      // of the handshake, until connect
@@ -86,7 +88,7 @@ type client struct {
 }
 
 func newClient(h *Hub, sock socket) *client {
-	c := &client{hub: h, sock: sock, id: newID(), since: time.Now()}
+	c := &client{hub: h, sock: sock, id: newID(), agent: unique.Make(""), since: time.Now()}
 	c.place.slot = nowhere
 	c.out.room.L, c.out.budget = &c.out.mu, h.budget
 	c.out.run = c.write
@@ -101,6 +103,14 @@ func newID() string {
 	b[6] = b[6]&0x0f | 0x40
 	b[8] = b[8]&0x3f | 0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// protocol is what ConnectionInfo calls it.
+func (c *client) protocol() string {
+	if c.binary {
+		return "protobuf"
+	}
+	return "json"
 }
 
 // user is the openid, "" before connect.

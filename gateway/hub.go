@@ -342,7 +342,7 @@ func (c *client) describe() (ConnectionInfo, bool) {
 	if c.session == nil {
 		return ConnectionInfo{}, false
 	}
-	info := c.meta
+	info := ConnectionInfo{IP: c.ip, UserAgent: c.agent.Value(), Transport: "websocket", Protocol: c.protocol()}
 	u := c.session.User
 	info.Client, info.User, info.AppID, info.UnionID = c.id, u.OpenID, u.AppID, u.UnionID
 	info.Session, info.Device = c.session.Fingerprint.String(), c.session.Device

@@ -270,7 +270,7 @@ func (q *ConnectionQuery) matches(c *client) bool {
 		{q.User, c.session.User.OpenID},
 		{q.AppID, c.session.User.AppID},
 		{q.UnionID, c.session.User.UnionID},
-		{q.Protocol, c.meta.Protocol},
+		{q.Protocol, c.protocol()},
 	} {
 		if want[0] != "" && want[0] != want[1] {
 			return false
@@ -285,7 +285,7 @@ func (q *ConnectionQuery) matches(c *client) bool {
 	if q.IP == "" {
 		return true
 	}
-	addr, err := netip.ParseAddr(c.meta.IP)
+	addr, err := netip.ParseAddr(c.ip)
 	return err == nil && q.prefix.Contains(addr.Unmap())
 }
 

@@ -188,7 +188,7 @@ func TestPages(t *testing.T) {
 }
 
 func TestConnectionsByAddress(t *testing.T) {
-	c := &client{id: "c1", session: &auth.Session{}, meta: ConnectionInfo{IP: "192.0.2.7"}}
+	c := &client{id: "c1", session: &auth.Session{}, ip: "192.0.2.7"}
 	for ip, want := range map[string]bool{
 		"192.0.2.7": true, "192.0.2.0/24": true, "0.0.0.0/0": true, "192.0.2.8": false, "198.51.100.0/24": false,
 		"::ffff:192.0.2.7": true, "::/0": false,
