@@ -106,6 +106,7 @@ func TestPoison(t *testing.T) {
 	w.put(1, 1, "room:1")
 	bad := map[string]string{
 		w.add("payload", "{}"): "no field method",
+
 		w.add("method", strings.Repeat("m", 65), "payload", ""):                         "no field method",
 		w.add("method", "publish"):                                                      "no field payload",
 		w.add("method", "publish", "payload", "{}", "method", "push"):                   "twice",
