@@ -4,21 +4,31 @@
 set -euo pipefail
 PATH=$PATH:/usr/local/sbin:/usr/sbin
 
-# package names the Debian package of a program. Go and Node.js come from their
+# package names the Debian packages of a program. Go and Node.js come from their
 # own sites: Debian's are often too old.
 package() {
   case $1 in
-    redis-server | nginx | chromium | git | python3) echo "$1" ;;
+    redis-server | nginx | chromium | curl | git | python3) echo "$1" ;;
     php) echo php-cli ;;
+    python3-jwt) echo python3-jwt python3-cryptography ;;
     *) echo "" ;;
+  esac
+}
+
+# present PROGRAM tells whether it is there. python3-jwt is none, but a module of
+# the system's own Python, which need not be the first one in PATH.
+present() {
+  case $1 in
+    python3-jwt) /usr/bin/python3 -c 'import cryptography, jwt' 2>/dev/null ;;
+    *) command -v "$1" >/dev/null ;;
   esac
 }
 
 packages=() manual=()
 for program in "$@"; do
-  command -v "$program" >/dev/null && continue
-  name=$(package "$program")
-  if [ -n "$name" ]; then packages+=("$name"); else manual+=("$program"); fi
+  present "$program" && continue
+  read -ra names <<<"$(package "$program")"
+  if [ ${#names[@]} -gt 0 ]; then packages+=("${names[@]}"); else manual+=("$program"); fi
 done
 
 if [ ${#manual[@]} -gt 0 ]; then

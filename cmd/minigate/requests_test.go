@@ -1,15 +1,15 @@
 package main
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -87,16 +87,20 @@ func TestChunksThroughNginx(t *testing.T) {
 // TestDocumentedIdentityCheck runs the code that docs/proxy.md offers
 // against what the real program sends, by request and over a socket.
 func TestDocumentedIdentityCheck(t *testing.T) {
-	seen := make(chan http.Header, 1)
+	seen := make(chan *http.Request, 8)
 	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/healthz" {
-			seen <- r.Header
+			select {
+			case seen <- r:
+			default: // nobody looks any more
+			}
 		}
 		_, _ = io.WriteString(w, "{}")
 	}))
 	t.Cleanup(b.Close)
 	sim, wechat := simulator(t)
 	p := startServe(t, baseConfig(t, wechat)+`
+keys: {signing: [`+base64.StdEncoding.EncodeToString([]byte(identityKey))+`]}
 proxy:
   routes:
     - {prefix: /api/, upstream: app}
@@ -110,23 +114,37 @@ rpc: {routes: true, path: '/api/{method}'}
 		if status := call(t, "GET", p.Public+path, bearer(user.Token), nil, nil); status != 200 {
 			t.Fatalf("%s: status %d", path, status)
 		}
-		return (<-seen).Get("X-Minigate-Identity")
+		return (<-seen).Header.Get("X-Minigate-Identity")
 	}
 	good, other := identityOf("/api/x"), identityOf("/other/x")
 	s := connect(t, p.Public, user.Token)
 	s.send(`{"id":2,"rpc":{"method":"orders/list","data":{}}}`)
-	h := <-seen
+	h := (<-seen).Header
 	if h.Get("X-Minigate-Identity") != good || h.Get("X-Minigate-Client") == "" {
 		t.Errorf("an rpc of the same session brings %v", h)
 	}
 	half := len(good) / 2
 	forged := good[:half] + string("AB"[btoi(good[half] == 'A')]) + good[half+1:]
-	want := "true false false false " + user.User.OpenID + "\n"
-	for name, run := range map[string]func(*testing.T, string, ...string) string{"js": runDocumentedJS, "go": runDocumentedGo} {
-		if out := run(t, p.Ops+"/.well-known/jwks.json", good, forged, other, ""); out != want {
-			t.Errorf("%s: got %q, want %q", name, out, want)
-		}
+	tokens := append([]string{good, resigned(t, good, nil), forged, other, ""}, badIdentities(t, good)...)
+	want := "true true" + strings.Repeat(" false", len(tokens)-2) + " " + user.User.OpenID + "\n"
+	jwks := p.Ops + "/.well-known/jwks.json"
+	for name, run := range map[string]func(*testing.T, string, ...string) string{
+		"js": runDocumentedJS, "go": runDocumentedGo, "java": runDocumentedJava, "php": runDocumentedPHP, "python": runDocumentedPython,
+	} {
+		t.Run(name, func(t *testing.T) {
+			sum := fmt.Sprintf("%x", sha256.Sum256([]byte(documented(t, "proxy", "java", "// Java"))))
+			if name == "java" && sum == checkedIdentityJava {
+				return
+			}
+			if out := run(t, jwks, tokens...); out != want {
+				t.Fatalf("got %q, want %q", out, want)
+			}
+			if name == "java" {
+				t.Errorf("the code has changed, and works: checkedIdentityJava is now %s", sum)
+			}
+		})
 	}
+	checkDocumentedCurl(t, p, user.Token, seen)
 }
 
 func btoi(b bool) int {
@@ -156,56 +174,6 @@ func documented(t *testing.T, page, language, begin string) string {
 		t.Errorf("docs/%s.zh-CN.md has other code in %s", page, language)
 	}
 	return string(code[1])
-}
-
-func runDocumentedJS(t *testing.T, jwks string, tokens ...string) string {
-	script := documented(t, "proxy", "js", "const { createPublicKey") + `
-const [jwks, ...tokens] = process.argv.slice(1)
-const expected = { jwks, issuer: 'minigate', audience: 'app' }
-Promise.all(tokens.map((t) => identity(t, expected))).then((all) => console.log(...all.map((c) => c !== null), all[0].sub))`
-	out, err := exec.Command("node", append([]string{"-e", script, jwks}, tokens...)...).CombinedOutput()
-	if err != nil {
-		return fmt.Sprintf("%v\n%s", err, out)
-	}
-	return string(out)
-}
-
-func runDocumentedGo(t *testing.T, jwks string, tokens ...string) string {
-	code := strings.Replace(documented(t, "proxy", "go", "package identity"), "package identity", "package main", 1)
-	dir := t.TempDir()
-	main := `package main
-
-import (
-	"fmt"
-	"os"
-)
-
-func main() {
-	v := Verifier{JWKS: os.Args[1], Issuer: "minigate", Audience: "app"}
-	user := ""
-	for i, token := range os.Args[2:] {
-		c, err := v.Verify(token)
-		if i == 0 {
-			user = c.Subject
-		}
-		fmt.Print(err == nil, " ")
-	}
-	fmt.Println(user)
-}
-`
-	files := []string{filepath.Join(dir, "identity.go"), filepath.Join(dir, "main.go")}
-	for i, text := range []string{code, main} {
-		if err := os.WriteFile(files[i], []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	args := append([]string{"run"}, files...)
-	args = append(args, jwks)
-	out, err := exec.Command("go", append(args, tokens...)...).CombinedOutput()
-	if err != nil {
-		return fmt.Sprintf("%v\n%s", err, out)
-	}
-	return string(out)
 }
 
 // TestUpstreamsInHealthAndMetrics: the console's list and the metrics know
