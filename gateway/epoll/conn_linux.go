@@ -109,7 +109,9 @@ func (c *Conn[T]) rouse() {
 	}
 }
 
-const readBuffer = 16 << 10
+// readBuffer is held while what was read is handled, which may take as long as
+// a call to the backend: so it is small.
+const readBuffer = 4 << 10
 
 var (
 	buffers = sync.Pool{New: func() any { return new([readBuffer]byte) }}
