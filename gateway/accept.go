@@ -113,12 +113,21 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request) bool {
 func (h *Hub) serve(c *client, sock *wsSocket) {
 	defer h.clients.leave()
 	c.beginAsking()
-	if !h.clients.add(c) {
+	h.enroll(c)
+	sock.serve(c.receive, func() { c.disconnect(DisconnectProtocol) })
+	c.gone()
+}
+
+// enroll starts a client whose transport is ready, or ends one that comes while
+// the hub does.
+func (h *Hub) enroll(c *client) {
+	switch closed, over := h.clients.add(c); {
+	case over:
+		c.sock.abort()
+	case closed:
 		c.disconnect(DisconnectShutdown)
 	}
 	c.open()
-	sock.serve(c.receive, func() { c.disconnect(DisconnectProtocol) })
-	c.gone()
 }
 
 // judge verifies the tokens of a handshake. nil says that connect may go on

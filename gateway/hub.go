@@ -177,9 +177,8 @@ func (h *Hub) Run(ctx context.Context) error {
 
 // cut ends all connections at once and lets no new ones in.
 func (h *Hub) cut() {
-	h.clients.close()
 	h.end()
-	for _, c := range h.clients.list() {
+	for _, c := range h.clients.cut() {
 		c.sock.abort()
 	}
 }

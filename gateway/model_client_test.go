@@ -154,10 +154,7 @@ func (s *modelConn) serve() {
 	if h.clients.admit(0) {
 		client := newClient(h, s)
 		client.binary = c.binary
-		if !h.clients.add(client) {
-			client.disconnect(DisconnectShutdown)
-		}
-		client.open()
+		h.enroll(client)
 		for {
 			msg, ok := s.inbox.pop()
 			if !ok {

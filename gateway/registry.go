@@ -18,7 +18,8 @@ type registry struct {
 	users    map[string]clientSet
 	sessions map[auth.Fingerprint]clientSet
 	closed   bool
-	admitted int // connections, those not upgraded yet among them
+	over     bool // connections are cut: those that come late, too
+	admitted int  // connections, those not upgraded yet among them
 
 	running sync.WaitGroup // of admitted
 }
@@ -53,13 +54,14 @@ func (r *registry) leave() {
 	r.running.Done()
 }
 
-// add enters a client; false says that the hub has closed meanwhile.
-func (r *registry) add(c *client) bool {
+// add enters a client. It says whether the hub has closed meanwhile, and
+// whether all connections are being cut.
+func (r *registry) add(c *client) (closed, over bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.all[c] = struct{}{}
 	r.metrics.connections.Inc()
-	return !r.closed
+	return r.closed, r.over
 }
 
 func (r *registry) remove(c *client) {
@@ -174,6 +176,14 @@ func (r *registry) counts() (clients, users int) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return len(r.all), len(r.users)
+}
+
+// cut is close for the end: who is not in the list yet is told so by add.
+func (r *registry) cut() []*client {
+	r.mu.Lock()
+	r.closed, r.over = true, true
+	r.mu.Unlock()
+	return r.list()
 }
 
 // close refuses new clients from now on.

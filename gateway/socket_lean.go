@@ -105,10 +105,7 @@ func (h *Hub) detach(c *client, sock *wsSocket) bool {
 	c.sock = lean
 	h.metrics.held.WithLabelValues(heldByEpoll).Inc()
 	_ = sock.conn.CloseNow() // of the old descriptor; the connection goes on
-	if !h.clients.add(c) {
-		c.disconnect(DisconnectShutdown)
-	}
-	c.open()
+	h.enroll(c)
 	lean.Start()
 	return true
 }
