@@ -112,7 +112,6 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request) bool {
 // serve is the goroutine of a connection.
 func (h *Hub) serve(c *client, sock *wsSocket) {
 	defer h.clients.leave()
-	c.beginAsking()
 	h.enroll(c)
 	sock.serve(c.receive, func() { c.disconnect(DisconnectProtocol) })
 	c.gone()
@@ -121,6 +120,7 @@ func (h *Hub) serve(c *client, sock *wsSocket) {
 // enroll starts a client whose transport is ready, or ends one that comes while
 // the hub does.
 func (h *Hub) enroll(c *client) {
+	c.beginAsking()
 	switch closed, over := h.clients.add(c); {
 	case over:
 		c.sock.abort()

@@ -230,6 +230,7 @@ func TestJoinBeforeLeave(t *testing.T) {
 		b, _ := h.login("bob")
 		b.send(`{"id":2,"subscribe":{"channel":"room:a"}}`)
 		b.want(`{"id":2,*`)
+		synctest.Wait() // until the join is about to be told: else neither would be
 		go func() { _ = h.Unsubscribe(context.Background(), "bob", "room:a", Selection{}) }()
 		synctest.Wait()
 		close(slow)
