@@ -197,7 +197,7 @@ func (c *Conn[T]) feed(b []byte) error {
 func (c *Conn[T]) handle(ev Event) error {
 	switch ev.Opcode {
 	case Ping:
-		return c.write(Pong, ev.Payload) // one that cannot be written is the end
+		return c.Write(Pong, ev.Payload) // one that cannot be written is the end
 	case Pong:
 	case Close:
 		code, reason, _ := ParseClose(ev.Payload) // checked by the reader
@@ -291,9 +291,7 @@ func (c *Conn[T]) writeClose(code uint16, reason string) error {
 
 // Write sends a message in one frame. It takes at most WriteTimeout for each
 // 64 KiB.
-func (c *Conn[T]) Write(op Opcode, payload []byte) error { return c.write(op, payload) }
-
-func (c *Conn[T]) write(op Opcode, payload []byte) error {
+func (c *Conn[T]) Write(op Opcode, payload []byte) error {
 	c.frame.Lock()
 	defer c.frame.Unlock()
 	if c.isOver() {
