@@ -101,6 +101,9 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request) bool {
 		slog.Debug("websocket handshake refused", "ip", c.ip, "error", err)
 		return false
 	}
+	if sock.deflate {
+		c.compressFrom = max(int(h.settings.WebSocket.CompressionMinSize), 1)
+	}
 	if !h.detach(c, sock) {
 		h.metrics.held.WithLabelValues(heldByGoroutine).Inc()
 		c.sock = sock

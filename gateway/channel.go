@@ -38,7 +38,8 @@ type channel struct {
 	newest     uint64          // offset of the newest publication that came while lost
 	tries      int             // refills that failed since lost
 	rewound    rewound
-	queued     bool // waits for fan-out
+	queued     bool // waits for fan-out, or is at it
+	again      bool // something came since its pass began
 	checking   bool // waits for a position check
 	retiring   bool // waits for retire
 
@@ -98,9 +99,10 @@ func (ch *channel) add(m *message) {
 	}
 	s := &ch.hub.settings.Client
 	ch.log.add(m, s.ChannelBacklog, int(s.ChannelBacklogMaxSize))
+	ch.again = ch.queued
 	if !ch.queued {
 		ch.queued = true
-		ch.hub.news.push(ch)
+		ch.hub.news.push(pass{ch: ch})
 	}
 }
 
@@ -182,20 +184,6 @@ func (ch *channel) refill() {
 		ch.lost, ch.newest, ch.tries = true, 0, 0
 		ch.hub.refills.push(ch)
 	}
-}
-
-// wake marks the channel as news for all its sockets. buf is the caller's, to
-// be used again.
-func (ch *channel) wake(buf []*subscription) []*subscription {
-	ch.mu.Lock()
-	ch.queued = false
-	buf = append(buf[:0], ch.subs...)
-	ch.mu.Unlock()
-	for _, s := range buf {
-		s.client.mark(s)
-	}
-	clear(buf)
-	return buf
 }
 
 // channels is the channels of a hub by name.

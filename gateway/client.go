@@ -23,9 +23,14 @@ import (
 // socket is what a client needs of its transport. Calls to write and close
 // come from one goroutine at a time, abort from any.
 type socket interface {
-	// write sends one WebSocket message. It takes at most the write timeout.
-	write(message []byte) error
-	// close sends a close frame and waits a little for the client's.
+	// waits tells whether write and close may take as long as the write timeout.
+	waits() bool
+	// write sends WebSocket frames. One that does not wait answers full where it
+	// had no room: then it keeps the frames, and calls client.resume when they
+	// are sent.
+	write(frames []byte) (full bool, err error)
+	// close sends a close frame and ends the connection when the client has
+	// answered, or did not for a while.
 	close(code uint32, reason string)
 	// abort ends the connection at once.
 	abort()
@@ -49,6 +54,8 @@ type client struct {
 	ip     string                // read only
 	agent  unique.Handle[string] // its User-Agent, which many share; read only
 	binary bool                  // speaks Protobuf instead of JSON; read only
+
+	compressFrom int // bytes of pushes that are worth compressing; 0: none is; read only
 
 	tokens  []string    // of the handshake, until connect
 	ticket  string      // of the handshake, until connect
@@ -91,7 +98,6 @@ func newClient(h *Hub, sock socket) *client {
 	c := &client{hub: h, sock: sock, id: newID(), agent: unique.Make(""), since: time.Now()}
 	c.place.slot = nowhere
 	c.out.room.L, c.out.budget = &c.out.mu, h.budget
-	c.out.run = c.write
 	c.stale = h.now() + h.settings.Client.StaleCloseDelay
 	return c
 }

@@ -388,7 +388,8 @@ func TestLeaveWhileWriting(t *testing.T) {
 		a.silence(s) // as the writer, which has taken s and not looked yet
 		h.publish(name, "1")
 		a.leave(t.Context(), s, nil)
-		a.gather(s, new(frame))
+		b := newBatch(a.client)
+		a.follow(s, s.collect(b), b)
 		a.out.mu.Lock()
 		if a.out.bye != nil {
 			t.Errorf("%s: closed with %v", name, a.out.bye)

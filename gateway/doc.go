@@ -8,17 +8,25 @@
 // delivers it to the hub of every node that has subscribers (Hub.Publication).
 // There it is appended to the channel's backlog, which holds its newest messages,
 // and to its tail, the newest of the stream; that is all the publisher waits
-// for. A fan-out worker then wakes the sockets of the channel: each notes which
-// subscription has news, and starts its writer if none runs. The writer collects everything between the subscription's cursor
-// and the end of the backlog, joins it into one WebSocket message, and goes
-// away when nothing is left. So a slow client costs an old cursor instead of a
-// queue, and what piled up is written in one call.
+// for. A fan-out worker then makes a pass over the sockets of the channel, a part
+// at a time, so that other channels have their turn: each notes which
+// subscription has news, and whoever does that becomes its writer, if there is
+// none. The writer collects everything between the subscription's cursor and
+// the end of the backlog, and writes it in one call; then it stops. Under epoll
+// a write never waits, so the worker is the writer itself; where the socket has
+// no room the poller goes on when it has. Elsewhere a goroutine is the writer.
+// So a slow client costs an old cursor instead of a queue, and what piled up is
+// written in one call.
 //
 // # Encodings
 //
 // A message is encoded when the first subscriber of a kind is written to, and
 // once for all of that kind: JSON or Protobuf, with the channel's name or its
 // number, in full or as the delta to the publication before.
+//
+// A message is put into a WebSocket frame, and where clients agreed on that
+// compressed, once as well: who gets it alone gets those bytes. Several messages
+// for one client are joined in one frame, but for those that are compressed.
 //
 //   - The number of a channel is one per node, new whenever the channel gets
 //     its first subscriber there, and never used twice while the node runs.
@@ -72,12 +80,13 @@
 //
 // Locks are taken in the order channel.gate, channel.mu, outbox.mu, and
 // client.mu before wheel.mu or outbox.mu. client.mu and channel.mu are never
-// held together.
+// held together. None of them is held by whoever gives a client something to
+// write: that may make it the writer, which takes them.
 //
 // # Goroutines
 //
-// One reader per connection, owned by the registry; one writer per connection
-// while something is due, and its rpc calls where several may run, waited for
-// when the connection ends; the workers and the clock of Hub.Run. Run returns
+// One reader per connection, owned by the registry, under epoll only while
+// something arrives; a writer where it may have to wait, and the rpc calls of a
+// connection where several may run, waited for when the connection ends; the workers and the clock of Hub.Run. Run returns
 // when all of them have ended.
 package gateway

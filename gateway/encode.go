@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"github.com/centrifugal/protocol"
+
+	"github.com/minigate/minigate/gateway/epoll"
 )
 
 // encoding is how a message is written for one kind of subscriber. Subscribers
@@ -18,6 +20,14 @@ const (
 	forDelta                        // the subscriber takes deltas: in JSON all data is in strings
 	asDelta                         // what changed since the publication before
 )
+
+// opcode is that of the frames that messages in this encoding are sent in.
+func (e encoding) opcode() epoll.Opcode {
+	if e&asProtobuf != 0 {
+		return epoll.Binary
+	}
+	return epoll.Text
+}
 
 // encodeMessage returns a message as it goes on the wire. In Protobuf the
 // length that stands before every message is part of it, so that messages are
@@ -47,6 +57,9 @@ func (c *client) encoding() encoding {
 	}
 	return 0
 }
+
+// opcode is that of the frames that the client is sent.
+func (c *client) opcode() epoll.Opcode { return c.encoding().opcode() }
 
 // encodeReply encodes what only carries values that are known to be JSON.
 func (c *client) encodeReply(r *protocol.Reply) []byte {

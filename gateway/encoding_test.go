@@ -258,11 +258,11 @@ func TestEncodedOnce(t *testing.T) {
 	}
 	total := len(m.pub.Data)
 	for _, e := range []encoding{0, byID, asProtobuf, asProtobuf | byID} {
-		a, b := m.encoded(e), m.encoded(e)
+		a, b := m.in(e).frame, m.in(e).frame
 		if len(a) == 0 || &a[0] != &b[0] {
 			t.Errorf("encoding %d: not shared", e)
 		}
-		if p := m.encoded(e | forDelta); e&asProtobuf != 0 && &p[0] != &a[0] {
+		if p := m.in(e | forDelta).frame; e&asProtobuf != 0 && &p[0] != &a[0] {
 			t.Errorf("encoding %d: whole data for deltas is encoded apart", e)
 		}
 		total += len(a)
@@ -274,14 +274,14 @@ func TestEncodedOnce(t *testing.T) {
 	if forms != 6 { // and two of JSON in strings, asked for above
 		t.Errorf("%d forms", forms)
 	}
-	total += len(m.encoded(forDelta)) + len(m.encoded(forDelta|byID))
+	total += len(m.in(forDelta).frame) + len(m.in(forDelta|byID).frame)
 	if n := ch.log.bytes.Load(); n != int64(total) {
 		t.Errorf("backlog of %d bytes, want %d", n, total)
 	}
 	ch.mu.Lock()
 	ch.log.expire(h.now() + time.Hour)
 	ch.mu.Unlock()
-	m.encoded(asDelta)
+	m.in(asDelta)
 	if n := ch.log.bytes.Load(); n != 0 {
 		t.Errorf("%d bytes after it was dropped", n)
 	}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/binary"
 	"slices"
 	"strings"
 	"sync"
@@ -12,7 +13,7 @@ import (
 	"github.com/minigate/minigate/auth"
 )
 
-// recorder is a socket that keeps what is written.
+// recorder is a socket that keeps what the frames hold that are written.
 type recorder struct {
 	mu     sync.Mutex
 	frames []string
@@ -20,11 +21,36 @@ type recorder struct {
 	once   sync.Once
 }
 
-func (r *recorder) write(message []byte) error {
+func (r *recorder) waits() bool { return false }
+
+func (r *recorder) write(frames []byte) (full bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.frames = append(r.frames, string(message))
-	return nil
+	for _, f := range framesIn(frames) {
+		r.frames = append(r.frames, f.payload)
+	}
+	return false, nil
+}
+
+type wireFrame struct {
+	first   byte // FIN, RSV1 and opcode
+	payload string
+}
+
+// framesIn takes apart what a server sends.
+func framesIn(b []byte) (list []wireFrame) {
+	for len(b) > 0 {
+		n, from := int(b[1]), 2
+		switch n {
+		case 126:
+			n, from = int(binary.BigEndian.Uint16(b[2:])), 4
+		case 127:
+			n, from = int(binary.BigEndian.Uint64(b[2:])), 10
+		}
+		list = append(list, wireFrame{b[0], string(b[from : from+n])})
+		b = b[from+n:]
+	}
+	return list
 }
 
 func (r *recorder) close(uint32, string) { r.abort() }
@@ -148,11 +174,13 @@ type counter struct {
 	subscribed bool
 }
 
-func (c *counter) write([]byte) error {
+func (c *counter) waits() bool { return false }
+
+func (c *counter) write([]byte) (full bool, err error) {
 	if c.subscribed {
 		c.done.Done()
 	}
-	return nil
+	return false, nil
 }
 
 func (c *counter) close(uint32, string) {}

@@ -78,7 +78,7 @@ type Hub struct {
 	budget *budget // of bytes that wait
 	load   load
 
-	news      *queue[*channel] // channels whose sockets have to be woken
+	news      *queue[pass]     // channels whose sockets have something to write
 	refills   *queue[*channel] // channels that missed something
 	retries   retries          // refills that failed
 	positions *queue[*channel] // channels of which nothing was heard for a while
@@ -113,7 +113,7 @@ func New(o Options) *Hub {
 		channels: channels{seed: maphash.MakeSeed()},
 		budget:   newBudget(int64(o.Settings.Client.QueueTotalMaxSize)),
 
-		news:      newQueue[*channel](),
+		news:      newQueue[pass](),
 		refills:   newQueue[*channel](),
 		positions: newQueue[*channel](),
 		retired:   newQueue[*channel](),
@@ -230,18 +230,6 @@ func (h *Hub) sayGoodbye(ctx context.Context, list []*client) (told int) {
 		}
 	}
 	return told
-}
-
-// fanOut wakes the sockets of channels that have news.
-func (h *Hub) fanOut() {
-	var buf []*subscription
-	for {
-		ch, ok := h.news.pop()
-		if !ok {
-			return
-		}
-		buf = ch.wake(buf)
-	}
 }
 
 // sleep waits for d and reports whether ctx lasted.

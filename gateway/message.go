@@ -8,6 +8,8 @@ import (
 
 	"github.com/centrifugal/protocol"
 	"github.com/centrifugal/protocol/cfjson"
+
+	"github.com/minigate/minigate/gateway/epoll"
 )
 
 type messageKind uint8
@@ -58,9 +60,34 @@ type publicationID struct {
 
 // form is a message in one encoding; data is nil where it cannot be encoded.
 type form struct {
+	message  *message
 	encoding encoding
-	data     []byte
+	frame    []byte // the message as it is written
+	data     []byte // what frame holds
+	packed   atomic.Pointer[[]byte]
 	next     *form
+}
+
+// compressed returns the message in a compressed frame, which is made when the
+// first asks for it; nil where it has less than least bytes, or does not become
+// shorter.
+func (f *form) compressed(least int) []byte {
+	if least == 0 || len(f.data) < least {
+		return nil
+	}
+	if packed := f.packed.Load(); packed != nil {
+		return *packed
+	}
+	m := f.message
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if packed := f.packed.Load(); packed != nil {
+		return *packed
+	}
+	packed, _ := epoll.AppendDeflatedFrame(nil, f.encoding.opcode(), f.data)
+	f.packed.Store(&packed)
+	m.grow(len(packed))
+	return packed
 }
 
 // newMessage makes the message of a publication.
@@ -70,14 +97,14 @@ func newMessage(pub *protocol.Publication, epoch string) *message {
 	return m
 }
 
-// encoded returns the message in an encoding, nil if it cannot be had in that.
-// The bytes are shared.
-func (m *message) encoded(e encoding) []byte {
+// in returns the message in an encoding, without data if it cannot be had in
+// that. It is shared.
+func (m *message) in(e encoding) *form {
 	if m.kind != publication || e&asProtobuf != 0 && e&asDelta == 0 {
 		e &= asProtobuf | byID // the same for all
 	}
 	if f := m.find(e); f != nil {
-		return f.data
+		return f
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -94,27 +121,31 @@ func (m *message) find(e encoding) *form {
 }
 
 // make encodes the message, unless somebody else has; mu is held.
-func (m *message) make(e encoding) []byte {
+func (m *message) make(e encoding) *form {
 	if f := m.find(e); f != nil {
-		return f.data
+		return f
 	}
-	f := &form{encoding: e}
-	size := 0
+	f := &form{message: m, encoding: e}
 	if e&asDelta != 0 && m.deltaFor(e) == nil { // in full, then
 		if e &^= asDelta; e&asProtobuf != 0 {
 			e &^= forDelta
 		}
-		f.data = m.make(e)
-	} else {
-		f.data = m.encode(e)
-		size = len(f.data)
+		whole := m.make(e)
+		f.frame, f.data = whole.frame, whole.data
+	} else if msg := m.encode(e); msg != nil {
+		f.frame, f.data = frameOf(e.opcode(), msg)
+		m.grow(len(f.frame))
 	}
 	f.next = m.forms.Load()
 	m.forms.Store(f)
-	if m.size.Add(int64(size)) > 0 { // else it was dropped meanwhile
-		m.channel.log.bytes.Add(int64(size))
+	return f
+}
+
+// grow counts n bytes more, also in the backlog if it still has the message.
+func (m *message) grow(n int) {
+	if m.size.Add(int64(n)) > 0 { // else it was dropped meanwhile
+		m.channel.log.bytes.Add(int64(n))
 	}
-	return f.data
 }
 
 // encode does the work of make.

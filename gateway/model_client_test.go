@@ -80,22 +80,59 @@ type modelConn struct {
 	inbox   *queue[[]byte]
 	mu      sync.Mutex
 	room    sync.Cond
+	lean    bool    // never waits, as sockets under epoll; read only
+	client  *client // of lean ones; set before anything is written
 	stalled bool
+	kept    []byte // what lean ones had no room for
 	closed  bool
 }
 
-func (s *modelConn) write(message []byte) error {
+func (s *modelConn) waits() bool { return !s.lean }
+
+func (s *modelConn) write(frames []byte) (full bool, err error) {
 	s.mu.Lock()
+	if s.lean && s.stalled && !s.closed {
+		s.kept = frames
+		s.mu.Unlock()
+		return true, nil
+	}
 	for s.stalled && !s.closed {
 		s.room.Wait()
 	}
 	closed := s.closed
 	s.mu.Unlock()
 	if closed {
-		return errors.New("closed")
+		return false, errors.New("closed")
 	}
-	s.owner.hear(s, message)
-	return nil
+	s.hear(frames)
+	return false, nil
+}
+
+func (s *modelConn) hear(frames []byte) {
+	for _, f := range framesIn(frames) {
+		s.owner.hear(s, []byte(f.payload))
+	}
+}
+
+// stall stops the reading, or lets it go on.
+func (s *modelConn) stall(on bool) {
+	s.mu.Lock()
+	s.stalled = on
+	s.room.Broadcast()
+	var kept []byte
+	if !on {
+		kept, s.kept = s.kept, nil
+	}
+	closed := s.closed
+	s.mu.Unlock()
+	switch {
+	case kept == nil:
+	case closed:
+		s.client.resume(errors.New("closed"))
+	default:
+		s.hear(kept)
+		s.client.resume(nil)
+	}
 }
 
 func (s *modelConn) close(uint32, string) { s.abort() }
@@ -122,7 +159,7 @@ func (c *modelClient) connect() {
 func (c *modelClient) dial() {
 	hubs := c.w.fleet.hubs()
 	h := hubs[int(c.ids)%len(hubs)]
-	s := &modelConn{owner: c, hub: h, inbox: newQueue[[]byte]()}
+	s := &modelConn{owner: c, hub: h, inbox: newQueue[[]byte](), lean: c.ids%2 == 0}
 	s.room.L = &s.mu
 	c.conn, c.asks = s, map[uint32]*following{}
 	c.pipe.Add(1)
@@ -153,7 +190,7 @@ func (s *modelConn) serve() {
 	h := s.hub
 	if h.clients.admit(0) {
 		client := newClient(h, s)
-		client.binary = c.binary
+		client.binary, s.client = c.binary, client
 		h.enroll(client)
 		for {
 			msg, ok := s.inbox.pop()
@@ -222,13 +259,9 @@ func (c *modelClient) setStalled(on bool) {
 	c.mu.Lock()
 	s := c.conn
 	c.mu.Unlock()
-	if s == nil {
-		return
+	if s != nil {
+		s.stall(on)
 	}
-	s.mu.Lock()
-	s.stalled = on
-	s.room.Broadcast()
-	s.mu.Unlock()
 }
 
 func (c *modelClient) toggle(channel string) {

@@ -10,15 +10,17 @@ import (
 )
 
 // outbox is what is due to one client: replies in their order, and which
-// subscriptions have news. There is a writer goroutine only while it holds
-// something.
+// subscriptions have news. One at a time writes it to the socket, and only
+// while it holds something: whoever has news and finds no writer becomes it.
 type outbox struct {
 	mu      sync.Mutex
 	replies [][]byte
 	size    int // bytes in replies
 	dirty   []*subscription
 	bye     *Disconnect // what ends the connection, once everything else is written
-	writing bool
+	writing bool        // there is a writer
+	parked  bool        // it is waiting for room in the socket, and nobody's
+	roomy   bool        // there was room before it was parked
 	closed  bool
 
 	budget      *budget       // of the node; read only
@@ -27,10 +29,10 @@ type outbox struct {
 
 	room   sync.Cond // something was taken from replies, or nothing more will be
 	writer sync.WaitGroup
-	run    func() // client.write, made once: "go c.write()" allocates each time
 }
 
-// begin tells whether the caller has to start a writer; mu is held.
+// begin tells whether the caller becomes the writer, and calls kick without any
+// lock; mu is held.
 func (o *outbox) begin() bool {
 	if o.writing || o.closed {
 		return false
@@ -74,7 +76,7 @@ func (c *client) enqueue(msg []byte, patient bool, announced ...*subscription) (
 	start := o.begin()
 	o.mu.Unlock()
 	if start {
-		go c.out.run()
+		c.kick()
 	}
 	if overflow {
 		c.tooSlow(slowQueue)
@@ -94,7 +96,7 @@ func (c *client) mark(s *subscription) {
 	}
 	o.mu.Unlock()
 	if start {
-		go c.out.run()
+		c.kick()
 	}
 }
 
@@ -107,115 +109,6 @@ func (c *client) silence(s *subscription) {
 	if s.dirty {
 		s.dirty = false
 		o.dirty = slices.DeleteFunc(o.dirty, func(d *subscription) bool { return d == s })
-	}
-}
-
-// next adds waiting replies to f and, after the last of them, takes the next
-// subscription with news. Without either it returns what ends the connection,
-// or ok false: the writer's work is done.
-func (o *outbox) next(f *frame) (s *subscription, bye *Disconnect, ok bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	n := 0
-	for n < len(o.replies) && !f.full() && !o.closed {
-		f.add(o.replies[n])
-		o.size -= len(o.replies[n])
-		o.budget.add(-len(o.replies[n])) // counted again by hold, when it is written
-		n++
-	}
-	if o.replies = slices.Delete(o.replies, 0, n); len(o.replies) == 0 {
-		o.replies = nil
-	}
-	if n > 0 {
-		o.room.Broadcast()
-	}
-	switch {
-	case o.closed:
-		o.writing = false
-		return nil, nil, false
-	case len(o.replies) > 0:
-		return nil, nil, true
-	case o.bye != nil:
-		return nil, o.bye, true
-	case len(o.dirty) > 0 && !f.full():
-		s = o.dirty[0]
-		o.dirty = slices.Delete(o.dirty, 0, 1)
-		s.dirty = false
-		if s.again {
-			s.again = false
-			f.add(s.announceAgain())
-		}
-		return s, nil, true
-	}
-	o.writing = f.count > 0
-	return nil, nil, o.writing
-}
-
-// write is the writer: it runs until nothing is due.
-func (c *client) write() {
-	defer c.out.writer.Done()
-	f := frames.Get().(*frame)
-	f.binary = c.binary
-	defer f.release()
-	for {
-		s, bye, ok := c.out.next(f)
-		switch {
-		case !ok:
-			return
-		case s != nil:
-			c.gather(s, f)
-			if !f.full() {
-				continue // there may be more for the same frame
-			}
-		}
-		if f.count > 0 {
-			if err := c.writeFrame(f); err != nil {
-				c.fail(DisconnectWriteError)
-				return
-			}
-			c.hub.metrics.deliveries.Add(float64(f.pushes))
-			f.reset()
-			continue
-		}
-		if bye != nil {
-			c.farewell(bye)
-			return
-		}
-	}
-}
-
-// writeFrame counts what a frame holds for as long as it is being written.
-func (c *client) writeFrame(f *frame) error {
-	own := f.own()
-	if own == 0 { // a lone push: not worth a lock
-		return c.sock.write(f.bytes())
-	}
-	c.out.hold(own, c.hub.now())
-	defer func() { c.out.hold(0, c.hub.now()) }()
-	return c.sock.write(f.bytes())
-}
-
-// gather adds the news of a subscription to f.
-func (c *client) gather(s *subscription, f *frame) {
-	v := s.collect(f)
-	if v == behind || v == lostTrack && s.serverSide && s.positioned {
-		ctx, cancel := c.hub.timeout()
-		v = s.repair(ctx, v, f)
-		cancel()
-		if v == upToDate {
-			v = more // look into the log again, from the new position
-		}
-	}
-	if v == upToDate || !c.isLive(s) { // with who left meanwhile, its messages may have gone
-		return
-	}
-	switch v {
-	case more:
-		c.mark(s)
-	case lostTrack:
-		c.lose(s)
-	case tooSlow:
-		c.tooSlow(slowBacklog)
 	}
 }
 
@@ -259,20 +152,9 @@ func (c *client) disconnect(d *Disconnect) bool {
 		c.endAsking()
 	}
 	if start {
-		go c.out.run()
+		c.kick()
 	}
 	return first
-}
-
-// farewell tells the client why, twice: as a push, since many WeChat runtimes
-// report every close as 1000 or 1006, and in the close frame.
-func (c *client) farewell(d *Disconnect) {
-	push := c.encodePush(&protocol.Push{Disconnect: &protocol.Disconnect{Code: d.Code, Reason: d.Reason}})
-	if c.sock.write(push) != nil {
-		c.sock.abort()
-		return
-	}
-	c.sock.close(d.Code, d.Reason)
 }
 
 // fail ends a connection that cannot be written to any more.
@@ -293,6 +175,10 @@ func (o *outbox) shut() bool {
 	o.closed = true
 	o.drop()
 	o.dirty = nil
+	if o.parked {
+		o.parked = false
+		o.retire()
+	}
 	o.room.Broadcast()
 	return first
 }

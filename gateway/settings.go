@@ -160,11 +160,13 @@ type KeptHistory struct {
 
 // WebSocketSettings rule the transport.
 type WebSocketSettings struct {
-	MessageSizeLimit settings.Size `yaml:"message_size_limit" default:"64KiB" doc:"How many bytes one message of a client may have; a larger one ends the connection with WebSocket code 1009, after which the SDKs do not come back."`
-	WriteTimeout     time.Duration `yaml:"write_timeout" default:"5s" doc:"How long 64 KiB written to a client may take before its connection is given up, 1s to 10s."`
-	SendBuffer       settings.Size `yaml:"send_buffer" default:"12KiB" doc:"How many bytes the system may keep of what a client has not read, twice that on Linux; more waits here, in its channels. 0 leaves it to the system, which takes up to some MiB for each."`
-	Epoll            bool          `yaml:"epoll" default:"true" doc:"On Linux, hold connections without TLS under epoll, where an idle one costs next to nothing. With TLS ended here, on other systems, or where this is false each has a goroutine and buffers."`
-	AllowedOrigins   []string      `yaml:"allowed_origins" doc:"Origins of web pages that may connect, such as https://h5.example.com, with * for any text but a slash; empty allows all, since logins travel in tokens and never in cookies. Mini-programs are always allowed."`
+	MessageSizeLimit   settings.Size `yaml:"message_size_limit" default:"64KiB" doc:"How many bytes one message of a client may have; a larger one ends the connection with WebSocket code 1009, after which the SDKs do not come back."`
+	WriteTimeout       time.Duration `yaml:"write_timeout" default:"5s" doc:"How long 64 KiB written to a client may take before its connection is given up, 1s to 10s."`
+	SendBuffer         settings.Size `yaml:"send_buffer" default:"12KiB" doc:"How many bytes the system may keep of what a client has not read, twice that on Linux; more waits here, in its channels. 0 leaves it to the system, which takes up to some MiB for each."`
+	Epoll              bool          `yaml:"epoll" default:"true" doc:"On Linux, hold connections without TLS under epoll, where an idle one costs next to nothing. With TLS ended here, on other systems, or where this is false each has a goroutine and buffers."`
+	Compression        bool          `yaml:"compression" default:"false" doc:"Compress pushes to clients that offer permessage-deflate (RFC 7692), and read what they compress. A push is compressed once for all who get it. Off saves clients and this node the work; browsers offer it always, wx.connectSocket with perMessageDeflate."`
+	CompressionMinSize settings.Size `yaml:"compression_min_size" default:"256" doc:"How many bytes a push must have to be compressed."`
+	AllowedOrigins     []string      `yaml:"allowed_origins" doc:"Origins of web pages that may connect, such as https://h5.example.com, with * for any text but a slash; empty allows all, since logins travel in tokens and never in cookies. Mini-programs are always allowed."`
 }
 
 // Values of settings.

@@ -13,39 +13,45 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/minigate/minigate/gateway/epoll"
 )
 
 // wsSocket is a socket over coder/websocket, with a goroutine that reads.
 type wsSocket struct {
-	conn  *websocket.Conn
-	raw   net.Conn
-	early []byte                // what the server had read of raw beyond the handshake
-	typ   websocket.MessageType // of what is sent
+	conn    *websocket.Conn
+	raw     net.Conn
+	early   []byte // what the server had read of raw beyond the handshake
+	binary  bool   // Protobuf is spoken
+	deflate bool   // permessage-deflate was agreed on
 }
 
 // upgrade answers the handshake. On an error it has answered the request.
 func upgrade(w http.ResponseWriter, r *http.Request, subprotocols []string, binary bool, s *WebSocketSettings) (*wsSocket, error) {
 	h := &hijacker{ResponseWriter: w, timeout: s.WriteTimeout, sendBuffer: int(s.SendBuffer)}
-	conn, err := websocket.Accept(h, r, &websocket.AcceptOptions{
+	o := websocket.AcceptOptions{
 		Subprotocols:       subprotocols,
 		InsecureSkipVerify: true, // ServeWebSocket has looked at the origin
-		CompressionMode:    websocket.CompressionDisabled,
-	})
+	}
+	if s.Compression {
+		o.CompressionMode = websocket.CompressionNoContextTakeover
+	}
+	conn, err := websocket.Accept(h, r, &o)
 	if err != nil {
 		return nil, err
 	}
 	conn.SetReadLimit(int64(s.MessageSizeLimit))
-	sock := &wsSocket{conn: conn, raw: h.conn, early: h.early, typ: websocket.MessageText}
-	if binary {
-		sock.typ = websocket.MessageBinary
-	}
-	return sock, nil
+	deflate := w.Header().Get("Sec-WebSocket-Extensions") != ""
+	return &wsSocket{conn: conn, raw: h.conn, early: h.early, binary: binary, deflate: deflate}, nil
 }
 
-func (s *wsSocket) write(message []byte) error {
-	// The deadline is that of the net.Conn below: a context costs several
-	// allocations for each write.
-	return s.conn.Write(context.Background(), s.typ, message)
+func (s *wsSocket) waits() bool { return true }
+
+// write goes past the library, which would compress a message for each client.
+// What the library writes by itself are control frames, one in each call.
+func (s *wsSocket) write(frames []byte) (full bool, err error) {
+	_, err = s.raw.Write(frames)
+	return false, err
 }
 
 func (s *wsSocket) close(code uint32, reason string) {
@@ -73,7 +79,7 @@ func (s *wsSocket) serve(receive func([]byte), refuse func()) {
 			return
 		}
 		handle := receive
-		if typ == websocket.MessageText && s.typ == websocket.MessageBinary {
+		if typ == websocket.MessageText && s.binary {
 			handle = func([]byte) { refuse() }
 		}
 		if err := s.read(r, handle); err != nil {
@@ -145,16 +151,29 @@ func (h *hijacker) bound(conn net.Conn) {
 }
 
 // boundedConn is a net.Conn whose writes time out: each piece of a long one by
-// itself, since what takes long on a slow line is no reason to give it up.
+// itself, since what takes long on a slow line is no reason to give it up. What
+// is given to Write in one call is written in one go.
 type boundedConn struct {
 	net.Conn
 	timeout time.Duration
+
+	mu      sync.Mutex // guards what follows, and held while somebody writes
+	closing bool       // a close frame was written: nothing may follow it
 }
 
-const writePiece = 64 << 10
+const (
+	writePiece = 64 << 10
+	closeFrame = 0x80 | byte(epoll.Close) // how one begins
+)
 
 // Write implements net.Conn.
 func (c *boundedConn) Write(p []byte) (written int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing {
+		return 0, net.ErrClosed
+	}
+	c.closing = len(p) > 0 && p[0] == closeFrame
 	for {
 		if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
 			return written, err

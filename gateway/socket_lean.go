@@ -13,10 +13,7 @@ import (
 
 // leanSocket is a socket that is watched by epoll: an idle one has no goroutine
 // and no buffer.
-type leanSocket struct {
-	*epoll.Conn[*client]
-	typ epoll.Opcode // of what is sent
-}
+type leanSocket struct{ *epoll.Conn[*client] }
 
 // closeTimeout is how long a client may take to answer a close frame.
 const closeTimeout = 5 * time.Second
@@ -73,6 +70,7 @@ func (h *Hub) newPoller() (*epoll.Poller[*client], error) {
 			}
 			c.receive(p)
 		},
+		Room: (*client).resume,
 		Gone: func(c *client) {
 			c.gone()
 			h.clients.leave()
@@ -98,10 +96,7 @@ func (h *Hub) detach(c *client, sock *wsSocket) bool {
 	if !ok {
 		return false
 	}
-	lean := &leanSocket{poller.Take(fd, sock.early, c), epoll.Text}
-	if c.binary {
-		lean.typ = epoll.Binary
-	}
+	lean := &leanSocket{poller.Take(fd, sock.early, sock.deflate, c)}
 	c.sock = lean
 	h.metrics.held.WithLabelValues(heldByEpoll).Inc()
 	_ = sock.conn.CloseNow() // of the old descriptor; the connection goes on
@@ -110,7 +105,9 @@ func (h *Hub) detach(c *client, sock *wsSocket) bool {
 	return true
 }
 
-func (s *leanSocket) write(message []byte) error { return s.Write(s.typ, message) }
+func (s *leanSocket) waits() bool { return false }
+
+func (s *leanSocket) write(frames []byte) (full bool, err error) { return s.Write(frames) }
 
 func (s *leanSocket) close(code uint32, reason string) {
 	_ = s.Close(uint16(code), reason) // gone either way

@@ -67,57 +67,57 @@ const (
 	tooSlow           // messages are gone and nothing says which
 )
 
-// collect adds what is new in the channel to f and moves the cursor. It
+// collect adds what is new in the channel to b and moves the cursor. It
 // encodes what nobody has been sent yet, and holds no lock while it does.
-func (s *subscription) collect(f *frame) verdict {
-	if !s.settleUp(f) {
+func (s *subscription) collect(b *batch) verdict {
+	if !s.settleUp(b) {
 		return more
 	}
 	for {
-		n, v := s.look(f)
+		n, v := s.look(b)
 		if n == 0 {
 			return v
 		}
-		v = s.take(f.batch[:n], f)
-		clear(f.batch[:n])
-		if v != upToDate || n < len(f.batch) {
+		v = s.take(b.list[:n], b)
+		clear(b.list[:n])
+		if v != upToDate || n < len(b.list) {
 			return v
 		}
 	}
 }
 
-// settleUp adds what is owed to f, as far as there is room, and reports whether
+// settleUp adds what is owed to b, as far as there is room, and reports whether
 // that was all.
-func (s *subscription) settleUp(f *frame) bool {
+func (s *subscription) settleUp(b *batch) bool {
 	if s.owed.top.Epoch == "" {
 		return true
 	}
 	for i, p := range s.owed.pubs {
-		if f.full() {
+		if b.full() {
 			s.owed.pubs = s.owed.pubs[i:]
 			return false
 		}
-		s.addMissed(p, s.owed.top.Epoch, f)
+		s.addMissed(p, s.owed.top.Epoch, b)
 		s.position.Offset = p.Offset
 	}
 	s.position, s.owed = s.owed.top, owed{}
 	return true
 }
 
-// addMissed adds a publication to f that does not come from the log.
-func (s *subscription) addMissed(p *protocol.Publication, epoch string, f *frame) {
+// addMissed adds a publication to b that does not come from the log.
+func (s *subscription) addMissed(p *protocol.Publication, epoch string, b *batch) {
 	data := s.channel.encodeIn(s.encoding, func(v *envelope) {
 		copyPublication(&v.pub, p, epoch)
 		v.pub.Delta = p.Delta
 		v.push.Pub = &v.pub
 	})
 	if data != nil {
-		f.push(data)
+		b.push(data)
 	}
 }
 
-// look fills f.batch with the next messages of the log.
-func (s *subscription) look(f *frame) (n int, v verdict) {
+// look fills b.list with the next messages of the log.
+func (s *subscription) look(b *batch) (n int, v verdict) {
 	ch := s.channel
 	ch.mu.RLock()
 	defer ch.mu.RUnlock()
@@ -142,13 +142,13 @@ func (s *subscription) look(f *frame) (n int, v verdict) {
 		}
 		s.cursor = ch.log.first
 	}
-	return copy(f.batch[:], ms), upToDate
+	return copy(b.list[:], ms), upToDate
 }
 
-// take adds messages to f.
-func (s *subscription) take(ms []*message, f *frame) verdict {
+// take adds messages to b.
+func (s *subscription) take(ms []*message, b *batch) verdict {
 	for _, m := range ms {
-		if f.full() {
+		if b.full() {
 			return more
 		}
 		send, v := s.accept(m)
@@ -156,28 +156,28 @@ func (s *subscription) take(ms []*message, f *frame) verdict {
 			return v
 		}
 		if send && (m.kind != publication || s.filter == nil || s.filter.matches(m.pub.Tags)) {
-			s.write(m, f)
+			s.write(m, b)
 		}
 		s.cursor++
 	}
 	return upToDate
 }
 
-// write adds a message to f as the subscriber takes it.
-func (s *subscription) write(m *message, f *frame) {
+// write adds a message to b as the subscriber takes it.
+func (s *subscription) write(m *message, b *batch) {
 	e := s.encoding
 	if s.sent != nil && m.base != nil && *s.sent == m.baseID {
 		e |= asDelta
 	}
-	data := m.encoded(e)
-	if data == nil {
+	f := m.in(e)
+	if f.data == nil {
 		s.client.hub.metrics.undeliverable.Inc()
 		return
 	}
 	if s.sent != nil && m.kind == publication {
 		*s.sent = m.id
 	}
-	f.push(data)
+	b.share(f)
 }
 
 // accept tells whether m is for this subscriber, and moves its position.
@@ -213,11 +213,11 @@ func continuous(from engine.Position, pubs []*protocol.Publication, top engine.P
 		uint64(len(pubs)) == top.Offset-from.Offset
 }
 
-// repair adds what a subscriber missed to f, read from history. Where the
+// repair adds what a subscriber missed to b, read from history. Where the
 // stream goes on under another epoch, a client that subscribed by itself does
 // so again to learn it; one that was subscribed by the server is told. why is
 // what collect found: behind or lostTrack.
-func (s *subscription) repair(ctx context.Context, why verdict, f *frame) verdict {
+func (s *subscription) repair(ctx context.Context, why verdict, b *batch) verdict {
 	h := s.client.hub
 	h.metrics.reads[readRepair].Inc()
 	since := s.position // a copy, as History may write the epoch that took over into it
@@ -229,12 +229,12 @@ func (s *subscription) repair(ctx context.Context, why verdict, f *frame) verdic
 		return lostTrack
 	case carried && s.serverSide && !s.channel.ambiguous(since):
 		s.position = since
-		f.add(s.announceAgain())
+		b.add(s.announceAgain())
 	case carried || why == lostTrack || len(pubs) == 0:
 		return lostTrack
 	}
 	for _, p := range s.missed(pubs, top.Epoch) {
-		s.addMissed(p, top.Epoch, f)
+		s.addMissed(p, top.Epoch, b)
 	}
 	s.position = top
 	return upToDate

@@ -22,46 +22,34 @@ const (
 	hungUp               // the client will send no more than what is there
 )
 
-// Conn is one connection. Write and Close come from one goroutine at a time,
-// Abort from any.
+// Conn is one connection. Write comes from one goroutine at a time, everything
+// else from any.
 type Conn[T any] struct {
 	poller *Poller[T]
 	loop   *loop[T]
 	owner  T
 	state  atomic.Uint32 // of reading
 
-	reader *Reader // of the goroutine that reads; nil between messages
-	early  []byte  // of the goroutine that reads: what came before the poller had the connection
-	deaf   bool    // of the goroutine that reads: what comes is thrown away
-
-	frame sync.Mutex // held while a frame is written, so that none gets into another
+	deflate bool    // permessage-deflate was agreed on; read only
+	deaf    bool    // of the goroutine that reads: what comes is thrown away
+	reader  *Reader // of the goroutine that reads; nil between messages
+	early   []byte  // of the goroutine that reads: what came before the poller had the connection
 
 	mu      sync.Mutex // guards what follows, and system calls on fd that may meet its end
 	fd      int32      // -1 once closed
 	aborted bool
 	closing bool        // a close frame was written: nothing may follow it
-	waiter  *waiter     // who waits until more can be written
+	unsent  *unsent     // nil: the socket took everything
 	patient *time.Timer // ends the wait for the client's close frame
 }
 
-// waiter is a goroutine that waits for room in the socket's buffer.
-type waiter struct {
-	room  chan struct{} // capacity 1
-	timer *time.Timer
-}
-
-var waiters = sync.Pool{New: func() any {
-	w := &waiter{make(chan struct{}, 1), time.NewTimer(time.Hour)}
-	w.timer.Stop()
-	return w
-}}
-
 // Take makes a connection of a descriptor that Detach returned, and owns it
-// from then on. early is what was read from it already, and
-// is the connection's from then on. Nothing is read, and
+// from then on. early is what was read from it already, and is the connection's
+// from then on. deflate says that the handshake agreed on permessage-deflate
+// (RFC 7692) without context takeover on either side. Nothing is read, and
 // nobody is told anything, until Start, which has to follow.
-func (p *Poller[T]) Take(fd int, early []byte, owner T) *Conn[T] {
-	return &Conn[T]{poller: p, loop: p.loops[fd%len(p.loops)], owner: owner, early: early, fd: int32(fd)}
+func (p *Poller[T]) Take(fd int, early []byte, deflate bool, owner T) *Conn[T] {
+	return &Conn[T]{poller: p, loop: p.loops[fd%len(p.loops)], owner: owner, early: early, deflate: deflate, fd: int32(fd)}
 }
 
 // Start begins to read. From now on the owner is told, and Gone will come.
@@ -83,9 +71,7 @@ func (c *Conn[T]) Start() {
 func (c *Conn[T]) event(events uint32) {
 	const gone = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
 	if events&(unix.EPOLLOUT|gone) != 0 {
-		c.mu.Lock()
-		c.rouse()
-		c.mu.Unlock()
+		c.sendUnsent()
 	}
 	if events&(unix.EPOLLIN|gone) != 0 {
 		set := uint32(reading | readable)
@@ -95,17 +81,6 @@ func (c *Conn[T]) event(events uint32) {
 		if c.state.Or(set)&reading == 0 {
 			go c.read()
 		}
-	}
-}
-
-// rouse lets go on whoever waits to write; mu is held.
-func (c *Conn[T]) rouse() {
-	if c.waiter == nil {
-		return
-	}
-	select {
-	case c.waiter.room <- struct{}{}:
-	default: // it knows
 	}
 }
 
@@ -176,7 +151,7 @@ func (c *Conn[T]) drain(buf []byte) error {
 func (c *Conn[T]) feed(b []byte) error {
 	if c.reader == nil {
 		c.reader = readers.Get().(*Reader)
-		*c.reader = Reader{Limit: c.poller.MessageLimit}
+		c.reader.reset(c.poller.MessageLimit, c.deflate)
 	}
 	for len(b) > 0 && !c.deaf {
 		ev, used, ok, err := c.reader.Next(b)
@@ -197,11 +172,13 @@ func (c *Conn[T]) feed(b []byte) error {
 func (c *Conn[T]) handle(ev Event) error {
 	switch ev.Opcode {
 	case Ping:
-		return c.Write(Pong, ev.Payload) // one that cannot be written is the end
+		return c.pong(ev.Payload) // one that cannot be written is the end
 	case Pong:
 	case Close:
 		code, reason, _ := ParseClose(ev.Payload) // checked by the reader
-		_ = c.writeClose(code, string(reason))    // the end either way
+		c.mu.Lock()
+		_ = c.writeClose(code, string(reason)) // the end either way
+		c.mu.Unlock()
 		return errClosed
 	default:
 		if !c.isOver() {
@@ -228,7 +205,7 @@ func (c *Conn[T]) end() {
 	c.loop.drop(c)
 	_ = unix.Close(int(c.fd)) // nothing can be done about a failure
 	c.fd, c.aborted = -1, true
-	c.rouse()
+	c.forget()
 	if c.patient != nil {
 		c.patient.Stop()
 	}
@@ -241,10 +218,14 @@ func (c *Conn[T]) end() {
 func (c *Conn[T]) Abort() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.abort()
+}
+
+// abort is Abort with mu held.
+func (c *Conn[T]) abort() {
 	if c.fd >= 0 && !c.aborted {
 		c.aborted = true
 		_ = unix.Shutdown(int(c.fd), unix.SHUT_RDWR) // an event follows
-		c.rouse()
 	}
 }
 
@@ -259,121 +240,29 @@ func (c *Conn[T]) isOver() bool {
 // handed on, and ends the connection when the client has answered or
 // CloseTimeout is over. It does not wait for that.
 func (c *Conn[T]) Close(code uint16, reason string) error {
-	if err := c.writeClose(code, reason); err != nil {
-		c.Abort()
-		return err
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.writeClose(code, reason); err != nil {
+		c.abort()
+		return err
+	}
 	if c.fd >= 0 && c.patient == nil {
 		c.patient = time.AfterFunc(c.poller.CloseTimeout, c.Abort)
 	}
 	return nil
 }
 
+// writeClose writes a close frame, unless one was; mu is held.
 func (c *Conn[T]) writeClose(code uint16, reason string) error {
-	c.frame.Lock()
-	defer c.frame.Unlock()
-	c.mu.Lock()
-	again := c.closing
-	c.closing = true
-	c.mu.Unlock()
-	if again {
+	if c.closing {
 		return nil
 	}
+	c.closing = true
 	var payload []byte
 	if code != CodeNoStatus {
 		payload = binary.BigEndian.AppendUint16(nil, code)
 		payload = append(payload, reason[:min(len(reason), maxControl-2)]...)
 	}
-	return c.send(Close, payload)
-}
-
-// Write sends a message in one frame. It takes at most WriteTimeout for each
-// 64 KiB.
-func (c *Conn[T]) Write(op Opcode, payload []byte) error {
-	c.frame.Lock()
-	defer c.frame.Unlock()
-	if c.isOver() {
-		return errClosed
-	}
-	return c.send(op, payload)
-}
-
-// smallFrame is what is copied behind its header, to be written at once.
-const smallFrame = 4 << 10
-
-var frames = sync.Pool{New: func() any { return new([maxHeader + smallFrame]byte) }}
-
-// send writes a frame; frame is held.
-func (c *Conn[T]) send(op Opcode, payload []byte) error {
-	buf := frames.Get().(*[maxHeader + smallFrame]byte)
-	defer frames.Put(buf)
-	head := AppendHeader(buf[:0], op, len(payload))
-	if len(payload) <= smallFrame {
-		return c.sendAll(append(head, payload...))
-	}
-	first := copy(buf[len(head):], payload)
-	if err := c.sendAll(buf[:len(head)+first]); err != nil {
-		return err
-	}
-	return c.sendAll(payload[first:])
-}
-
-const writePiece = 64 << 10
-
-func (c *Conn[T]) sendAll(b []byte) error {
-	for len(b) > 0 {
-		n, err := c.try(b[:min(len(b), writePiece)])
-		if err != nil {
-			return err
-		}
-		b = b[n:]
-	}
-	return nil
-}
-
-// try writes some of b, waiting until there is room for it.
-func (c *Conn[T]) try(b []byte) (int, error) {
-	var w *waiter
-	for {
-		c.mu.Lock()
-		if c.aborted {
-			c.mu.Unlock()
-			return 0, errClosed
-		}
-		n, err := unix.Write(int(c.fd), b)
-		full := errors.Is(err, unix.EAGAIN)
-		if full && w == nil {
-			w = waiters.Get().(*waiter)
-			w.timer.Reset(c.poller.WriteTimeout)
-			c.waiter = w // before mu is free: the event of new room cannot be missed
-			defer c.forget(w)
-		}
-		c.mu.Unlock()
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case !full:
-			return max(n, 0), err
-		}
-		select {
-		case <-w.room:
-		case <-w.timer.C:
-			return 0, errTimeout
-		}
-	}
-}
-
-// forget is the end of a wait.
-func (c *Conn[T]) forget(w *waiter) {
-	c.mu.Lock()
-	c.waiter = nil
-	c.mu.Unlock()
-	w.timer.Stop()
-	select {
-	case <-w.room:
-	default:
-	}
-	waiters.Put(w)
+	_, err := c.send(append(AppendHeader(nil, Close, len(payload)), payload...))
+	return err
 }

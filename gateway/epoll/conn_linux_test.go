@@ -24,8 +24,17 @@ type peer struct {
 	t    *testing.T
 	conn *Conn[*peer]
 	gone chan struct{}
-	busy sync.WaitGroup // writes that were begun
-	errs chan error     // of the writes of !flood
+	room chan error // what Room said
+	errs chan error // how the writes of !flood ended
+}
+
+// write sends a message, and waits for room where it has to.
+func (p *peer) write(op Opcode, b []byte) error {
+	full, err := p.conn.Write(append(AppendHeader(nil, op, len(b)), b...))
+	if full {
+		err = <-p.room
+	}
+	return err
 }
 
 func (p *peer) message(op Opcode, b []byte) {
@@ -38,18 +47,15 @@ func (p *peer) message(op Opcode, b []byte) {
 	case "!abort":
 		p.conn.Abort()
 	case "!flood": // until the client is given up
-		p.busy.Go(func() {
-			data := bytes.Repeat([]byte("x"), 100<<10)
-			for {
-				if err := p.conn.Write(Binary, data); err != nil {
-					p.errs <- err
-					p.conn.Abort()
-					return
-				}
+		data := bytes.Repeat([]byte("x"), 100<<10)
+		for {
+			if err := p.write(Binary, data); err != nil {
+				p.errs <- err
+				return
 			}
-		})
+		}
 	default:
-		if err := p.conn.Write(op, b); err != nil {
+		if err := p.write(op, b); err != nil {
 			p.t.Errorf("Write: %v", err)
 		}
 	}
@@ -64,6 +70,7 @@ type site struct {
 func startSite(t *testing.T, o Options[*peer]) *site {
 	t.Helper()
 	o.Message = func(p *peer, op Opcode, b []byte) { p.message(op, b) }
+	o.Room = func(p *peer, err error) { p.room <- err }
 	o.Gone = func(p *peer) { close(p.gone) }
 	poller, err := NewPoller(o)
 	if err != nil {
@@ -87,7 +94,7 @@ func startSite(t *testing.T, o Options[*peer]) *site {
 
 func (s *site) accept(t *testing.T, poller *Poller[*peer], w http.ResponseWriter, r *http.Request) {
 	h := &hijack{ResponseWriter: w}
-	conn, err := websocket.Accept(h, r, nil)
+	conn, err := websocket.Accept(h, r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionNoContextTakeover})
 	if err != nil {
 		t.Errorf("Accept: %v", err)
 		return
@@ -97,8 +104,8 @@ func (s *site) accept(t *testing.T, poller *Poller[*peer], w http.ResponseWriter
 		t.Error("Detach refused a TCP connection")
 		return
 	}
-	p := &peer{t: t, gone: make(chan struct{}), errs: make(chan error, 1)}
-	p.conn = poller.Take(fd, h.early, p)
+	p := &peer{t: t, gone: make(chan struct{}), room: make(chan error, 1), errs: make(chan error, 1)}
+	p.conn = poller.Take(fd, h.early, w.Header().Get("Sec-WebSocket-Extensions") != "", p)
 	_ = conn.CloseNow()
 	p.conn.Start()
 	s.peers <- p
@@ -126,7 +133,12 @@ func testOptions() Options[*peer] {
 
 func (s *site) dial(t *testing.T) (*websocket.Conn, *peer) {
 	t.Helper()
-	conn, _, err := websocket.Dial(t.Context(), s.url, nil)
+	return s.dialWith(t, nil)
+}
+
+func (s *site) dialWith(t *testing.T, o *websocket.DialOptions) (*websocket.Conn, *peer) {
+	t.Helper()
+	conn, _, err := websocket.Dial(t.Context(), s.url, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +157,7 @@ func say(t *testing.T, conn *websocket.Conn, text string) {
 func TestEchoesMessagesOfAllSizes(t *testing.T) {
 	s := startSite(t, testOptions())
 	conn, p := s.dial(t)
-	for _, size := range []int{0, 1, 125, 126, smallFrame, smallFrame + 1, readBuffer, 65535, 65536, 1 << 20} {
+	for _, size := range []int{0, 1, 125, 126, readBuffer, readBuffer + 1, 65535, 65536, 1 << 20} {
 		want := strings.Repeat("é", size/2) + strings.Repeat("z", size%2)
 		sent := make(chan error, 1)
 		go func() { sent <- conn.Write(t.Context(), websocket.MessageText, []byte(want)) }()
@@ -159,6 +171,30 @@ func TestEchoesMessagesOfAllSizes(t *testing.T) {
 	}
 	if err := conn.Close(websocket.StatusNormalClosure, ""); err != nil {
 		t.Errorf("the client's Close: %v", err)
+	}
+	<-p.gone
+}
+
+func TestCompressedMessages(t *testing.T) {
+	s := startSite(t, testOptions())
+	conn, p := s.dialWith(t, &websocket.DialOptions{CompressionMode: websocket.CompressionContextTakeover, CompressionThreshold: 1})
+	for range 3 { // each stands alone
+		text := strings.Repeat("all work and no play ", 2000)
+		say(t, conn, text)
+		if _, got, err := conn.Read(t.Context()); err != nil || string(got) != text {
+			t.Fatalf("%d bytes came back, %v", len(got), err)
+		}
+	}
+	packed, ok := AppendDeflatedFrame(nil, Text, bytes.Repeat([]byte("y"), 5000))
+	if full, err := p.conn.Write(packed); !ok || full || err != nil {
+		t.Fatalf("compressed %v, full %v, %v", ok, full, err)
+	}
+	if _, got, err := conn.Read(t.Context()); err != nil || len(got) != 5000 || len(packed) > 100 {
+		t.Errorf("%d bytes came of a frame of %d, %v", len(got), len(packed), err)
+	}
+	say(t, conn, strings.Repeat("x", 2<<20)) // a bomb of two kilobytes
+	if _, _, err := conn.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusMessageTooBig {
+		t.Errorf("the client saw %v", err)
 	}
 	<-p.gone
 }
@@ -210,7 +246,59 @@ func TestGivesUpOnClientsThatDoNotRead(t *testing.T) {
 	if err := <-p.errs; !errors.Is(err, errTimeout) {
 		t.Errorf("Write: %v, want %v", err, errTimeout)
 	}
-	p.busy.Wait()
+	<-p.gone
+}
+
+// A pong, another message and a close frame wait behind what the socket had no
+// room for.
+func TestOrderWhereTheSocketIsFull(t *testing.T) {
+	s := startSite(t, testOptions())
+	conn, p := s.dial(t)
+	conn.SetReadLimit(64 << 20)
+	big := bytes.Repeat([]byte("x"), 16<<20) // more than any socket takes at once
+	full, err := p.conn.Write(append(AppendHeader(nil, Binary, len(big)), big...))
+	if err != nil || !full {
+		t.Fatalf("Write: full %v, %v", full, err)
+	}
+	pongs := make(chan string, 4)
+	client, q := s.dialWith(t, &websocket.DialOptions{OnPongReceived: func(_ context.Context, b []byte) { pongs <- string(b) }})
+	client.SetReadLimit(64 << 20)
+	if full, err := q.conn.Write(append(AppendHeader(nil, Binary, len(big)), big...)); err != nil || !full {
+		t.Fatalf("Write: full %v, %v", full, err)
+	}
+	for _, payload := range []string{"one", "two"} { // only the newest is answered
+		if err := q.conn.pong([]byte(payload)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, b, err := client.Read(t.Context()); err != nil || len(b) != len(big) {
+		t.Fatalf("%d bytes, %v", len(b), err)
+	}
+	if err := <-q.room; err != nil {
+		t.Errorf("Room: %v", err)
+	}
+	if full, err := q.conn.Write(append(AppendHeader(nil, Text, 4), "done"...)); full || err != nil {
+		t.Errorf("Write: full %v, %v", full, err)
+	}
+	if _, b, err := client.Read(t.Context()); err != nil || string(b) != "done" {
+		t.Errorf("got %q, %v", b, err)
+	}
+	if got := <-pongs; got != "two" || len(pongs) > 0 {
+		t.Errorf("got pong %q and %d more", got, len(pongs))
+	}
+
+	if err := p.conn.Close(4001, "behind it all"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.conn.Write(AppendHeader(nil, Text, 0)); !errors.Is(err, errClosed) {
+		t.Errorf("Write after Close: %v", err)
+	}
+	if _, b, err := conn.Read(t.Context()); err != nil || len(b) != len(big) {
+		t.Fatalf("%d bytes, %v", len(b), err)
+	}
+	if _, _, err := conn.Read(t.Context()); websocket.CloseStatus(err) != 4001 {
+		t.Errorf("the client saw %v", err)
+	}
 	<-p.gone
 }
 

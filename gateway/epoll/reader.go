@@ -28,12 +28,17 @@ const (
 	CodeTooBig        = 1009
 )
 
+// MaxHeader is how many bytes AppendHeader may append.
+const MaxHeader = 10
+
 const (
 	maxControl = 125 // bytes of payload (RFC 6455, section 5.5)
-	maxHeader  = 14
+
+	maxHeader = MaxHeader + 4 // with the mask of a client's
 
 	finBit    = 0x80
 	rsvBits   = 0x70
+	rsv1Bit   = 0x40 // compressed (RFC 7692, section 6)
 	maskBit   = 0x80
 	len16     = 126
 	len64     = 127
@@ -61,7 +66,8 @@ type Event struct {
 // Reader takes the bytes of a client apart. The zero value, with a Limit, is at
 // the beginning of a connection.
 type Reader struct {
-	Limit int // of a message in bytes; more ends with CodeTooBig
+	Limit   int  // of a message in bytes; more ends with CodeTooBig
+	Deflate bool // messages may be compressed (RFC 7692), each by itself
 
 	head  [maxHeader]byte // of a frame whose header is not whole
 	heads int             // bytes of it
@@ -74,11 +80,14 @@ type Reader struct {
 	whole   []byte // of the message so far; nil: nothing yet
 	control []byte // of the control frame so far
 	begun   bool   // a message has begun
+	packed  bool   // it is compressed
+	plain   []byte // room for what a compressed message becomes
 }
 
 // header of a frame.
 type header struct {
 	fin    bool
+	packed bool // RSV1
 	opcode Opcode
 	length int64
 	mask   [4]byte
@@ -87,6 +96,14 @@ type header struct {
 // Idle tells whether nothing is kept: the next byte begins a new frame and a
 // new message.
 func (r *Reader) Idle() bool { return r.heads == 0 && !r.in && !r.begun }
+
+// reset begins with another connection.
+func (r *Reader) reset(limit int, deflate bool) {
+	*r = Reader{Limit: limit, Deflate: deflate, plain: r.plain[:0]}
+	if cap(r.plain) > maxKept {
+		r.plain = nil
+	}
+}
 
 // Next reads from the start of b, which it may change, and returns how many
 // bytes it used and, where ok, what they completed. Without that all of b was
@@ -119,7 +136,7 @@ func (r *Reader) Next(b []byte) (ev Event, used int, ok bool, err error) {
 // begin reads the header of the next frame, as far as it is there.
 func (r *Reader) begin(b []byte) (used int, err error) {
 	if r.heads == 0 {
-		h, n, err := parseHeader(b)
+		h, n, err := r.parse(b)
 		if err != nil || n > 0 {
 			return n, r.enter(h, err)
 		}
@@ -128,7 +145,7 @@ func (r *Reader) begin(b []byte) (used int, err error) {
 	}
 	before := r.heads
 	r.heads += copy(r.head[r.heads:], b)
-	h, n, err := parseHeader(r.head[:r.heads])
+	h, n, err := r.parse(r.head[:r.heads])
 	if err != nil || n > 0 {
 		r.heads = 0
 		return n - before, r.enter(h, err)
@@ -146,14 +163,29 @@ func (r *Reader) enter(h header, err error) error {
 		return violation("received continuation frame without text or binary frame")
 	case h.opcode != Continuation && r.begun:
 		return violation("received new data message without finishing the previous message")
-	case h.length > int64(r.Limit-len(r.whole)):
-		return &ViolationError{CodeTooBig, fmt.Sprintf("read limited at %d bytes", r.Limit+1)}
+	case h.length > int64(r.room(h)):
+		return r.tooBig()
 	}
 	if h.opcode == Text || h.opcode == Binary {
-		r.message, r.begun = h.opcode, true
+		r.message, r.begun, r.packed = h.opcode, true, h.packed
 	}
 	r.frame, r.in, r.left, r.turned = h, true, int(h.length), 0
 	return nil
+}
+
+func (r *Reader) tooBig() error {
+	return &ViolationError{CodeTooBig, fmt.Sprintf("read limited at %d bytes", r.Limit+1)}
+}
+
+// room is how many bytes of payload the message may still have. A compressed one
+// is measured when it is not any more; until then what does not become shorter
+// by compression has room for the few bytes that it becomes longer.
+func (r *Reader) room(h header) int {
+	limit := r.Limit
+	if r.begun && r.packed || !r.begun && h.packed {
+		limit += limit>>10 + 64
+	}
+	return limit - len(r.whole)
 }
 
 // take adds unmasked bytes to what they are part of.
@@ -163,16 +195,27 @@ func (r *Reader) take(part []byte) (ev Event, ok bool, err error) {
 	}
 	last := r.left == 0 && r.frame.fin
 	if last && len(r.whole) == 0 { // in one piece: not copied
-		r.in, r.begun = false, false
-		return Event{r.message, part}, true, nil
+		return r.finish(part)
 	}
 	r.whole = append(r.whole, part...)
 	if !last {
 		return ev, false, nil
 	}
-	ev = Event{r.message, r.whole}
+	return r.finish(r.whole)
+}
+
+// finish hands on a whole message.
+func (r *Reader) finish(payload []byte) (ev Event, ok bool, err error) {
 	r.in, r.begun, r.whole = false, false, nil
-	return ev, true, nil
+	if r.packed {
+		if r.plain, err = appendInflated(r.plain[:0], payload, r.Limit); err != nil {
+			return ev, false, err
+		}
+		if payload = r.plain; len(payload) > r.Limit {
+			return ev, false, r.tooBig()
+		}
+	}
+	return Event{r.message, payload}, true, nil
 }
 
 func (r *Reader) takeControl(part []byte) (ev Event, ok bool, err error) {
@@ -192,13 +235,13 @@ func (r *Reader) takeControl(part []byte) (ev Event, ok bool, err error) {
 	return Event{r.frame.opcode, part}, true, nil
 }
 
-// parseHeader decodes a header; n is 0 where b does not hold all of it.
+// parse decodes a header; n is 0 where b does not hold all of it.
 // Violations are found in the order in which the library finds them.
-func parseHeader(b []byte) (h header, n int, err error) {
+func (r *Reader) parse(b []byte) (h header, n int, err error) {
 	if len(b) < 2 {
 		return h, 0, nil
 	}
-	h.fin, h.opcode = b[0]&finBit != 0, Opcode(b[0]&opcodeBit)
+	h.fin, h.packed, h.opcode = b[0]&finBit != 0, b[0]&rsv1Bit != 0, Opcode(b[0]&opcodeBit)
 	h.length, n = int64(b[1]&^maskBit), 2
 	switch h.length {
 	case len16:
@@ -223,7 +266,7 @@ func parseHeader(b []byte) (h header, n int, err error) {
 		n += 4
 	}
 	switch {
-	case b[0]&rsvBits != 0:
+	case b[0]&rsvBits&^rsv1Bit != 0, h.packed && (!r.Deflate || h.opcode != Text && h.opcode != Binary):
 		err = violation("received header with unexpected rsv bits set")
 	case !masked:
 		err = &ViolationError{Reason: "received unmasked frame from client"}

@@ -27,7 +27,7 @@ func CanDetach(net.Conn) bool { return false }
 func Detach(net.Conn) (fd int, ok bool) { return -1, false }
 
 // Take must not be called.
-func (p *Poller[T]) Take(int, []byte, T) *Conn[T] { panic("epoll: unsupported") }
+func (p *Poller[T]) Take(int, []byte, bool, T) *Conn[T] { panic("epoll: unsupported") }
 
 // Conn cannot be made here.
 type Conn[T any] struct{}
@@ -36,7 +36,7 @@ type Conn[T any] struct{}
 func (c *Conn[T]) Start() { panic("epoll: unsupported") }
 
 // Write always fails.
-func (c *Conn[T]) Write(Opcode, []byte) error { return errors.ErrUnsupported }
+func (c *Conn[T]) Write([]byte) (full bool, err error) { return false, errors.ErrUnsupported }
 
 // Close always fails.
 func (c *Conn[T]) Close(uint16, string) error { return errors.ErrUnsupported }

@@ -1,0 +1,157 @@
+package epoll
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// unsent is what the socket had no room for.
+type unsent struct {
+	frames [][]byte // in order; they stay as they are
+	pong   []byte   // behind them; a newer one takes its place (RFC 6455, section 5.5.3)
+	owner  bool     // the owner waits for Room
+	sent   int      // bytes since late was set
+	late   *time.Timer
+}
+
+// Write sends whole frames, as AppendHeader begins them, and never waits. Where
+// the socket has no room it keeps them, and answers full: they must not be
+// changed from then on, and the next Write may come when Room was called.
+func (c *Conn[T]) Write(frames []byte) (full bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing || c.aborted {
+		return false, errClosed
+	}
+	if full, err = c.send(frames); full {
+		c.unsent.owner = true
+	}
+	return full, err
+}
+
+// send writes b behind what is unsent; mu is held.
+func (c *Conn[T]) send(b []byte) (full bool, err error) {
+	if c.unsent == nil {
+		n, err := c.push(b)
+		if err != nil || n == len(b) {
+			return false, err
+		}
+		b = b[n:]
+		c.unsent = &unsent{late: time.AfterFunc(c.poller.WriteTimeout, c.tooLate)}
+	}
+	c.unsent.frames = append(c.unsent.frames, b)
+	return true, nil
+}
+
+// push writes what there is room for; mu is held.
+func (c *Conn[T]) push(b []byte) (n int, err error) {
+	if c.aborted {
+		return 0, errClosed
+	}
+	for n < len(b) {
+		m, err := unix.Write(int(c.fd), b[n:])
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return n, nil
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return n, err
+		default:
+			n += m
+		}
+	}
+	return n, nil
+}
+
+// pong answers a ping.
+func (c *Conn[T]) pong(payload []byte) error {
+	frame := append(AppendHeader(nil, Pong, len(payload)), payload...)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closing:
+		return nil
+	case c.unsent != nil:
+		c.unsent.pong = frame
+		return nil
+	}
+	_, err := c.send(frame)
+	return err
+}
+
+// sendUnsent writes on, now that there may be room.
+func (c *Conn[T]) sendUnsent() {
+	c.mu.Lock()
+	if c.unsent == nil {
+		c.mu.Unlock()
+		return
+	}
+	done, err := c.drainUnsent()
+	owner := c.unsent.owner
+	if done || err != nil {
+		c.forget()
+	}
+	if err != nil {
+		c.abort()
+	}
+	c.mu.Unlock()
+	if owner && (done || err != nil) {
+		c.poller.Room(c.owner, err)
+	}
+}
+
+// drainUnsent reports whether all of it was sent; mu is held.
+func (c *Conn[T]) drainUnsent() (done bool, err error) {
+	u := c.unsent
+	for len(u.frames) > 0 {
+		n, err := c.push(u.frames[0])
+		u.sent += n
+		if err != nil {
+			return false, err
+		}
+		if n < len(u.frames[0]) {
+			u.frames[0] = u.frames[0][n:]
+			return false, nil
+		}
+		u.frames = slices.Delete(u.frames, 0, 1)
+		if len(u.frames) == 0 && u.pong != nil {
+			u.frames, u.pong = append(u.frames, u.pong), nil
+		}
+	}
+	return true, nil
+}
+
+// forget drops what is unsent; mu is held.
+func (c *Conn[T]) forget() {
+	if c.unsent != nil {
+		c.unsent.late.Stop()
+		c.unsent = nil
+	}
+}
+
+// writePiece is how many bytes a client has to take in each WriteTimeout, if it
+// does not take all there is.
+const writePiece = 64 << 10
+
+// tooLate gives a client up that does not take what is sent to it.
+func (c *Conn[T]) tooLate() {
+	c.mu.Lock()
+	u := c.unsent
+	switch {
+	case u == nil: // sent just now
+	case u.sent >= writePiece:
+		u.sent = 0
+		u.late.Reset(c.poller.WriteTimeout)
+		u = nil
+	default:
+		c.forget()
+		c.abort()
+	}
+	c.mu.Unlock()
+	if u != nil && u.owner {
+		c.poller.Room(c.owner, errTimeout)
+	}
+}

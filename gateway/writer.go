@@ -1,0 +1,216 @@
+package gateway
+
+import (
+	"slices"
+
+	"github.com/centrifugal/protocol"
+)
+
+// kick is the writer's beginning: begin has made the caller the writer. Where
+// the socket never waits that is all it takes; no lock may be held, since the
+// writer takes those of channels.
+func (c *client) kick() {
+	if c.sock.waits() {
+		go c.write(newBatch(c), true)
+		return
+	}
+	c.write(newBatch(c), false)
+}
+
+// write is the writer: it runs until nothing is due, or the socket has no room.
+// What may take time is left to a goroutine of its own, if patient does not say
+// that it has one.
+func (c *client) write(b *batch, patient bool) {
+	for {
+		s, bye, ok := c.out.next(b)
+		switch {
+		case !ok:
+			b.release()
+			c.out.writer.Done()
+			return
+		case s != nil:
+			v := s.collect(b)
+			if !patient && (v == behind || v == lostTrack) {
+				go c.writeAfter(s, v, b)
+				return
+			}
+			c.follow(s, v, b)
+			if !b.full() {
+				continue // there may be more for the same write
+			}
+		}
+		switch {
+		case b.count > 0:
+			if !c.flush(b) {
+				return
+			}
+		case bye != nil: // the last: writing stays true
+			c.farewell(bye)
+			b.release()
+			c.out.writer.Done()
+			return
+		}
+	}
+}
+
+// writeAfter goes on with a subscription that history has to be read for.
+func (c *client) writeAfter(s *subscription, v verdict, b *batch) {
+	c.follow(s, v, b)
+	c.write(b, true)
+}
+
+// next adds waiting replies to b and, after the last of them, takes the next
+// subscription with news. Without either it returns what ends the connection,
+// or ok false: the writer's work is done.
+func (o *outbox) next(b *batch) (s *subscription, bye *Disconnect, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := 0
+	for n < len(o.replies) && !b.full() && !o.closed {
+		b.add(o.replies[n])
+		o.size -= len(o.replies[n])
+		o.budget.add(-len(o.replies[n])) // counted again by hold, when it is written
+		n++
+	}
+	if n > 0 {
+		if o.replies = slices.Delete(o.replies, 0, n); len(o.replies) == 0 {
+			o.replies = nil
+		}
+		o.room.Broadcast()
+	}
+	switch {
+	case o.closed:
+		o.writing = false
+		return nil, nil, false
+	case len(o.replies) > 0:
+		return nil, nil, true
+	case o.bye != nil:
+		return nil, o.bye, true
+	case len(o.dirty) > 0 && !b.full():
+		s = o.dirty[0]
+		o.dirty = slices.Delete(o.dirty, 0, 1)
+		s.dirty = false
+		if s.again {
+			s.again = false
+			b.add(s.announceAgain())
+		}
+		return s, nil, true
+	}
+	o.writing = b.count > 0
+	return nil, nil, o.writing
+}
+
+// flush writes a batch, and reports whether the caller is still the writer. A
+// lone push is not worth a lock: it is counted in its channel.
+func (c *client) flush(b *batch) (goOn bool) {
+	own, pushes := b.own(), b.pushes
+	if own > 0 {
+		c.out.hold(own, c.hub.now())
+	}
+	full, err := c.sock.write(b.frames())
+	b.written(full)
+	switch {
+	case err != nil:
+		b.release()
+		c.fail(DisconnectWriteError)
+		c.out.end()
+		return false
+	case pushes > 0:
+		c.hub.metrics.deliveries.Add(float64(pushes))
+	}
+	if full && !c.out.park() {
+		b.release()
+		return false
+	}
+	if own > 0 {
+		c.out.hold(0, c.hub.now())
+	}
+	return true
+}
+
+// park lets go of the writer's work until there is room in the socket, and
+// reports whether there is already. Where it is not, resume goes on.
+func (o *outbox) park() (goOn bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.roomy:
+		o.roomy = false
+		return true
+	case o.closed: // nobody would come
+		o.retire()
+	default:
+		o.parked = true
+	}
+	return false
+}
+
+// resume is called by the socket when it has sent what it had no room for, or
+// never will. It does not wait.
+func (c *client) resume(err error) {
+	o := &c.out
+	o.mu.Lock()
+	parked := o.parked
+	o.parked, o.roomy = false, !parked
+	o.mu.Unlock()
+	switch {
+	case !parked && err == nil: // the writer finds out
+	case err != nil:
+		c.fail(DisconnectWriteError)
+		if parked {
+			o.end()
+		}
+	default:
+		o.hold(0, c.hub.now())
+		c.write(newBatch(c), false)
+	}
+}
+
+// end is the end of the writer of a connection that is closed.
+func (o *outbox) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.retire()
+}
+
+// retire is end with mu held.
+func (o *outbox) retire() {
+	o.budget.add(-int(o.writingSize))
+	o.writingSize = 0
+	o.writer.Done()
+}
+
+// follow does what a look into the log led to; it may wait for history.
+func (c *client) follow(s *subscription, v verdict, b *batch) {
+	if v == behind || v == lostTrack && s.serverSide && s.positioned {
+		ctx, cancel := c.hub.timeout()
+		v = s.repair(ctx, v, b)
+		cancel()
+		if v == upToDate {
+			v = more // look into the log again, from the new position
+		}
+	}
+	if v == upToDate || !c.isLive(s) { // with who left meanwhile, its messages may have gone
+		return
+	}
+	switch v {
+	case more:
+		c.mark(s)
+	case lostTrack:
+		c.lose(s)
+	case tooSlow:
+		c.tooSlow(slowBacklog)
+	}
+}
+
+// farewell tells the client why, twice: as a push, since many WeChat runtimes
+// report every close as 1000 or 1006, and in the close frame.
+func (c *client) farewell(d *Disconnect) {
+	push := c.encodePush(&protocol.Push{Disconnect: &protocol.Disconnect{Code: d.Code, Reason: d.Reason}})
+	frame, _ := frameOf(c.opcode(), push)
+	if _, err := c.sock.write(frame); err != nil {
+		c.sock.abort()
+		return
+	}
+	c.sock.close(d.Code, d.Reason)
+}
