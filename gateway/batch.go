@@ -6,8 +6,13 @@ import (
 	"github.com/minigate/minigate/gateway/epoll"
 )
 
-// maxBatch is how many bytes are gathered before they are written.
-const maxBatch = 64 << 10
+// How many bytes are gathered before they are written: about as many as a socket
+// has room for, and fewer where it was full, since what it has no room for is
+// kept for one client alone.
+const (
+	fullBatch  = 16 << 10
+	tightBatch = 4 << 10
+)
 
 // batch is what is written to one socket in one go: WebSocket frames. Messages
 // are joined in one frame, in JSON by newlines, in Protobuf as they are, since
@@ -17,6 +22,7 @@ const maxBatch = 64 << 10
 type batch struct {
 	op    epoll.Opcode
 	least int // bytes of a message that is worth compressing; 0: none is
+	limit int // bytes to gather
 
 	lone *form  // the only message, where others share it
 	buf  []byte // else the frames
@@ -33,7 +39,7 @@ var batches = sync.Pool{New: func() any { return new(batch) }}
 // newBatch returns an empty batch for a client; release gives it back.
 func newBatch(c *client) *batch {
 	b := batches.Get().(*batch)
-	b.op, b.least = c.opcode(), c.compressFrom
+	b.op, b.least, b.limit = c.opcode(), c.compressFrom, fullBatch
 	return b
 }
 
@@ -128,22 +134,20 @@ func (b *batch) own() int { return len(b.buf) }
 
 func (b *batch) full() bool {
 	if b.lone != nil {
-		return len(b.lone.data) >= maxBatch
+		return len(b.lone.data) >= b.limit
 	}
-	return len(b.buf) >= maxBatch
+	return len(b.buf) >= b.limit
 }
 
-// written is told that the frames were. Where the socket keeps them, until it
-// has room, they are not used again.
-func (b *batch) written(kept bool) {
-	if kept || cap(b.buf) > 2*maxBatch {
+func (b *batch) reset() {
+	if cap(b.buf) > 4*fullBatch {
 		b.buf = nil
 	}
 	b.lone, b.buf, b.open, b.count, b.pushes = nil, b.buf[:0], 0, 0, 0
 }
 
 func (b *batch) release() {
-	b.written(false)
+	b.reset()
 	batches.Put(b)
 }
 

@@ -82,7 +82,7 @@ func TestBatchWithCompression(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("got %q", got)
 		}
-		b.written(false)
+		b.reset()
 		b.share(long)
 		first := b.frames()
 		c := &batch{op: epoll.Text, least: 16}
@@ -101,18 +101,5 @@ func TestBatchWithCompression(t *testing.T) {
 	}
 	if noise.compressed(16) != nil {
 		t.Error("noise was compressed")
-	}
-}
-
-// What the socket keeps must stay as it is.
-func TestBatchLetsGoOfWhatIsKept(t *testing.T) {
-	b := &batch{op: epoll.Text}
-	b.add([]byte("kept"))
-	kept := b.frames()
-	b.written(true)
-	b.add([]byte("next"))
-	b.frames()
-	if got := framesIn(kept); len(got) != 1 || got[0].payload != "kept" {
-		t.Errorf("got %q", got)
 	}
 }

@@ -25,10 +25,10 @@ import (
 type socket interface {
 	// waits tells whether write and close may take as long as the write timeout.
 	waits() bool
-	// write sends WebSocket frames. One that does not wait answers full where it
-	// had no room: then it keeps the frames, and calls client.resume when they
-	// are sent.
-	write(frames []byte) (full bool, err error)
+	// write sends WebSocket frames. A socket that does not wait returns how many
+	// bytes it had no room for: it keeps them, as they are if they are shared and
+	// else a copy, and calls client.resume when they are sent.
+	write(frames []byte, shared bool) (left int, err error)
 	// close sends a close frame and ends the connection when the client has
 	// answered, or did not for a while.
 	close(code uint32, reason string)

@@ -23,13 +23,13 @@ type recorder struct {
 
 func (r *recorder) waits() bool { return false }
 
-func (r *recorder) write(frames []byte) (full bool, err error) {
+func (r *recorder) write(frames []byte, _ bool) (left int, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, f := range framesIn(frames) {
 		r.frames = append(r.frames, f.payload)
 	}
-	return false, nil
+	return 0, nil
 }
 
 type wireFrame struct {
@@ -176,11 +176,11 @@ type counter struct {
 
 func (c *counter) waits() bool { return false }
 
-func (c *counter) write([]byte) (full bool, err error) {
+func (c *counter) write([]byte, bool) (left int, err error) {
 	if c.subscribed {
 		c.done.Done()
 	}
-	return false, nil
+	return 0, nil
 }
 
 func (c *counter) close(uint32, string) {}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -89,12 +90,12 @@ type modelConn struct {
 
 func (s *modelConn) waits() bool { return !s.lean }
 
-func (s *modelConn) write(frames []byte) (full bool, err error) {
+func (s *modelConn) write(frames []byte, _ bool) (left int, err error) {
 	s.mu.Lock()
 	if s.lean && s.stalled && !s.closed {
-		s.kept = frames
+		s.kept = bytes.Clone(frames)
 		s.mu.Unlock()
-		return true, nil
+		return len(frames), nil
 	}
 	for s.stalled && !s.closed {
 		s.room.Wait()
@@ -102,10 +103,10 @@ func (s *modelConn) write(frames []byte) (full bool, err error) {
 	closed := s.closed
 	s.mu.Unlock()
 	if closed {
-		return false, errors.New("closed")
+		return 0, errors.New("closed")
 	}
 	s.hear(frames)
-	return false, nil
+	return 0, nil
 }
 
 func (s *modelConn) hear(frames []byte) {

@@ -45,7 +45,7 @@ type ClientSettings struct {
 	RequestTimeout         time.Duration `yaml:"request_timeout" default:"5s" doc:"How long one command may take in the engine or the session store."`
 	IdempotentResultTTL    time.Duration `yaml:"idempotent_result_ttl" default:"5m" doc:"How long a publication with an idempotency key is remembered."`
 	ChannelBacklog         int           `yaml:"channel_backlog" default:"512" doc:"How many messages of one channel a connection may be behind before it is repaired from history or closed as slow."`
-	ChannelBacklogMaxSize  settings.Size `yaml:"channel_backlog_max_size" default:"1MiB" doc:"How many bytes of one channel's messages are kept for connections that are behind."`
+	ChannelBacklogMaxSize  settings.Size `yaml:"channel_backlog_max_size" default:"2MiB" doc:"How many bytes of one channel's messages are kept for connections that are behind."`
 	ChannelTail            int           `yaml:"channel_tail" default:"64" doc:"How many of the newest publications of a channel are kept in memory, never more than history_size, so that clients that come back are answered without asking the engine."`
 	ChannelTailMaxSize     settings.Size `yaml:"channel_tail_max_size" default:"64KiB" doc:"How many bytes of payload channel_tail keeps per channel; the newest publication stays in any case."`
 	ChannelLinger          time.Duration `yaml:"channel_linger" default:"10s" doc:"How long this node goes on hearing a channel after its last subscriber here left, so that clients that come back at once cost little; 0 ends it at once."`

@@ -49,9 +49,9 @@ func (s *wsSocket) waits() bool { return true }
 
 // write goes past the library, which would compress a message for each client.
 // What the library writes by itself are control frames, one in each call.
-func (s *wsSocket) write(frames []byte) (full bool, err error) {
+func (s *wsSocket) write(frames []byte, _ bool) (left int, err error) {
 	_, err = s.raw.Write(frames)
-	return false, err
+	return 0, err
 }
 
 func (s *wsSocket) close(code uint32, reason string) {

@@ -107,7 +107,9 @@ func (h *Hub) detach(c *client, sock *wsSocket) bool {
 
 func (s *leanSocket) waits() bool { return false }
 
-func (s *leanSocket) write(frames []byte) (full bool, err error) { return s.Write(frames) }
+func (s *leanSocket) write(frames []byte, shared bool) (left int, err error) {
+	return s.Write(frames, shared)
+}
 
 func (s *leanSocket) close(code uint32, reason string) {
 	_ = s.Close(uint16(code), reason) // gone either way

@@ -213,7 +213,7 @@ func continuous(from engine.Position, pubs []*protocol.Publication, top engine.P
 		uint64(len(pubs)) == top.Offset-from.Offset
 }
 
-// repair adds what a subscriber missed to b, read from history. Where the
+// repair makes what a subscriber missed owed to it, read from history. Where the
 // stream goes on under another epoch, a client that subscribed by itself does
 // so again to learn it; one that was subscribed by the server is told. why is
 // what collect found: behind or lostTrack.
@@ -233,10 +233,7 @@ func (s *subscription) repair(ctx context.Context, why verdict, b *batch) verdic
 	case carried || why == lostTrack || len(pubs) == 0:
 		return lostTrack
 	}
-	for _, p := range s.missed(pubs, top.Epoch) {
-		s.addMissed(p, top.Epoch, b)
-	}
-	s.position = top
+	s.owed = owed{s.missed(pubs, top.Epoch), top}
 	return upToDate
 }
 

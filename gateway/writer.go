@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"slices"
+	"time"
 
 	"github.com/centrifugal/protocol"
 )
@@ -103,12 +104,12 @@ func (o *outbox) next(b *batch) (s *subscription, bye *Disconnect, ok bool) {
 // flush writes a batch, and reports whether the caller is still the writer. A
 // lone push is not worth a lock: it is counted in its channel.
 func (c *client) flush(b *batch) (goOn bool) {
-	own, pushes := b.own(), b.pushes
-	if own > 0 {
+	own, pushes, shared := b.own(), b.pushes, b.lone != nil
+	if own > 0 && c.sock.waits() {
 		c.out.hold(own, c.hub.now())
 	}
-	full, err := c.sock.write(b.frames())
-	b.written(full)
+	left, err := c.sock.write(b.frames(), shared)
+	b.reset()
 	switch {
 	case err != nil:
 		b.release()
@@ -118,19 +119,27 @@ func (c *client) flush(b *batch) (goOn bool) {
 	case pushes > 0:
 		c.hub.metrics.deliveries.Add(float64(pushes))
 	}
-	if full && !c.out.park() {
-		b.release()
-		return false
+	switch {
+	case left == 0:
+		if own > 0 && c.sock.waits() {
+			c.out.hold(0, c.hub.now())
+		}
+		return true
+	case shared:
+		left = 0
 	}
-	if own > 0 {
-		c.out.hold(0, c.hub.now())
+	b.limit = tightBatch
+	if c.out.park(left, c.hub.now()) {
+		return true
 	}
-	return true
+	b.release()
+	return false
 }
 
-// park lets go of the writer's work until there is room in the socket, and
-// reports whether there is already. Where it is not, resume goes on.
-func (o *outbox) park() (goOn bool) {
+// park lets go of the writer's work until there is room in the socket, which
+// holds so many bytes for this client alone, and reports whether there is room
+// already. Where there is not, resume goes on.
+func (o *outbox) park(held int, now time.Duration) (goOn bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
@@ -141,6 +150,8 @@ func (o *outbox) park() (goOn bool) {
 		o.retire()
 	default:
 		o.parked = true
+		o.budget.add(held)
+		o.writingSize, o.moved = int64(held), now
 	}
 	return false
 }
@@ -162,7 +173,9 @@ func (c *client) resume(err error) {
 		}
 	default:
 		o.hold(0, c.hub.now())
-		c.write(newBatch(c), false)
+		b := newBatch(c)
+		b.limit = tightBatch
+		c.write(b, false)
 	}
 }
 
@@ -208,7 +221,7 @@ func (c *client) follow(s *subscription, v verdict, b *batch) {
 func (c *client) farewell(d *Disconnect) {
 	push := c.encodePush(&protocol.Push{Disconnect: &protocol.Disconnect{Code: d.Code, Reason: d.Reason}})
 	frame, _ := frameOf(c.opcode(), push)
-	if _, err := c.sock.write(frame); err != nil {
+	if _, err := c.sock.write(frame, true); err != nil {
 		c.sock.abort()
 		return
 	}

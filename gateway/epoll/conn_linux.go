@@ -263,6 +263,6 @@ func (c *Conn[T]) writeClose(code uint16, reason string) error {
 		payload = binary.BigEndian.AppendUint16(nil, code)
 		payload = append(payload, reason[:min(len(reason), maxControl-2)]...)
 	}
-	_, err := c.send(append(AppendHeader(nil, Close, len(payload)), payload...))
+	_, err := c.send(append(AppendHeader(nil, Close, len(payload)), payload...), true)
 	return err
 }

@@ -30,8 +30,8 @@ type peer struct {
 
 // write sends a message, and waits for room where it has to.
 func (p *peer) write(op Opcode, b []byte) error {
-	full, err := p.conn.Write(append(AppendHeader(nil, op, len(b)), b...))
-	if full {
+	left, err := p.conn.Write(append(AppendHeader(nil, op, len(b)), b...), true)
+	if left > 0 {
 		err = <-p.room
 	}
 	return err
@@ -186,8 +186,8 @@ func TestCompressedMessages(t *testing.T) {
 		}
 	}
 	packed, ok := AppendDeflatedFrame(nil, Text, bytes.Repeat([]byte("y"), 5000))
-	if full, err := p.conn.Write(packed); !ok || full || err != nil {
-		t.Fatalf("compressed %v, full %v, %v", ok, full, err)
+	if left, err := p.conn.Write(packed, true); !ok || left > 0 || err != nil {
+		t.Fatalf("compressed %v, %d bytes left, %v", ok, left, err)
 	}
 	if _, got, err := conn.Read(t.Context()); err != nil || len(got) != 5000 || len(packed) > 100 {
 		t.Errorf("%d bytes came of a frame of %d, %v", len(got), len(packed), err)
@@ -256,29 +256,31 @@ func TestOrderWhereTheSocketIsFull(t *testing.T) {
 	conn, p := s.dial(t)
 	conn.SetReadLimit(64 << 20)
 	big := bytes.Repeat([]byte("x"), 16<<20) // more than any socket takes at once
-	full, err := p.conn.Write(append(AppendHeader(nil, Binary, len(big)), big...))
-	if err != nil || !full {
-		t.Fatalf("Write: full %v, %v", full, err)
+	left, err := p.conn.Write(append(AppendHeader(nil, Binary, len(big)), big...), true)
+	if err != nil || left == 0 {
+		t.Fatalf("Write: %d bytes left, %v", left, err)
 	}
 	pongs := make(chan string, 4)
 	client, q := s.dialWith(t, &websocket.DialOptions{OnPongReceived: func(_ context.Context, b []byte) { pongs <- string(b) }})
 	client.SetReadLimit(64 << 20)
-	if full, err := q.conn.Write(append(AppendHeader(nil, Binary, len(big)), big...)); err != nil || !full {
-		t.Fatalf("Write: full %v, %v", full, err)
+	lent := append(AppendHeader(nil, Binary, len(big)), big...)
+	if left, err := q.conn.Write(lent, false); err != nil || left == 0 {
+		t.Fatalf("Write: %d bytes left, %v", left, err)
 	}
+	clear(lent)
 	for _, payload := range []string{"one", "two"} { // only the newest is answered
 		if err := q.conn.pong([]byte(payload)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, b, err := client.Read(t.Context()); err != nil || len(b) != len(big) {
+	if _, b, err := client.Read(t.Context()); err != nil || !bytes.Equal(b, big) {
 		t.Fatalf("%d bytes, %v", len(b), err)
 	}
 	if err := <-q.room; err != nil {
 		t.Errorf("Room: %v", err)
 	}
-	if full, err := q.conn.Write(append(AppendHeader(nil, Text, 4), "done"...)); full || err != nil {
-		t.Errorf("Write: full %v, %v", full, err)
+	if left, err := q.conn.Write(append(AppendHeader(nil, Text, 4), "done"...), true); left > 0 || err != nil {
+		t.Errorf("Write: %d bytes left, %v", left, err)
 	}
 	if _, b, err := client.Read(t.Context()); err != nil || string(b) != "done" {
 		t.Errorf("got %q, %v", b, err)
@@ -290,7 +292,7 @@ func TestOrderWhereTheSocketIsFull(t *testing.T) {
 	if err := p.conn.Close(4001, "behind it all"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.conn.Write(AppendHeader(nil, Text, 0)); !errors.Is(err, errClosed) {
+	if _, err := p.conn.Write(AppendHeader(nil, Text, 0), true); !errors.Is(err, errClosed) {
 		t.Errorf("Write after Close: %v", err)
 	}
 	if _, b, err := conn.Read(t.Context()); err != nil || len(b) != len(big) {

@@ -12,7 +12,7 @@ type Options[T any] struct {
 	// Message is told a whole message; p is valid until it returns. Calls for
 	// one connection come one after the other, the next when it has returned.
 	Message func(owner T, op Opcode, p []byte)
-	// Room says that all is sent of a Write that answered full, or that it never
+	// Room says that all is sent of a Write that left something, or that it never
 	// will be: err is why. It comes once, before Gone if at all, and must not wait.
 	Room func(owner T, err error)
 	// Gone is the end: nothing comes or goes any more.

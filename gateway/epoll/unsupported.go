@@ -36,7 +36,7 @@ type Conn[T any] struct{}
 func (c *Conn[T]) Start() { panic("epoll: unsupported") }
 
 // Write always fails.
-func (c *Conn[T]) Write([]byte) (full bool, err error) { return false, errors.ErrUnsupported }
+func (c *Conn[T]) Write([]byte, bool) (left int, err error) { return 0, errors.ErrUnsupported }
 
 // Close always fails.
 func (c *Conn[T]) Close(uint16, string) error { return errors.ErrUnsupported }

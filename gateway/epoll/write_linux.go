@@ -17,33 +17,37 @@ type unsent struct {
 	late   *time.Timer
 }
 
-// Write sends whole frames, as AppendHeader begins them, and never waits. Where
-// the socket has no room it keeps them, and answers full: they must not be
-// changed from then on, and the next Write may come when Room was called.
-func (c *Conn[T]) Write(frames []byte) (full bool, err error) {
+// Write sends whole frames, as AppendHeader begins them, and never waits. It
+// returns how many bytes the socket had no room for. These it keeps, as they are
+// where the frames are shared and so never change, else a copy; then the next
+// Write may come when Room was called.
+func (c *Conn[T]) Write(frames []byte, shared bool) (left int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closing || c.aborted {
-		return false, errClosed
+		return 0, errClosed
 	}
-	if full, err = c.send(frames); full {
+	if left, err = c.send(frames, shared); left > 0 {
 		c.unsent.owner = true
 	}
-	return full, err
+	return left, err
 }
 
 // send writes b behind what is unsent; mu is held.
-func (c *Conn[T]) send(b []byte) (full bool, err error) {
+func (c *Conn[T]) send(b []byte, shared bool) (left int, err error) {
 	if c.unsent == nil {
 		n, err := c.push(b)
 		if err != nil || n == len(b) {
-			return false, err
+			return 0, err
 		}
 		b = b[n:]
 		c.unsent = &unsent{late: time.AfterFunc(c.poller.WriteTimeout, c.tooLate)}
 	}
+	if !shared {
+		b = slices.Clone(b)
+	}
 	c.unsent.frames = append(c.unsent.frames, b)
-	return true, nil
+	return len(b), nil
 }
 
 // push writes what there is room for; mu is held.
@@ -78,7 +82,7 @@ func (c *Conn[T]) pong(payload []byte) error {
 		c.unsent.pong = frame
 		return nil
 	}
-	_, err := c.send(frame)
+	_, err := c.send(frame, true)
 	return err
 }
 
