@@ -116,8 +116,7 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request) bool {
 func (h *Hub) serve(c *client, sock *wsSocket) {
 	defer h.clients.leave()
 	h.enroll(c)
-	sock.serve(c.receive, func() { c.disconnect(DisconnectProtocol) })
-	c.gone()
+	c.gone(sock.serve(c.receive, func() { c.disconnect(DisconnectProtocol) }))
 }
 
 // enroll starts a client whose transport is ready, or ends one that comes while

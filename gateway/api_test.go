@@ -317,7 +317,7 @@ func TestMetrics(t *testing.T) {
 	if err != nil || len(problems) > 0 {
 		t.Error(err, problems)
 	}
-	if n := testutil.ToFloat64(h.metrics.disconnects.WithLabelValues("3508")); n != 1 {
+	if n := testutil.ToFloat64(h.metrics.disconnects.WithLabelValues("3508", "not_available")); n != 1 {
 		t.Errorf("disconnects: %v", n)
 	}
 	if n := testutil.ToFloat64(h.metrics.received[cmdConnect]); n != 1 {

@@ -192,8 +192,9 @@ func (c *client) open() {
 
 const expiredGrace = time.Second
 
-// gone is the end: the transport is closed, nothing comes or goes any more.
-func (c *client) gone() {
+// gone is the end: the transport is closed, nothing comes or goes any more. why
+// counts unless somebody had ended the connection before.
+func (c *client) gone(why cause) {
 	h := c.hub
 	h.wheel.remove(c)
 	c.mu.Lock()
@@ -203,8 +204,8 @@ func (c *client) gone() {
 		subs = append(subs, s)
 	}
 	c.mu.Unlock()
-	if c.out.shut() {
-		h.metrics.disconnected(0)
+	if c.out.shut(true) {
+		h.metrics.ended(why)
 	}
 	c.sock.abort()
 	c.endAsking()
@@ -217,7 +218,7 @@ func (c *client) gone() {
 	defer cancel()
 	for _, s := range subs {
 		s.settle()
-		c.leave(ctx, s, nil)
+		c.leaveFor(ctx, s, nil, leftGone)
 	}
 }
 

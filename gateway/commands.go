@@ -182,7 +182,7 @@ func (c *client) unsubscribe(ctx context.Context, req *protocol.UnsubscribeReque
 	if s != nil {
 		s.settle()
 	}
-	if s != nil && !c.leave(ctx, s, nil) {
+	if s != nil && !c.leaveFor(ctx, s, nil, leftClient) {
 		select { // the server was faster: what it has to say comes before our answer
 		case <-s.left:
 		case <-ctx.Done():

@@ -255,7 +255,7 @@ func TestNoRemains(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := startHub(t, nil)
 			w, _ := h.login("alice")
-			conn := weak.Make(h.clients.list()[0].sock.(*wsSocket).raw.(*boundedConn))
+			conn := weak.Make(h.clients.list()[0].sock.(*wsSocket).raw)
 			end(h, w)
 			h.clients.running.Wait()
 			for n := 0; conn.Value() != nil; n++ {
@@ -285,7 +285,7 @@ func TestReplyQueueBound(t *testing.T) {
 			t.Errorf("%d bytes wait", size)
 		}
 		<-done // once its writer has given up
-		if n := testutil.ToFloat64(h.metrics.disconnects.WithLabelValues("3009")); n != 1 {
+		if n := testutil.ToFloat64(h.metrics.disconnects.WithLabelValues("3009", endSlowWrite)); n != 1 {
 			t.Errorf("%v closed for not reading", n)
 		}
 		time.Sleep(time.Minute)
@@ -306,7 +306,7 @@ func TestMessageQueueBound(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if n := testutil.ToFloat64(h.metrics.disconnects.WithLabelValues("3008")); n != 1 {
+		if n := testutil.ToFloat64(h.metrics.disconnects.WithLabelValues("3008", slowQueue)); n != 1 {
 			t.Errorf("%v closed as slow", n)
 		}
 	})

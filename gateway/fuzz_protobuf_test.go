@@ -44,9 +44,9 @@ func FuzzReceiveProtobuf(f *testing.F) {
 		reader, text := open(false, "{\"id\":1,\"connect\":{\"token\":\"bob\"}}\n{\"id\":2,\"subscribe\":{\"channel\":\"delta:a\",\"delta\":\"fossil\"}}\n{\"id\":3,\"subscribe\":{\"channel\":\"room:a\"}}")
 		c, sock := open(true, `{"id":1,"connect":{"token":"alice"}}`)
 		c.receive(slices.Clone(data))
-		c.gone()
+		c.gone(cause{})
 		reader.receive([]byte(`{"id":4,"history":{"channel":"delta:a","limit":-1}}`))
-		reader.gone()
+		reader.gone(cause{})
 		for _, frame := range sock.frames {
 			for dec, n := protocol.NewProtobufReplyDecoder([]byte(frame)), 0; ; n++ {
 				if _, err := dec.Decode(); err != nil {

@@ -79,7 +79,7 @@ func FuzzReceive(f *testing.F) {
 		c.open()
 		c.receive([]byte(`{"id":1,"connect":{"token":"alice"}}`))
 		c.receive(slices.Clone(data))
-		c.gone()
+		c.gone(cause{})
 		for _, frame := range sock.frames {
 			for line := range strings.SplitSeq(frame, "\n") {
 				if r, _ := protocol.NewJSONReplyDecoder([]byte(line)).Decode(); r == nil {
@@ -151,7 +151,7 @@ func benchmarkFanOut(b *testing.B, subscribers int, channel string, encodings []
 		c.receive(command)
 		c.out.writer.Wait()
 		sock.subscribed = true
-		b.Cleanup(c.gone)
+		b.Cleanup(func() { c.gone(cause{}) })
 	}
 	versions := [][]byte{[]byte(`{"text":"` + strings.Repeat("x", 100) + `","n":1}`), []byte(`{"text":"` + strings.Repeat("x", 100) + `","n":2}`)}
 	b.ReportAllocs()

@@ -121,6 +121,7 @@ func New(o Options) *Hub {
 		asks:      newQueue[*client](),
 	}
 	h.node.Started = h.start
+	h.budget.lost = o.Metrics.dropped.WithLabelValues(droppedUnsent)
 	h.rpc, h.ask = o.RPC, o.Ask
 	h.life, h.end = context.WithCancel(context.Background())
 	if n := o.Settings.Client.ConnectionRateLimit; n > 0 {
@@ -280,7 +281,7 @@ func (h *Hub) keepTime(ctx context.Context) {
 // 4999, see Disconnect.
 func (h *Hub) EndSession(fp auth.Fingerprint, code uint32, reason string) {
 	for _, c := range h.clients.ofSession(fp) {
-		c.disconnect(&Disconnect{code, plainReason(reason)})
+		c.disconnectFor(&Disconnect{code, plainReason(reason)}, endSession)
 	}
 }
 

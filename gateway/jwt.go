@@ -273,9 +273,9 @@ func (c *client) expire(ctx context.Context, s *subscription) (stays bool) {
 		c.disconnect(DisconnectSubscriptionExpired)
 		return false
 	}
-	c.leave(ctx, s, c.encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
+	c.leaveFor(ctx, s, c.encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
 		Code: unsubscribedExpired, Reason: "subscription expired",
-	}}))
+	}}), leftExpired)
 	return true
 }
 

@@ -19,6 +19,6 @@ func TestLateClientIsCut(t *testing.T) {
 	default:
 		t.Error("the connection goes on")
 	}
-	c.gone()
+	c.gone(cause{})
 	h.clients.leave()
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/centrifugal/protocol"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // pace limits the commands of a connection: a token bucket kept as the moment
@@ -57,9 +58,18 @@ type budget struct {
 	limit int64 // 0: none
 	used  atomic.Int64
 	over  chan struct{} // holds one while somebody should shed
+
+	lost prometheus.Counter // messages that went with their connections; nil: nobody counts
 }
 
 func newBudget(limit int64) *budget { return &budget{limit: limit, over: make(chan struct{}, 1)} }
+
+// unsent notes that n messages are not written any more.
+func (b *budget) unsent(n int) {
+	if n > 0 && b.lost != nil {
+		b.lost.Add(float64(n))
+	}
+}
 
 // add takes n bytes, or gives them back where n is negative. It never waits.
 func (b *budget) add(n int) {
@@ -133,7 +143,7 @@ func (h *Hub) shedLaziest() {
 
 // tooSlow closes a client for which too much waits, and counts why.
 func (c *client) tooSlow(reason string) {
-	if c.disconnect(DisconnectSlow) {
+	if c.disconnectFor(DisconnectSlow, reason) {
 		c.hub.metrics.slow.WithLabelValues(reason).Inc()
 	}
 }
@@ -158,6 +168,7 @@ func (o *outbox) grow(n int, now time.Duration) {
 
 // drop forgets what waits; mu is held.
 func (o *outbox) drop() {
+	o.budget.unsent(len(o.replies))
 	o.budget.add(-o.size)
 	o.replies, o.size = nil, 0
 }

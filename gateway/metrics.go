@@ -22,6 +22,7 @@ type Metrics struct {
 	refused       *prometheus.CounterVec // refused handshakes by reason
 	held          *prometheus.CounterVec // upgraded connections, by what holds them
 	disconnects   *prometheus.CounterVec
+	unsubscribes  *prometheus.CounterVec
 	skipped       *prometheus.CounterVec // channels of users that they were not subscribed to
 	errors        *prometheus.CounterVec // error replies by code
 	slow          *prometheus.CounterVec // connections closed with 3008, by reason
@@ -50,6 +51,7 @@ const (
 const (
 	droppedPresence = "presence" // joins and leaves that a subscriber was too slow for
 	droppedRate     = "rate"     // messages without an id, over command_rate_limit
+	droppedUnsent   = "unsent"   // replies and messages that waited for a connection when it ended
 )
 
 // streamRead is why a stream is read from the engine, for counting.
@@ -77,8 +79,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		reg.MustRegister(c)
 		return c
 	}
-	vec := func(name, help, label string) *prometheus.CounterVec {
-		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+	vec := func(name, help string, labels ...string) *prometheus.CounterVec {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 		reg.MustRegister(v)
 		return v
 	}
@@ -100,7 +102,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		unrecovered:   recoveries.WithLabelValues("unrecovered"),
 		held:          vec("minigate_connections_accepted_total", "Upgraded connections by what holds them: epoll, or a goroutine each.", "held_by"),
 		refused:       vec("minigate_connections_refused_total", "Handshakes refused before the upgrade, by reason.", "reason"),
-		disconnects:   vec("minigate_disconnects_total", "Connections ended by the server, by code; 0 stands for those the client or the network ended.", "code"),
+		disconnects:   vec("minigate_disconnects_total", "Connections that ended, by the code of the server, 0 where it was not the server that ended them, and by reason.", "code", "reason"),
+		unsubscribes:  vec("minigate_unsubscribes_total", "Subscriptions that ended, by reason.", "reason"),
 		skipped:       vec("minigate_user_channels_skipped_total", "Channels named at login, or personal ones, that a connection was not subscribed to, by reason.", "reason"),
 		errors:        vec("minigate_command_errors_total", "Commands answered with an error, by its code.", "code"),
 		slow:          vec("minigate_slow_disconnects_total", "Connections closed as slow, by reason.", "reason"),
@@ -120,10 +123,6 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		m.received[c] = received.WithLabelValues(c.String())
 	}
 	return m
-}
-
-func (m *Metrics) disconnected(code uint32) {
-	m.disconnects.WithLabelValues(strconv.FormatUint(uint64(code), 10)).Inc()
 }
 
 func (m *Metrics) failed(code uint32) {

@@ -200,7 +200,7 @@ func (s *modelConn) serve() {
 			}
 			client.receive(msg)
 		}
-		client.gone()
+		client.gone(cause{})
 		h.clients.leave()
 	}
 	c.lost(s)

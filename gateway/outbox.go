@@ -2,11 +2,14 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/centrifugal/protocol"
+
+	"github.com/minigate/minigate/gateway/epoll"
 )
 
 // outbox is what is due to one client: replies in their order, and which
@@ -22,6 +25,7 @@ type outbox struct {
 	parked  bool        // it is waiting for room in the socket, and nobody's
 	roomy   bool        // there was room before it was parked
 	closed  bool
+	counted bool // the end of the connection is in the metrics
 
 	budget      *budget       // of the node; read only
 	writingSize int64         // bytes of the frame that is being written
@@ -122,15 +126,18 @@ func (c *client) lose(s *subscription) {
 	}
 	ctx, cancel := c.hub.timeout()
 	defer cancel()
-	c.leave(ctx, s, c.encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
+	c.leaveFor(ctx, s, c.encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
 		Code: unsubscribedInsufficient, Reason: "insufficient state",
-	}}))
+	}}), leftInsufficient)
 }
 
 // disconnect ends the connection after what is due was written. Only the
 // first reason counts, and the result says whether it was this one. It does
 // not wait.
-func (c *client) disconnect(d *Disconnect) bool {
+func (c *client) disconnect(d *Disconnect) bool { return c.disconnectFor(d, d.word()) }
+
+// disconnectFor is disconnect with a reason of its own in the metrics.
+func (c *client) disconnectFor(d *Disconnect, why string) bool {
 	c.mu.Lock()
 	c.state = ending
 	c.mu.Unlock()
@@ -148,7 +155,7 @@ func (c *client) disconnect(d *Disconnect) bool {
 	}
 	o.mu.Unlock()
 	if first {
-		c.hub.metrics.disconnected(d.Code)
+		c.hub.metrics.ended(cause{d.Code, why})
 		c.endAsking()
 	}
 	if start {
@@ -157,22 +164,23 @@ func (c *client) disconnect(d *Disconnect) bool {
 	return first
 }
 
-// fail ends a connection that cannot be written to any more.
-func (c *client) fail(d *Disconnect) {
-	if c.out.shut() {
-		c.hub.metrics.disconnected(d.Code)
+// fail ends a connection that cannot be written to any more. Where it was ended
+// before, whoever reads knows better why.
+func (c *client) fail(err error) {
+	if counts := !errors.Is(err, epoll.ErrClosed); c.out.shut(counts) && counts {
+		c.hub.metrics.ended(writeCause(err))
 	}
 	c.sock.abort()
 	c.endAsking()
 }
 
-// shut ends all writing at once, and reports whether nothing had ended the
-// connection before.
-func (o *outbox) shut() bool {
+// shut ends all writing at once, and reports whether nothing that counts had
+// ended the connection before.
+func (o *outbox) shut(counts bool) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	first := o.bye == nil && !o.closed
-	o.closed = true
+	first := o.bye == nil && !o.counted
+	o.closed, o.counted = true, o.counted || counts
 	o.drop()
 	o.dirty = nil
 	if o.parked {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -20,7 +21,7 @@ import (
 // wsSocket is a socket over coder/websocket, with a goroutine that reads.
 type wsSocket struct {
 	conn    *websocket.Conn
-	raw     net.Conn
+	raw     *boundedConn
 	early   []byte // what the server had read of raw beyond the handshake
 	binary  bool   // Protobuf is spoken
 	deflate bool   // permessage-deflate was agreed on
@@ -50,7 +51,9 @@ func (s *wsSocket) waits() bool { return true }
 // write goes past the library, which would compress a message for each client.
 // What the library writes by itself are control frames, one in each call.
 func (s *wsSocket) write(frames []byte, _ bool) (left int, err error) {
-	_, err = s.raw.Write(frames)
+	if _, err = s.raw.Write(frames); err != nil {
+		err = writeError(err, s.raw)
+	}
 	return 0, err
 }
 
@@ -64,8 +67,8 @@ var readBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // serve reads until the connection ends. An idle connection holds no buffer.
 // Text cannot be Protobuf, and is for refuse; JSON may also come in binary
-// messages, as some runtimes send it.
-func (s *wsSocket) serve(receive func([]byte), refuse func()) {
+// messages, as some runtimes send it. It returns why the connection ended.
+func (s *wsSocket) serve(receive func([]byte), refuse func()) cause {
 	defer func() {
 		s.abort()
 		// The library closes by itself only after a close frame. What was not
@@ -76,7 +79,7 @@ func (s *wsSocket) serve(receive func([]byte), refuse func()) {
 	for {
 		typ, r, err := s.conn.Reader(context.Background())
 		if err != nil {
-			return
+			return readCause(err, s.raw)
 		}
 		handle := receive
 		if typ == websocket.MessageText && s.binary {
@@ -88,7 +91,7 @@ func (s *wsSocket) serve(receive func([]byte), refuse func()) {
 				// client to see it instead of cutting the line.
 				s.close(uint32(websocket.StatusMessageTooBig), "message too big")
 			}
-			return
+			return readCause(err, s.raw)
 		}
 	}
 }
@@ -159,6 +162,29 @@ type boundedConn struct {
 
 	mu      sync.Mutex // guards what follows, and held while somebody writes
 	closing bool       // a close frame was written: nothing may follow it
+
+	failure atomic.Pointer[error] // the first, of reading or writing: the library hides it
+}
+
+// Read implements net.Conn.
+func (c *boundedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.note(err)
+	return n, err
+}
+
+func (c *boundedConn) note(err error) {
+	if err != nil {
+		c.failure.CompareAndSwap(nil, &err)
+	}
+}
+
+// broken is what the network said; nil: nothing bad yet.
+func (c *boundedConn) broken() error {
+	if err := c.failure.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 const (
@@ -179,6 +205,7 @@ func (c *boundedConn) Write(p []byte) (written int, err error) {
 			return written, err
 		}
 		n, err := c.Conn.Write(p[written:min(written+writePiece, len(p))])
+		c.note(err)
 		written += n
 		if err != nil || written == len(p) {
 			return written, err

@@ -71,8 +71,8 @@ func (h *Hub) newPoller() (*epoll.Poller[*client], error) {
 			c.receive(p)
 		},
 		Room: (*client).resume,
-		Gone: func(c *client) {
-			c.gone()
+		Gone: func(c *client, why error) {
+			c.gone(causeOf(why))
 			h.clients.leave()
 		},
 	})
@@ -84,7 +84,7 @@ func (h *Hub) detach(c *client, sock *wsSocket) bool {
 	if !epoll.Supported || !h.settings.WebSocket.Epoll {
 		return false
 	}
-	conn := sock.raw.(*boundedConn).Conn
+	conn := sock.raw.Conn
 	if !epoll.CanDetach(conn) {
 		return false
 	}

@@ -40,7 +40,7 @@ func (th *testHub) attend(user string) attendee {
 	return attendee{c, sock}
 }
 
-func (a attendee) goAway() { a.gone(); a.hub.clients.leave() }
+func (a attendee) goAway() { a.gone(cause{}); a.hub.clients.leave() }
 
 // offsets lists the offsets it was sent of a channel, in order, and how the
 // subscribe command with this id was answered.

@@ -143,7 +143,7 @@ func (h *Hub) serveUser(op string, req *userRequest) int {
 	for _, c := range list {
 		switch op {
 		case opDisconnect:
-			c.disconnect(&Disconnect{req.Code, req.Reason})
+			c.disconnectFor(&Disconnect{req.Code, req.Reason}, endAPI)
 		case opUnsubscribe:
 			work.Go(func() { c.unsubscribeByServer(req.Channel) })
 		case opRefresh:
@@ -383,9 +383,9 @@ func (c *client) unsubscribeByServer(channel string) {
 		if !c.isLive(s) { // the client does not know of it yet
 			continue
 		}
-		c.leave(ctx, s, c.encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
+		c.leaveFor(ctx, s, c.encodePush(&protocol.Push{Channel: s.name, Unsubscribe: &protocol.Unsubscribe{
 			Code: unsubscribedByServer, Reason: "server unsubscribe",
-		}}))
+		}}), leftServer)
 	}
 }
 

@@ -113,7 +113,7 @@ func (c *client) flush(b *batch) (goOn bool) {
 	switch {
 	case err != nil:
 		b.release()
-		c.fail(DisconnectWriteError)
+		c.fail(err)
 		c.out.end()
 		return false
 	case pushes > 0:
@@ -167,7 +167,7 @@ func (c *client) resume(err error) {
 	switch {
 	case !parked && err == nil: // the writer finds out
 	case err != nil:
-		c.fail(DisconnectWriteError)
+		c.fail(err)
 		if parked {
 			o.end()
 		}

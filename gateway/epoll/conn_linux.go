@@ -3,16 +3,12 @@ package epoll
 import (
 	"encoding/binary"
 	"errors"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
-)
-
-var (
-	errClosed  = errors.New("websocket: the connection is closed")
-	errTimeout = errors.New("websocket: the client took too long to read")
 )
 
 // States of a connection's reading.
@@ -32,12 +28,15 @@ type Conn[T any] struct {
 
 	deflate bool    // permessage-deflate was agreed on; read only
 	deaf    bool    // of the goroutine that reads: what comes is thrown away
+	broke   uint16  // of the goroutine that reads: the code of the close frame that answered a violation
 	reader  *Reader // of the goroutine that reads; nil between messages
 	early   []byte  // of the goroutine that reads: what came before the poller had the connection
 
 	mu      sync.Mutex // guards what follows, and system calls on fd that may meet its end
 	fd      int32      // -1 once closed
 	aborted bool
+	late    bool        // aborted, since the client took too long to read
+	lost    bool        // aborted, since the network failed
 	closing bool        // a close frame was written: nothing may follow it
 	unsent  *unsent     // nil: the socket took everything
 	patient *time.Timer // ends the wait for the client's close frame
@@ -101,7 +100,7 @@ func (c *Conn[T]) read() {
 	for {
 		c.state.And(^uint32(readable))
 		if err := c.drain(buf[:]); err != nil {
-			c.end()
+			c.end(err)
 			return
 		}
 		if c.reader != nil && c.reader.Idle() {
@@ -133,7 +132,7 @@ func (c *Conn[T]) drain(buf []byte) error {
 		case err != nil:
 			return err
 		case n == 0:
-			return errClosed
+			return io.EOF
 		}
 		if err := c.feed(buf[:n]); err != nil {
 			return err
@@ -179,7 +178,7 @@ func (c *Conn[T]) handle(ev Event) error {
 		c.mu.Lock()
 		_ = c.writeClose(code, string(reason)) // the end either way
 		c.mu.Unlock()
-		return errClosed
+		return ErrLeft
 	default:
 		if !c.isOver() {
 			c.poller.Message(c.owner, ev.Opcode, ev.Payload)
@@ -195,13 +194,22 @@ func (c *Conn[T]) refuse(err error) error {
 	if !ok || v.Code == 0 || c.Close(v.Code, v.Reason) != nil {
 		return err
 	}
-	c.deaf = true
+	c.deaf, c.broke = true, v.Code
 	return nil
 }
 
-// end closes the descriptor. Nothing is done under its number any more.
-func (c *Conn[T]) end() {
+// end closes the descriptor. Nothing is done under its number any more. why is
+// what reading met; what was decided before that counts for more.
+func (c *Conn[T]) end(why error) {
 	c.mu.Lock()
+	switch {
+	case c.broke != 0:
+		why = &ViolationError{Code: c.broke}
+	case c.late:
+		why = ErrTimeout
+	case c.aborted && !c.lost && !errors.Is(why, ErrLeft):
+		why = ErrClosed
+	}
 	c.loop.drop(c)
 	_ = unix.Close(int(c.fd)) // nothing can be done about a failure
 	c.fd, c.aborted = -1, true
@@ -211,7 +219,7 @@ func (c *Conn[T]) end() {
 	}
 	c.mu.Unlock()
 	c.reader = nil
-	c.poller.Gone(c.owner)
+	c.poller.Gone(c.owner, why)
 }
 
 // Abort ends the connection at once.

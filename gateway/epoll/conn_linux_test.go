@@ -24,6 +24,7 @@ type peer struct {
 	t    *testing.T
 	conn *Conn[*peer]
 	gone chan struct{}
+	why  error      // once gone
 	room chan error // what Room said
 	errs chan error // how the writes of !flood ended
 }
@@ -61,6 +62,14 @@ func (p *peer) message(op Opcode, b []byte) {
 	}
 }
 
+// wantGone waits for the end, and looks at why it came.
+func (p *peer) wantGone(why error) {
+	p.t.Helper()
+	if <-p.gone; !errors.Is(p.why, why) {
+		p.t.Errorf("gone for %v, want %v", p.why, why)
+	}
+}
+
 // site is a server whose connections a poller has.
 type site struct {
 	url   string
@@ -71,7 +80,7 @@ func startSite(t *testing.T, o Options[*peer]) *site {
 	t.Helper()
 	o.Message = func(p *peer, op Opcode, b []byte) { p.message(op, b) }
 	o.Room = func(p *peer, err error) { p.room <- err }
-	o.Gone = func(p *peer) { close(p.gone) }
+	o.Gone = func(p *peer, why error) { p.why = why; close(p.gone) }
 	poller, err := NewPoller(o)
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +181,7 @@ func TestEchoesMessagesOfAllSizes(t *testing.T) {
 	if err := conn.Close(websocket.StatusNormalClosure, ""); err != nil {
 		t.Errorf("the client's Close: %v", err)
 	}
-	<-p.gone
+	p.wantGone(ErrLeft)
 }
 
 func TestCompressedMessages(t *testing.T) {
@@ -208,12 +217,13 @@ func TestAnswersPings(t *testing.T) {
 	}
 	_ = conn.CloseNow()
 	<-ctx.Done()
-	<-p.gone
+	p.wantGone(io.EOF)
 }
 
 func TestClosesAsAsked(t *testing.T) {
 	s := startSite(t, testOptions())
 	for verb, want := range map[string]websocket.StatusCode{"!close": 4001, "!abort": -1} {
+		why := map[string]error{"!close": ErrLeft, "!abort": ErrClosed}[verb] // a client answers a close frame
 		conn, p := s.dial(t)
 		say(t, conn, verb)
 		say(t, conn, "late") // handed to nobody, harms nobody
@@ -221,7 +231,7 @@ func TestClosesAsAsked(t *testing.T) {
 		if got := websocket.CloseStatus(err); got != want {
 			t.Errorf("%s: the client saw %v", verb, err)
 		}
-		<-p.gone
+		p.wantGone(why)
 	}
 }
 
@@ -235,6 +245,9 @@ func TestTooLargeMessageIsRefusedByCode(t *testing.T) {
 		t.Errorf("the client saw %v", err)
 	}
 	<-p.gone
+	if v, ok := errors.AsType[*ViolationError](p.why); !ok || v.Code != CodeTooBig {
+		t.Errorf("gone for %v", p.why)
+	}
 }
 
 func TestGivesUpOnClientsThatDoNotRead(t *testing.T) {
@@ -243,8 +256,8 @@ func TestGivesUpOnClientsThatDoNotRead(t *testing.T) {
 	s := startSite(t, o)
 	conn, p := s.dial(t)
 	say(t, conn, "!flood")
-	if err := <-p.errs; !errors.Is(err, errTimeout) {
-		t.Errorf("Write: %v, want %v", err, errTimeout)
+	if err := <-p.errs; !errors.Is(err, ErrTimeout) {
+		t.Errorf("Write: %v, want %v", err, ErrTimeout)
 	}
 	<-p.gone
 }
@@ -292,7 +305,7 @@ func TestOrderWhereTheSocketIsFull(t *testing.T) {
 	if err := p.conn.Close(4001, "behind it all"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.conn.Write(AppendHeader(nil, Text, 0), true); !errors.Is(err, errClosed) {
+	if _, err := p.conn.Write(AppendHeader(nil, Text, 0), true); !errors.Is(err, ErrClosed) {
 		t.Errorf("Write after Close: %v", err)
 	}
 	if _, b, err := conn.Read(t.Context()); err != nil || len(b) != len(big) {
@@ -310,7 +323,7 @@ func TestGivesUpOnClientsThatDoNotAnswerClose(t *testing.T) {
 	s := startSite(t, o)
 	conn, p := s.dial(t) // which does not read
 	say(t, conn, "!close")
-	<-p.gone
+	p.wantGone(ErrClosed)
 }
 
 // A client that sends before the answer to its handshake, and all at once.

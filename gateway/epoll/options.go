@@ -1,6 +1,16 @@
 package epoll
 
-import "time"
+import (
+	"errors"
+	"time"
+)
+
+// Why a connection cannot be written to, or is gone.
+var (
+	ErrClosed  = errors.New("websocket: the connection is closed")
+	ErrTimeout = errors.New("websocket: the client took too long to read")
+	ErrLeft    = errors.New("websocket: the client closed the connection")
+)
 
 // Options are what a Poller needs. T is what stands for a connection to its
 // owner.
@@ -15,6 +25,9 @@ type Options[T any] struct {
 	// Room says that all is sent of a Write that left something, or that it never
 	// will be: err is why. It comes once, before Gone if at all, and must not wait.
 	Room func(owner T, err error)
-	// Gone is the end: nothing comes or goes any more.
-	Gone func(owner T)
+	// Gone is the end: nothing comes or goes any more. why is ErrLeft after a
+	// client's close frame, ErrClosed where this side ended it (Abort), ErrTimeout
+	// where the client took too long to read, a ViolationError where it did not
+	// keep to the protocol, and else what the network said, io.EOF among it.
+	Gone func(owner T, why error)
 }

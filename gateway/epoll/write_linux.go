@@ -25,7 +25,7 @@ func (c *Conn[T]) Write(frames []byte, shared bool) (left int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closing || c.aborted {
-		return 0, errClosed
+		return 0, ErrClosed
 	}
 	if left, err = c.send(frames, shared); left > 0 {
 		c.unsent.owner = true
@@ -53,7 +53,7 @@ func (c *Conn[T]) send(b []byte, shared bool) (left int, err error) {
 // push writes what there is room for; mu is held.
 func (c *Conn[T]) push(b []byte) (n int, err error) {
 	if c.aborted {
-		return 0, errClosed
+		return 0, ErrClosed
 	}
 	for n < len(b) {
 		m, err := unix.Write(int(c.fd), b[n:])
@@ -99,6 +99,7 @@ func (c *Conn[T]) sendUnsent() {
 		c.forget()
 	}
 	if err != nil {
+		c.lost = !c.aborted
 		c.abort()
 	}
 	c.mu.Unlock()
@@ -152,10 +153,11 @@ func (c *Conn[T]) tooLate() {
 		u = nil
 	default:
 		c.forget()
+		c.late = !c.aborted
 		c.abort()
 	}
 	c.mu.Unlock()
 	if u != nil && u.owner {
-		c.poller.Room(c.owner, errTimeout)
+		c.poller.Room(c.owner, ErrTimeout)
 	}
 }
