@@ -23,10 +23,8 @@ const (
 )
 
 var (
-	errOrigin   = fault.New(fault.Forbidden, "origin_not_allowed", "Pages of this origin may not connect.")
-	errBusy     = fault.New(fault.Unavailable, "too_many_connections", "This node takes no more connections now, try again later.")
-	errUpgrade  = fault.New(fault.UpgradeRequired, "upgrade_required", "This address speaks WebSocket: connect with wx.connectSocket or a Centrifuge SDK. A proxy in between must pass on the Upgrade header.")
-	errTooQuick = fault.New(fault.Unavailable, "too_many_handshakes", "Too many new connections, try again later.")
+	errOrigin  = fault.New(fault.Forbidden, "origin_not_allowed", "Pages of this origin may not connect.")
+	errUpgrade = fault.New(fault.UpgradeRequired, "upgrade_required", "This address speaks WebSocket: connect with wx.connectSocket or a Centrifuge SDK. A proxy in between must pass on the Upgrade header.")
 )
 
 // ServeWebSocket upgrades a request to a connection of the live side. It
@@ -48,17 +46,15 @@ func (h *Hub) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
 		h.metrics.refused.WithLabelValues("origin").Inc()
 		rest.Fail(w, r, errOrigin)
 		return
-	case h.rate != nil && !h.rate.Allow():
-		h.metrics.refused.WithLabelValues("rate").Inc()
-		rest.Fail(w, r, errTooQuick)
-		return
-	case !h.clients.admit(h.settings.Client.ConnectionLimit):
-		h.metrics.refused.WithLabelValues("limit").Inc()
-		rest.Fail(w, r, errBusy)
+	}
+	ip := clientIP(r)
+	if no := h.admit(ip); no != nil {
+		h.refuse(w, r, no)
 		return
 	}
-	if !h.accept(w, r) {
-		h.clients.leave()
+	defer h.pending.done()
+	if !h.accept(w, r, ip) {
+		h.release(ip)
 	}
 }
 
@@ -79,10 +75,10 @@ func hasToken(values []string, token string) bool {
 }
 
 // accept upgrades an admitted request and starts serving it.
-func (h *Hub) accept(w http.ResponseWriter, r *http.Request) bool {
+func (h *Hub) accept(w http.ResponseWriter, r *http.Request, ip string) bool {
 	offered := offeredProtocols(r)
 	c := newClient(h, nil)
-	c.ip, c.agent = clientIP(r), unique.Make(strings.Clone(r.UserAgent())) // a part of all headers, which need not stay
+	c.ip, c.agent = ip, unique.Make(strings.Clone(r.UserAgent())) // a part of all headers, which need not stay
 	if err := c.mayAsk(r.Header); err != nil {
 		h.metrics.refused.WithLabelValues("headers").Inc()
 		rest.Fail(w, r, err)
@@ -98,6 +94,7 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request) bool {
 	}
 	sock, err := upgrade(w, r, chooseProtocol(offered), c.binary, &h.settings.WebSocket)
 	if err != nil {
+		h.metrics.refused.WithLabelValues("handshake").Inc()
 		slog.Debug("websocket handshake refused", "ip", c.ip, "error", err)
 		return false
 	}
@@ -114,7 +111,7 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request) bool {
 
 // serve is the goroutine of a connection.
 func (h *Hub) serve(c *client, sock *wsSocket) {
-	defer h.clients.leave()
+	defer h.release(c.ip)
 	h.enroll(c)
 	c.gone(sock.serve(c.receive, func() { c.disconnect(DisconnectProtocol) }))
 }

@@ -94,6 +94,8 @@ func (c *client) handle(cmd *protocol.Command) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), s.RequestTimeout+c.hub.patience(kind))
 	defer cancel()
 	if kind == cmdConnect {
+		c.hub.pending.begin(0)
+		defer c.hub.pending.done()
 		return c.connect(ctx, cmd)
 	}
 	return c.answer(cmd.Id, c.execute(ctx, kind, cmd))

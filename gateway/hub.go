@@ -78,6 +78,11 @@ type Hub struct {
 	budget *budget // of bytes that wait
 	load   load
 
+	pending   pending // handshakes and logins under way
+	addresses addresses
+	overload  overload
+	memory    *memory
+
 	news      *queue[pass]     // channels whose sockets have something to write
 	refills   *queue[*channel] // channels that missed something
 	retries   retries          // refills that failed
@@ -121,6 +126,10 @@ func New(o Options) *Hub {
 		asks:      newQueue[*client](),
 	}
 	h.node.Started = h.start
+	h.pending.metrics = o.Metrics
+	h.addresses.limit = o.Settings.Client.IPConnectionLimit
+	h.overload = overload{limit: o.Settings.Client.OverloadDelay, metrics: o.Metrics}
+	h.memory = newMemory(int64(o.Settings.Client.MemorySoftLimit), o.Metrics)
 	h.budget.lost = o.Metrics.dropped.WithLabelValues(droppedUnsent)
 	h.rpc, h.ask = o.RPC, o.Ask
 	h.life, h.end = context.WithCancel(context.Background())
@@ -263,13 +272,18 @@ func (h *Hub) keepTime(ctx context.Context) {
 	defer t.Stop()
 	var due []*client
 	var swept []*channel
+	var late time.Duration
 	for shard := 0; ; shard = (shard + 1) % len(h.channels.shards) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-t.C:
+		case at := <-t.C:
+			late = time.Since(at)
 		}
 		now := h.now()
+		in, out := h.news.progress()
+		h.overload.measure(now, late, in, out)
+		h.memory.look(now, &h.overload)
 		due = h.wheel.turn(now, due)
 		swept = h.sweep(shard, swept)
 		h.load.measure(now)

@@ -69,6 +69,12 @@ type testHub struct {
 
 func startHub(t testing.TB, change func(*Settings), more ...func(*Options)) *testHub {
 	t.Helper()
+	return startPrepared(t, func(*Hub) {}, change, more...)
+}
+
+// startPrepared is startHub for a hub that is changed before it runs.
+func startPrepared(t testing.TB, prepare func(*Hub), change func(*Settings), more ...func(*Options)) *testHub {
+	t.Helper()
 	s := testSettings()
 	if change != nil {
 		change(&s)
@@ -88,6 +94,8 @@ func startHub(t testing.TB, change func(*Settings), more ...func(*Options)) *tes
 		f(&o)
 	}
 	th.Hub = New(o)
+	th.memory.measures = nil // the machine's memory is none of the tests' business
+	prepare(th.Hub)
 	th.listener = newMemoryListener()
 	srv := &http.Server{Handler: http.HandlerFunc(th.ServeWebSocket)}
 	served, ran := make(chan struct{}), make(chan error, 1)

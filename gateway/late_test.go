@@ -7,7 +7,7 @@ import "testing"
 // write may.
 func TestLateClientIsCut(t *testing.T) {
 	h := startHub(t, nil)
-	if !h.clients.admit(0) {
+	if h.clients.admit(0) != nil {
 		t.Fatal("the hub lets nobody in")
 	}
 	h.clients.cut()

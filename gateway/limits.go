@@ -1,7 +1,7 @@
 package gateway
 
 import (
-	"context"
+	"cmp"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -86,19 +86,28 @@ func (b *budget) add(n int) {
 // that the next message does not bring it all about again.
 func (b *budget) excess() int64 { return b.used.Load() - b.limit + b.limit/8 }
 
-// shed closes connections while too much waits on this node.
-func (h *Hub) shed(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-h.budget.over:
-		}
-		h.shedLaziest()
-		if !sleep(ctx, wheelTick) { // for what was closed to let go of its bytes
-			return
+// holder is a client for which bytes wait.
+type holder struct {
+	c     *client
+	held  int64
+	since time.Duration // nothing has moved
+	sloth float64
+}
+
+// holders lists the clients for which bytes wait, the laziest first, and how
+// many bytes are on their way out already.
+func (h *Hub) holders(now time.Duration) (list []holder, going int64) {
+	for _, c := range h.clients.list() {
+		held, since, ending := c.out.holds()
+		switch {
+		case ending:
+			going += held
+		case held > 0:
+			list = append(list, holder{c, held, since, float64(held) * float64(now-since+time.Millisecond)})
 		}
 	}
+	slices.SortFunc(list, func(a, b holder) int { return cmp.Compare(b.sloth, a.sloth) })
+	return list, going
 }
 
 // shedLaziest closes those that hold the most bytes for the longest time,
@@ -107,31 +116,9 @@ func (h *Hub) shedLaziest() {
 	if h.budget.used.Load() <= h.budget.limit {
 		return
 	}
-	type holder struct {
-		c     *client
-		held  int64
-		sloth float64
-	}
-	var holders []holder
-	excess, now := h.budget.excess(), h.now()
-	for _, c := range h.clients.list() {
-		held, since, ending := c.out.holds()
-		switch {
-		case ending:
-			excess -= held // on its way out already
-		case held > 0:
-			holders = append(holders, holder{c, held, float64(held) * float64(now-since+time.Millisecond)})
-		}
-	}
-	slices.SortFunc(holders, func(a, b holder) int {
-		switch {
-		case a.sloth > b.sloth:
-			return -1
-		case a.sloth < b.sloth:
-			return 1
-		}
-		return 0
-	})
+	excess := h.budget.excess()
+	holders, going := h.holders(h.now())
+	excess -= going
 	for _, l := range holders {
 		if excess <= 0 {
 			return

@@ -32,6 +32,12 @@ type Metrics struct {
 	checks        [checkResults]prometheus.Counter // of positions
 
 	placedFromMemory, placedFromEngine prometheus.Counter
+
+	pending                 prometheus.Gauge
+	waitClock, waitFanOut   prometheus.Gauge
+	overloaded              prometheus.Gauge
+	overloads               prometheus.Counter
+	memoryUsed, memoryLimit *prometheus.GaugeVec
 }
 
 // Why connections are closed as slow.
@@ -39,6 +45,7 @@ const (
 	slowQueue   = "queue"   // queue_max_size
 	slowNode    = "node"    // queue_total_max_size
 	slowBacklog = "backlog" // channel_backlog, where history cannot help
+	slowMemory  = "memory"  // memory_soft_limit
 )
 
 // What holds a connection.
@@ -89,6 +96,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	checks := vec("minigate_position_checks_total", "Checks whether a quiet channel missed something on this node, by result.", "result")
 	placed := vec("minigate_positions_total", "Positions told to subscribers, by where they came from.", "source")
 	received := vec("minigate_messages_received_total", "Messages received from clients, by command.", "command")
+	gauges := func(name, help, label string) *prometheus.GaugeVec {
+		v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, []string{label})
+		reg.MustRegister(v)
+		return v
+	}
+	waits := gauges("minigate_wait_seconds", "How long work waited when it was measured last: of the clock for a processor, of channels for fan-out.", "of")
 	m := &Metrics{
 		connections:   gauge("minigate_connections", "Clients connected to this node."),
 		users:         gauge("minigate_users", "Users connected to this node."),
@@ -112,6 +125,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 
 		placedFromMemory: placed.WithLabelValues("memory"),
 		placedFromEngine: placed.WithLabelValues("engine"),
+
+		pending:     gauge("minigate_handshakes", "Handshakes and connect commands that are being handled."),
+		waitClock:   waits.WithLabelValues("clock"),
+		waitFanOut:  waits.WithLabelValues("fan_out"),
+		overloaded:  gauge("minigate_overloaded", "1 while new connections are refused because work waits for longer than client.overload_delay."),
+		overloads:   counter("minigate_overloads_total", "Times that this node became overloaded."),
+		memoryUsed:  gauges("minigate_memory_used_bytes", "Memory in use, by how it is measured: what is alive in the process, or the control group without reclaimable files.", "of"),
+		memoryLimit: gauges("minigate_memory_soft_limit_bytes", "Soft limits of minigate_memory_used_bytes; none where there is none.", "of"),
 	}
 	for r := range readCount {
 		m.reads[r] = reads.WithLabelValues(readNames[r])

@@ -189,7 +189,7 @@ func (s *modelConn) serve() {
 	c := s.owner
 	defer c.pipe.Done()
 	h := s.hub
-	if h.clients.admit(0) {
+	if h.clients.admit(0) == nil {
 		client := newClient(h, s)
 		client.binary, s.client = c.binary, client
 		h.enroll(client)

@@ -8,6 +8,7 @@ type queue[T any] struct {
 	news   sync.Cond
 	items  []T
 	closed bool
+	in     uint64 // items that were ever pushed
 }
 
 func newQueue[T any]() *queue[T] {
@@ -20,9 +21,17 @@ func (q *queue[T]) push(item T) {
 	q.mu.Lock()
 	if !q.closed {
 		q.items = append(q.items, item)
+		q.in++
 	}
 	q.mu.Unlock()
 	q.news.Signal()
+}
+
+// progress counts the items that were ever pushed and popped.
+func (q *queue[T]) progress() (in, out uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.in, q.in - uint64(len(q.items))
 }
 
 // pop waits for an item; false says that the queue was closed.

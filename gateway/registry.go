@@ -33,17 +33,20 @@ func newRegistry(m *Metrics) *registry {
 	}
 }
 
-// admit makes room for a connection that is about to be upgraded; the caller
-// calls leave at its end. limit 0 is no limit.
-func (r *registry) admit(limit int) bool {
+// admit makes room for a connection that is about to be upgraded, or says why
+// not; the caller calls leave at its end. limit 0 is no limit.
+func (r *registry) admit(limit int) *refusal {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed || limit > 0 && r.admitted >= limit {
-		return false
+	switch {
+	case r.closed:
+		return refusedShutdown
+	case limit > 0 && r.admitted >= limit:
+		return refusedLimit
 	}
 	r.admitted++
 	r.running.Add(1)
-	return true
+	return nil
 }
 
 // leave is the end of an admitted connection.

@@ -31,6 +31,10 @@ type ClientSettings struct {
 	SessionCheckInterval   time.Duration `yaml:"session_check_interval" default:"5m" doc:"How often at most the session of a live connection is verified again, which also extends it."`
 	ChannelLimit           int           `yaml:"channel_limit" default:"128" doc:"How many channels one connection may be subscribed to."`
 	ConnectionLimit        int           `yaml:"connection_limit" default:"0" doc:"How many connections this node accepts before it answers 503; 0 sets no limit."`
+	IPConnectionLimit      int           `yaml:"ip_connection_limit" default:"0" doc:"How many connections this node accepts from one IPv4 address, or one /64 of IPv6, before it answers 429; 0 sets no limit. Phones on mobile networks share addresses by the thousand, so it must be far above what one person has. Proxies in front have to be in trusted_proxies."`
+	HandshakeLimit         int           `yaml:"handshake_limit" default:"2000" doc:"How many handshakes and connect commands this node handles at a time before it answers further handshakes with 503; 0 sets no limit."`
+	OverloadDelay          time.Duration `yaml:"overload_delay" default:"250ms" doc:"This node is overloaded, and answers new handshakes with 503, while work has waited longer than this for a processor or for fan-out throughout a second; 0 never is."`
+	MemorySoftLimit        settings.Size `yaml:"memory_soft_limit" default:"0" doc:"How many bytes may be alive in this process before new connections are refused, and if that does not help those that have left most unread for longest are closed. 0 takes nine tenths of GOMEMLIMIT where that is set. Where the control group has a limit, nine tenths of it hold as well, for all that is in it."`
 	UserConnectionLimit    int           `yaml:"user_connection_limit" default:"0" doc:"How many connections one user may have on this node; 0 sets no limit."`
 	ConnectionRateLimit    int           `yaml:"connection_rate_limit" default:"0" doc:"How many new connections per second this node accepts before it answers 503; 0 sets no limit."`
 	CommandRateLimit       int           `yaml:"command_rate_limit" default:"100" doc:"How many commands per second one connection may send in the long run; more are answered with error 111, and whoever goes on is closed with 3013. 0 sets no limit."`
@@ -259,6 +263,9 @@ func (s *ClientSettings) check(report func(path, problem string)) {
 	}
 	for path, n := range map[string]int{
 		"connection_limit":      s.ConnectionLimit,
+		"ip_connection_limit":   s.IPConnectionLimit,
+		"handshake_limit":       s.HandshakeLimit,
+		"overload_delay":        int(s.OverloadDelay),
 		"user_connection_limit": s.UserConnectionLimit,
 		"connection_rate_limit": s.ConnectionRateLimit,
 		"shutdown_spread":       int(s.ShutdownSpread),

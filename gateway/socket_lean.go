@@ -73,7 +73,7 @@ func (h *Hub) newPoller() (*epoll.Poller[*client], error) {
 		Room: (*client).resume,
 		Gone: func(c *client, why error) {
 			c.gone(causeOf(why))
-			h.clients.leave()
+			h.release(c.ip)
 		},
 	})
 }

@@ -31,7 +31,7 @@ type attendee struct {
 func (th *testHub) attend(user string) attendee {
 	sock := &recorder{done: make(chan struct{})}
 	c := newClient(th.Hub, sock)
-	if !th.clients.admit(0) {
+	if th.clients.admit(0) != nil {
 		th.t.Error("not admitted")
 	}
 	th.clients.add(c)
