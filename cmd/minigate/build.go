@@ -221,6 +221,7 @@ func (s *server) buildListeners(m mode) (err error) {
 		if s.certs, err = tlsfiles.Load(cfg.TLS.CertFile, cfg.TLS.KeyFile); err != nil {
 			return err
 		}
+		s.certs.Guard(tlsfiles.NewGate(cfg.TLS.HandshakeLimit, s.hub.Overloaded, tlsfiles.NewMetrics(s.registry)))
 		s.public.TLSConfig = s.certs.Config()
 	}
 	// A key may come in the query, and dev's is known to everybody: no page of

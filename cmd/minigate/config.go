@@ -65,10 +65,15 @@ type RPC struct {
 type TLS struct {
 	CertFile string `yaml:"cert_file" doc:"PEM file with the certificate and its chain; read again when it changes."`
 	KeyFile  string `yaml:"key_file" doc:"PEM file with the private key."`
+
+	HandshakeLimit int `yaml:"handshake_limit" default:"500" doc:"How many TLS handshakes may wait for the private key at a time; connections beyond that are closed before anything is computed for them, and while this node is overloaded those beyond a tenth of it. 0 sets no limit."`
 }
 
 // Check wants both files, which it reads, or none.
 func (t *TLS) Check(report func(path, problem string)) {
+	if t.HandshakeLimit < 0 {
+		report("handshake_limit", "must not be negative")
+	}
 	switch {
 	case t.CertFile == "" && t.KeyFile == "":
 	case t.CertFile == "" || t.KeyFile == "":

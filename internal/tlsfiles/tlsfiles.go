@@ -20,6 +20,7 @@ type Files struct {
 	cert, key string
 	pair      atomic.Pointer[tls.Certificate]
 	seen      stamps // of the files when they were last read; Run's alone
+	gate      *Gate  // nil: handshakes come as they like
 }
 
 // Load reads the files; the error says which one is wrong and why.
@@ -33,14 +34,27 @@ func Load(certFile, keyFile string) (*Files, error) {
 	return f, nil
 }
 
+// Guard has handshakes with the files go through a gate. It is called before
+// Config and Run.
+func (f *Files) Guard(g *Gate) {
+	f.gate = g
+	pair := *f.pair.Load()
+	pair.PrivateKey = g.guard(pair.PrivateKey)
+	f.pair.Store(&pair)
+}
+
 // Config is a server's configuration with the files: TLS 1.2 or newer, HTTP/2
 // and HTTP/1.1 (WebSockets need the latter).
 func (f *Files) Config() *tls.Config {
-	return &tls.Config{
+	c := &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		NextProtos:     []string{"h2", "http/1.1"},
 		GetCertificate: f.GetCertificate,
 	}
+	if f.gate != nil {
+		c.GetConfigForClient = f.gate.admit
+	}
+	return c
 }
 
 // GetCertificate answers the newest pair that could be read, for any name.
@@ -81,6 +95,9 @@ func (f *Files) read() error {
 	pair, err := tls.LoadX509KeyPair(f.cert, f.key)
 	if err != nil {
 		return fmt.Errorf("TLS certificate %s with key %s: %w", f.cert, f.key, err)
+	}
+	if f.gate != nil {
+		pair.PrivateKey = f.gate.guard(pair.PrivateKey)
 	}
 	f.pair.Store(&pair)
 	return nil
