@@ -83,6 +83,8 @@ type Hub struct {
 	overload  overload
 	memory    *memory
 
+	inspecting atomic.Bool // Inspect is under way
+
 	news      *queue[pass]     // channels whose sockets have something to write
 	refills   *queue[*channel] // channels that missed something
 	retries   retries          // refills that failed

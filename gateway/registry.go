@@ -143,6 +143,11 @@ const fewClients = 8
 
 func (s clientSet) len() int { return len(s.few) + len(s.many) }
 
+func (s clientSet) has(c *client) bool {
+	_, ok := s.many[c]
+	return ok || slices.Contains(s.few, c)
+}
+
 func (s clientSet) list() []*client {
 	if s.many == nil {
 		return slices.Clone(s.few)

@@ -237,6 +237,28 @@ func (c *Conn[T]) abort() {
 	}
 }
 
+// Check tells whether a connection that is not closed is watched: one that is
+// not would never be read again.
+func (c *Conn[T]) Check() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fd < 0 {
+		return nil
+	}
+	if !c.loop.holds(c) {
+		return errors.New("the loop does not know its descriptor")
+	}
+	// What is watched cannot be added once more.
+	err := unix.EpollCtl(c.loop.fd, unix.EPOLL_CTL_ADD, int(c.fd), &unix.EpollEvent{Events: unix.EPOLLET, Fd: c.fd})
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	if err == nil {
+		err = errors.Join(errors.New("its descriptor is not watched"), unix.EpollCtl(c.loop.fd, unix.EPOLL_CTL_DEL, int(c.fd), nil))
+	}
+	return err
+}
+
 // isOver tells whether nothing more is to be sent or handed on.
 func (c *Conn[T]) isOver() bool {
 	c.mu.Lock()

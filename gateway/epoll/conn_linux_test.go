@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"golang.org/x/sys/unix"
 )
 
 // peer is the server's side of a connection in these tests: it echoes what
@@ -388,5 +389,40 @@ func TestManyComeAndGo(t *testing.T) {
 	clients.Wait()
 	for range 600 {
 		<-(<-s.peers).gone
+	}
+}
+
+// A connection that is not watched any more would never be read again.
+func TestUnwatchedIsFound(t *testing.T) {
+	s := startSite(t, testOptions())
+	conn, p := s.dial(t)
+	say(t, conn, "watched") // the answer says that it has begun to read
+	if _, _, err := conn.Read(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := p.conn.poller.Len(), p.conn.Check(); n != 1 || err != nil {
+		t.Errorf("%d watched, %v", n, err)
+	}
+	l, fd := p.conn.loop, int(p.conn.fd)
+	if err := unix.EpollCtl(l.fd, unix.EPOLL_CTL_DEL, fd, nil); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // and looking does not mend it
+		if p.conn.Check() == nil {
+			t.Error("a descriptor that is not watched passes")
+		}
+	}
+	l.drop(p.conn)
+	if n, err := p.conn.poller.Len(), p.conn.Check(); n != 0 || err == nil {
+		t.Errorf("%d watched, %v", n, err)
+	}
+	l.put(p.conn)
+	p.conn.Abort()
+	if err := unix.EpollCtl(l.fd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(fd)}); err != nil {
+		t.Fatal(err)
+	}
+	p.wantGone(ErrClosed)
+	if err := p.conn.Check(); err != nil {
+		t.Errorf("a closed one: %v", err)
 	}
 }

@@ -146,6 +146,26 @@ func (l *loop[T]) put(c *Conn[T]) {
 	l.conns[c.fd] = c
 }
 
+func (l *loop[T]) holds(c *Conn[T]) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return int(c.fd) < len(l.conns) && l.conns[c.fd] == c
+}
+
+// Len counts the connections that are watched.
+func (p *Poller[T]) Len() (n int) {
+	for _, l := range p.loops {
+		l.mu.Lock()
+		for _, c := range l.conns {
+			if c != nil {
+				n++
+			}
+		}
+		l.mu.Unlock()
+	}
+	return n
+}
+
 func (l *loop[T]) drop(c *Conn[T]) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

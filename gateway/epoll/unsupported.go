@@ -29,6 +29,9 @@ func Detach(net.Conn) (fd int, ok bool) { return -1, false }
 // Take must not be called.
 func (p *Poller[T]) Take(int, []byte, bool, T) *Conn[T] { panic("epoll: unsupported") }
 
+// Len counts none.
+func (p *Poller[T]) Len() int { return 0 }
+
 // Conn cannot be made here.
 type Conn[T any] struct{}
 
@@ -40,6 +43,9 @@ func (c *Conn[T]) Write([]byte, bool) (left int, err error) { return 0, errors.E
 
 // Close always fails.
 func (c *Conn[T]) Close(uint16, string) error { return errors.ErrUnsupported }
+
+// Check finds nothing.
+func (c *Conn[T]) Check() error { return nil }
 
 // Abort does nothing.
 func (c *Conn[T]) Abort() {}
