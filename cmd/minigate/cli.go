@@ -36,6 +36,7 @@ func commands() []command {
 		{"connections", "list|show [--client ID] [--user OPENID] …", "who is connected, on all nodes", cmdConnections},
 		{"kick", "--client ID | --user OPENID [--session ID]", "close connections", cmdKick},
 		{"nodes", "", "the nodes that run", cmdNodes},
+		{"inspect", "[--limit N]", "look for contradictions in a node at work", cmdInspect},
 		{"sessions", "list|revoke --user OPENID [--session ID|--all]", "a user's logins", cmdSessions},
 		{"users", "show|block|unblock --user OPENID [--reason TEXT] [--for 24h]", "where a user is, and who may not log in", cmdUsers},
 		{"files", "list|stat|delete|link [--user OPENID|--file ID]", "what was uploaded", cmdFiles},

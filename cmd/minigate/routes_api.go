@@ -44,6 +44,7 @@ func (s *server) routes() []route {
 		{"POST /api/connections/show", apikey.Read, false, s.serveConnection},
 		{"POST /api/connections/kick", apikey.Admin, true, s.serveKick},
 		{"GET /api/nodes", apikey.Read, false, s.serveNodes},
+		{"POST /api/inspect", apikey.Admin, false, s.serveInspect}, // it takes a while, so it is not for everybody
 
 		// To make a link takes a key of scope publish: it hands out what is in a
 		// file, but only to who knows its id, which publish cannot list.
