@@ -130,7 +130,7 @@ func New(o Options) *Hub {
 	h.node.Started = h.start
 	h.pending.metrics = o.Metrics
 	h.addresses.limit = o.Settings.Client.IPConnectionLimit
-	h.overload = overload{limit: o.Settings.Client.OverloadDelay, metrics: o.Metrics}
+	h.overload = overload{limit: o.Settings.Client.OverloadDelay, metrics: o.Metrics, runs: runWait{read: schedulerWaits()}}
 	h.memory = newMemory(int64(o.Settings.Client.MemorySoftLimit), o.Metrics)
 	h.budget.lost = o.Metrics.dropped.WithLabelValues(droppedUnsent)
 	h.rpc, h.ask = o.RPC, o.Ask

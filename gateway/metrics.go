@@ -35,6 +35,7 @@ type Metrics struct {
 
 	pending                 prometheus.Gauge
 	waitClock, waitFanOut   prometheus.Gauge
+	waitProcessor           prometheus.Gauge
 	overloaded              prometheus.Gauge
 	overloads               prometheus.Counter
 	memoryUsed, memoryLimit *prometheus.GaugeVec
@@ -101,7 +102,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		reg.MustRegister(v)
 		return v
 	}
-	waits := gauges("minigate_wait_seconds", "How long work waited when it was measured last: of the clock for a processor, of channels for fan-out.", "of")
+	waits := gauges("minigate_wait_seconds", "How long work waited when it was measured last: goroutines for a processor (the median of a second), the clock, channels for fan-out.", "of")
 	m := &Metrics{
 		connections:   gauge("minigate_connections", "Clients connected to this node."),
 		users:         gauge("minigate_users", "Users connected to this node."),
@@ -126,13 +127,15 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		placedFromMemory: placed.WithLabelValues("memory"),
 		placedFromEngine: placed.WithLabelValues("engine"),
 
-		pending:     gauge("minigate_handshakes", "Handshakes and connect commands that are being handled."),
-		waitClock:   waits.WithLabelValues("clock"),
-		waitFanOut:  waits.WithLabelValues("fan_out"),
-		overloaded:  gauge("minigate_overloaded", "1 while new connections are refused because work waits for longer than client.overload_delay."),
-		overloads:   counter("minigate_overloads_total", "Times that this node became overloaded."),
-		memoryUsed:  gauges("minigate_memory_used_bytes", "Memory in use, by how it is measured: what is alive in the process, or the control group without reclaimable files.", "of"),
-		memoryLimit: gauges("minigate_memory_soft_limit_bytes", "Soft limits of minigate_memory_used_bytes; none where there is none.", "of"),
+		pending:    gauge("minigate_handshakes", "Handshakes and connect commands that are being handled."),
+		waitClock:  waits.WithLabelValues("clock"),
+		waitFanOut: waits.WithLabelValues("fan_out"),
+
+		waitProcessor: waits.WithLabelValues("processor"),
+		overloaded:    gauge("minigate_overloaded", "1 while new connections are refused because work waits for longer than client.overload_delay."),
+		overloads:     counter("minigate_overloads_total", "Times that this node became overloaded."),
+		memoryUsed:    gauges("minigate_memory_used_bytes", "Memory in use, by how it is measured: what is alive in the process, or the control group without reclaimable files.", "of"),
+		memoryLimit:   gauges("minigate_memory_soft_limit_bytes", "Soft limits of minigate_memory_used_bytes; none where there is none.", "of"),
 	}
 	for r := range readCount {
 		m.reads[r] = reads.WithLabelValues(readNames[r])

@@ -79,11 +79,67 @@ func TestProgressOfAQueue(t *testing.T) {
 	}
 }
 
+// The middle wait of a second counts, not the mean and not the past.
+func TestWaitsForProcessors(t *testing.T) {
+	counts := []uint64{0, 1000, 5, 0}
+	bounds := []float64{math.Inf(-1), 0, 0.01, 0.3, math.Inf(1)}
+	r := runWait{read: func() ([]uint64, []float64) { return counts, bounds }}
+	now := time.Duration(0)
+	after := func(d time.Duration, add [4]uint64, want time.Duration) {
+		t.Helper()
+		now += d
+		for i, n := range add {
+			counts[i] += n
+		}
+		if got := r.look(now); got != want {
+			t.Errorf("%v: %v, want %v", now, got, want)
+		}
+	}
+	const ms = time.Millisecond
+	after(0, [4]uint64{}, 0) // the first look has nothing to compare with
+	after(time.Second, [4]uint64{0, 50, 50, 1000}, 300*ms)
+	after(time.Second-1, [4]uint64{0, 500, 0, 0}, 300*ms) // the window is not over
+	after(1, [4]uint64{0, 0, 499, 0}, 0)
+	after(time.Second, [4]uint64{0, 49, 51, 0}, 10*ms)
+	after(time.Second, [4]uint64{0, 0, 0, fewWaits - 1}, 0)
+
+	counts, bounds = schedulerWaits()()
+	if len(bounds) != len(counts)+1 || len(counts) == 0 {
+		t.Errorf("the runtime counts %d waits between %d bounds", len(counts), len(bounds))
+	}
+}
+
+// Goroutines that wait too long for a processor are overload.
+func TestProcessorsThatAreShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var long atomic.Bool
+		counts := []uint64{0, 0}
+		h := startPrepared(t, func(h *Hub) {
+			h.overload.runs.read = func() ([]uint64, []float64) {
+				if long.Load() {
+					counts[1] += fewWaits
+				} else {
+					counts[0] += fewWaits
+				}
+				return counts, []float64{0, 0.3, 1}
+			}
+		}, func(s *Settings) { s.Client.OverloadDelay = 250 * time.Millisecond })
+		for _, is := range []bool{false, true, false} {
+			long.Store(is)
+			time.Sleep(3 * overloadWindow)
+			synctest.Wait()
+			if h.Overloaded() != is {
+				t.Errorf("overloaded: %v, want %v", !is, is)
+			}
+		}
+	})
+}
+
 // A fan-out that does not come along is overload; the sockets that are there
 // stay, and new ones are taken when it comes along again.
 func TestFanOutThatLags(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := startHub(t, nil)
+		h := startHub(t, func(s *Settings) { s.Client.OverloadDelay = 250 * time.Millisecond })
 		w, _ := h.login("alice")
 		w.send(`{"id":2,"subscribe":{"channel":"feed:a"}}`)
 		w.want(`{"id":2,"subscribe":*`)
@@ -115,7 +171,7 @@ func TestClockThatLags(t *testing.T) {
 		var lag atomic.Int64
 		h := startPrepared(t, func(h *Hub) { // whatever the clock does takes long
 			h.memory.measures = []measure{{"process", 1 << 40, func() (int64, error) { time.Sleep(time.Duration(lag.Load())); return 0, nil }}}
-		}, nil)
+		}, func(s *Settings) { s.Client.OverloadDelay = 250 * time.Millisecond })
 		time.Sleep(10 * time.Second)
 		if h.Overloaded() {
 			t.Error("overloaded while the clock keeps time")

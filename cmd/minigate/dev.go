@@ -39,6 +39,7 @@ files:
   max_size: 2GiB
 client:
   shutdown_spread: 1s
+  overload_delay: 0s
 `
 
 // devChannels are the two namespaces to play with.

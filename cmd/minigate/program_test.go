@@ -206,6 +206,7 @@ api:
       scope: admin
 client:
   shutdown_spread: 200ms
+  overload_delay: 0s # whatever else runs on the machine
 `, t.TempDir(), wechatURL, testAppID, testSecret, testAPIKey)
 }
 
