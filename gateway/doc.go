@@ -70,6 +70,8 @@
 //     reach connections whose connect command is still being handled.
 //   - What waits for slow clients is bounded for each connection, each channel
 //     and the node.
+//   - A handshake is admitted or refused before anything is done for it. A hub
+//     that is overloaded refuses new connections, and hurts none that it has.
 //   - The transport closes first, presence and leave messages follow.
 //   - Where the backend is asked (package ask), a command waits for the answer
 //     and those behind it wait, too. Whether something that expires goes on is
