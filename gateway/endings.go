@@ -48,9 +48,9 @@ const (
 
 // words are the reasons of the hub itself: what clients are told.
 var words = func() map[*Disconnect]string {
-	m := map[*Disconnect]string{DisconnectReplaced: "replaced", DisconnectForced: endAPI, DisconnectWriteError: endWrite}
+	m := map[*Disconnect]string{DisconnectReplaced: "replaced", DisconnectForced: endAPI, DisconnectWriteError: endWrite, DisconnectExpired: "expired"}
 	for _, d := range []*Disconnect{
-		DisconnectClosed, DisconnectShutdown, DisconnectExpired, DisconnectSubscriptionExpired, DisconnectSlow,
+		DisconnectClosed, DisconnectShutdown, DisconnectSubscriptionExpired, DisconnectSlow,
 		DisconnectInsufficientState, DisconnectNoPong, DisconnectTooManyRequests, DisconnectInvalidToken, DisconnectTokenExpired,
 		DisconnectBadRequest, DisconnectStale, DisconnectBlocked, DisconnectConnectionLimit, DisconnectChannelLimit,
 		DisconnectProtocol, DisconnectPermissionDenied, DisconnectNotAvailable,

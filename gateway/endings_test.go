@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -170,4 +171,31 @@ func websocketDial(t *testing.T, url string, header http.Header) (*websocket.Con
 		t.Cleanup(func() { _ = conn.CloseNow() })
 	}
 	return conn, resp, err
+}
+
+// Operators find every reason there is in both guides.
+func TestReasonsAreDescribed(t *testing.T) {
+	reasons := []string{
+		endClient, endNetwork, endCut, endTooBig, endBroken, endSlowWrite, endWrite, endAPI, endSession, endBackend,
+		leftClient, leftGone, leftServer, leftExpired, leftInsufficient,
+		slowQueue, slowNode, slowBacklog, slowMemory, droppedPresence, droppedRate, droppedUnsent,
+		refusedOverload.reason, refusedMemory.reason, refusedPending.reason, refusedRate.reason, refusedIP.reason, refusedLimit.reason, refusedShutdown.reason,
+		"upgrade", "origin", "headers", "handshake",
+	}
+	for d, word := range words {
+		if d != DisconnectClosed && d != DisconnectSlow { // nobody uses the one, and the other has reasons of its own
+			reasons = append(reasons, word)
+		}
+	}
+	for _, file := range []string{"../docs/operations.md", "../docs/operations.zh-CN.md"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, reason := range reasons {
+			if !strings.Contains(string(text), "`"+reason+"`") {
+				t.Errorf("%s says nothing of %s", file, reason)
+			}
+		}
+	}
 }

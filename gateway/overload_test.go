@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"math"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -264,5 +265,30 @@ func TestAliveMemory(t *testing.T) {
 	before, err := aliveMemory()
 	if err != nil || before < 1<<20 || before > math.MaxInt32 {
 		t.Fatalf("%d bytes, %v", before, err)
+	}
+}
+
+// The limit of the process is the setting, else nine tenths of GOMEMLIMIT, else
+// there is none.
+func TestMemoryLimitOfProcess(t *testing.T) {
+	old := debug.SetMemoryLimit(math.MaxInt64)
+	defer debug.SetMemoryLimit(old)
+	limit := func(setting int64) int64 {
+		for _, m := range newMemory(setting, NewMetrics(prometheus.NewRegistry())).measures {
+			if m.name == "process" {
+				return m.limit
+			}
+		}
+		return 0
+	}
+	if n := limit(0); n != 0 {
+		t.Errorf("without any: %d", n)
+	}
+	debug.SetMemoryLimit(10 << 40)
+	if n := limit(0); n != 9<<40 {
+		t.Errorf("by GOMEMLIMIT: %d", n)
+	}
+	if n := limit(77); n != 77 {
+		t.Errorf("by the setting: %d", n)
 	}
 }

@@ -296,6 +296,9 @@ func (s *ClientSettings) check(report func(path, problem string)) {
 	if s.QueueTotalMaxSize != 0 && s.QueueTotalMaxSize < s.QueueMaxSize {
 		report("queue_total_max_size", "must be at least queue_max_size")
 	}
+	if n := s.MemorySoftLimit; n != 0 && n < 32<<20 {
+		report("memory_soft_limit", "must be 0 or at least 32MiB")
+	}
 	if s.ChannelBacklogMaxSize < 64<<10 {
 		report("channel_backlog_max_size", "must be at least 64KiB")
 	}
