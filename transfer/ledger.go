@@ -40,6 +40,12 @@ type File struct {
 	Changed time.Time `json:"changed"` // when State was set
 	// Owed tells that nobody may have heard yet that the file is ready.
 	Owed bool `json:"owed,omitempty"`
+
+	Access  Access    `json:"access,omitzero"`  // who may read it beside its owner
+	Expires time.Time `json:"expires,omitzero"` // when it ends; zero is never
+	// Thumbs are the variants of a picture that may be in the Store, with a
+	// space between them.
+	Thumbs string `json:"thumbs,omitempty"`
 }
 
 // newFile makes the pending record of an upload that begins now.
@@ -98,6 +104,19 @@ type Ledger interface {
 	// "" where this one was the last. A page may have fewer files than limit
 	// and not be the last.
 	List(ctx context.Context, openID string, after Place, limit int) ([]File, Place, error)
+	// Amend changes a Ready file and returns it: its owner, access, expiry,
+	// thumbs; the rest stays. change may be called more than once; after an
+	// error of it nothing is changed.
+	Amend(ctx context.Context, id string, change func(f *File) error) (File, error)
+	// Expired returns up to limit Ready files that Expire before the given
+	// time, the first to end first.
+	Expired(ctx context.Context, before time.Time, limit int) ([]File, error)
+	// Spend tells whether a download by a link that is good for a number of
+	// them may go on, and counts it. Counts end with their links.
+	Spend(ctx context.Context, d Spending) (ok bool, err error)
+	// Claim tells whether this process is the one to do a task. No other is
+	// told so within ttl.
+	Claim(ctx context.Context, task string, ttl time.Duration) (bool, error)
 	// Shared tells whether other processes may use the ledger too. Where none
 	// do, whatever is unfinished at the start of this one is left over.
 	Shared() bool

@@ -23,6 +23,8 @@ import (
 //	transfer.owed        the same, of Ready files that are Owed
 //	transfer.places      Place of a Ready file → nothing
 //	transfer.owners      openid + NUL + Place of a Ready file → nothing
+//	transfer.expiring    Expires in big-endian milliseconds + id of a Ready file → nothing
+//	transfer.spent       the end of a link in big-endian milliseconds + its id → count, time of the last
 type FileLedger struct{ db *bbolt.DB }
 
 var (
@@ -31,13 +33,15 @@ var (
 	owedBucket       = []byte("transfer.owed")
 	placesBucket     = []byte("transfer.places")
 	ownersBucket     = []byte("transfer.owners")
+	expiringBucket   = []byte("transfer.expiring")
+	spentBucket      = []byte("transfer.spent")
 )
 
 // NewFileLedger uses db, which stays the caller's to close.
 func NewFileLedger(db *bbolt.DB) (*FileLedger, error) {
 	err := db.Update(func(tx *bbolt.Tx) error {
 		unlisted := tx.Bucket(filesBucket) != nil && tx.Bucket(placesBucket) == nil
-		for _, name := range [][]byte{filesBucket, unfinishedBucket, owedBucket, placesBucket, ownersBucket} {
+		for _, name := range [][]byte{filesBucket, unfinishedBucket, owedBucket, placesBucket, ownersBucket, expiringBucket, spentBucket} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -223,10 +227,14 @@ func ownersKey(f File) []byte { return []byte(f.Owner.OpenID + "\x00" + string(p
 
 // enlist enters a Ready file into the lists.
 func enlist(tx *bbolt.Tx, f File) error {
-	return errors.Join(
+	err := errors.Join(
 		tx.Bucket(placesBucket).Put([]byte(placeOf(f)), nil),
 		tx.Bucket(ownersBucket).Put(ownersKey(f), nil),
 	)
+	if !f.Expires.IsZero() {
+		err = errors.Join(err, tx.Bucket(expiringBucket).Put(expiringKey(f), nil))
+	}
+	return err
 }
 
 func getFile(tx *bbolt.Tx, id string) (f File, err error) {
@@ -263,6 +271,7 @@ func removeFile(tx *bbolt.Tx, f File) error {
 		tx.Bucket(owedBucket).Delete(sinceKey(f)),
 		tx.Bucket(placesBucket).Delete([]byte(placeOf(f))),
 		tx.Bucket(ownersBucket).Delete(ownersKey(f)),
+		tx.Bucket(expiringBucket).Delete(expiringKey(f)),
 		tx.Bucket(filesBucket).Delete([]byte(f.ID)),
 	)
 }

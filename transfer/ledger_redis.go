@@ -21,6 +21,9 @@ import (
 //	PREFIXowed              sorted set of ids by changed
 //	PREFIXfiles             sorted set of places, all with the score 0: some 100 bytes for each file
 //	PREFIXfiles:{OPENID}    the same, of one user
+//	PREFIXexpiring          sorted set of ids by expiry (milliseconds)
+//	PREFIXspent:{LINK}      hash: n, last (milliseconds); ends with the link
+//	PREFIXclaim:TASK        exists while a node does a task
 //	PREFIXlisted            exists once all files have been entered into the lists
 //
 // All that belongs to one file is in one slot and changes in one step. The
@@ -153,6 +156,7 @@ func (l *RedisLedger) Forget(ctx context.Context, id string) error {
 	_, err = l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 		p.ZRem(ctx, l.index(), id)
 		p.ZRem(ctx, l.owed(), id)
+		p.ZRem(ctx, l.expiring(), id)
 		if known {
 			p.ZRem(ctx, l.list(""), string(placeOf(f)))
 			p.ZRem(ctx, l.list(f.Owner.OpenID), string(placeOf(f)))

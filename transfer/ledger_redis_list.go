@@ -25,6 +25,9 @@ func (l *RedisLedger) enlist(ctx context.Context, f File) error {
 		if f.Owed {
 			p.ZAdd(ctx, l.owed(), since(f.ID, f.Changed))
 		}
+		if !f.Expires.IsZero() {
+			p.ZAdd(ctx, l.expiring(), since(f.ID, f.Expires))
+		}
 		return nil
 	})
 	return redisFault(err)
@@ -51,7 +54,7 @@ func (l *RedisLedger) List(ctx context.Context, openID string, after Place, limi
 		next = Place(places[limit-1])
 	}
 	files, _, err := l.read(ctx, places, func(place string) string { return Place(place).id() }, l.list(openID), func(f File) verdict {
-		if f.State != Ready {
+		if f.State != Ready || openID != "" && f.Owner.OpenID != openID {
 			return early // or late: it goes with its record
 		}
 		return meant

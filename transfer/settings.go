@@ -22,6 +22,7 @@ type Settings struct {
 	SweepInterval time.Duration `yaml:"sweep_interval" default:"10m" doc:"How often the remains of interrupted uploads and deletions are looked for."`
 	PendingTTL    time.Duration `yaml:"pending_ttl" default:"6h" doc:"How long one upload may take at all; what is unfinished for longer is removed."`
 	LinkMaxTTL    time.Duration `yaml:"link_max_ttl" default:"168h" doc:"How long a link to a file, which works without a login, may live at most; between 1m and 8760h."`
+	TTL           TTLSettings   `yaml:"ttl" doc:"How long files are kept, counted from their upload."`
 	S3            S3Settings    `yaml:"s3" doc:"The S3 server, where store is s3."`
 }
 
@@ -58,6 +59,11 @@ func (s *Settings) Check(report func(path, problem string)) {
 	for path, d := range map[string]time.Duration{"stall_timeout": s.StallTimeout, "sweep_interval": s.SweepInterval, "pending_ttl": s.PendingTTL} {
 		if d <= 0 {
 			report(path, "must be more than 0")
+		}
+	}
+	for path, d := range map[string]time.Duration{"ttl.private": s.TTL.Private, "ttl.public": s.TTL.Public, "ttl.channel": s.TTL.Channel} {
+		if d < 0 {
+			report(path, "must not be negative")
 		}
 	}
 	if s.LinkMaxTTL < time.Minute || s.LinkMaxTTL > 8760*time.Hour {

@@ -1,0 +1,77 @@
+package transfer
+
+import (
+	"time"
+
+	"github.com/minigate/minigate/internal/fault"
+)
+
+// maxChannelName is the longest name of a channel that a file may be shared
+// with, in bytes, as in the hub.
+const maxChannelName = 255
+
+var (
+	errChannelName = fault.New(fault.Invalid, "channel_invalid", "channel must be the name of a channel, of at most 255 bytes.")
+	errAccessBoth  = fault.New(fault.Invalid, "access_invalid", "A file is public or shared with a channel, not both.")
+)
+
+// Access says who, beside its owner, may read a file. The zero value is
+// nobody.
+type Access struct {
+	Public  bool   `json:"public,omitempty"`  // anybody who knows the id, without a login
+	Channel string `json:"channel,omitempty"` // whoever is subscribed to it while reading
+}
+
+// check finds out whether a can be had.
+func (a Access) check() error {
+	if a.Public && a.Channel != "" {
+		return errAccessBoth
+	}
+	if len(a.Channel) > maxChannelName {
+		return errChannelName
+	}
+	for i := range len(a.Channel) {
+		if a.Channel[i] <= ' ' || a.Channel[i] == 0x7f {
+			return errChannelName
+		}
+	}
+	return nil
+}
+
+// scope is the name that settings and metrics have for who may read.
+func (a Access) scope() string {
+	switch {
+	case a.Public:
+		return "public"
+	case a.Channel != "":
+		return "channel"
+	}
+	return "private"
+}
+
+// TTLSettings say how long files are kept, by who may read them.
+type TTLSettings struct {
+	Private time.Duration `yaml:"private" default:"0s" doc:"How long files are kept that only their owner may read; 0 keeps them."`
+	Public  time.Duration `yaml:"public" default:"0s" doc:"How long public files are kept; 0 keeps them."`
+	Channel time.Duration `yaml:"channel" default:"0s" doc:"How long files are kept that are shared with a channel; 0 keeps them."`
+}
+
+// of is how long files with this access are kept, 0 for ever.
+func (t TTLSettings) of(a Access) time.Duration {
+	switch {
+	case a.Public:
+		return t.Public
+	case a.Channel != "":
+		return t.Channel
+	}
+	return t.Private
+}
+
+// open gives f an access and, counted from its creation, the end that files
+// with that access have.
+func (s *Service) open(f *File, a Access) {
+	f.Access, f.Expires = a, time.Time{}
+	if ttl := s.settings.TTL.of(a); ttl > 0 {
+		f.Expires = f.Created.Add(ttl)
+	}
+}

@@ -1,0 +1,80 @@
+package transfer
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+func expiringKey(f File) []byte { return append(timeKey(f.Expires), f.ID...) }
+
+// Amend implements Ledger.
+func (l *FileLedger) Amend(_ context.Context, id string, change func(f *File) error) (f File, err error) {
+	err = l.db.Update(func(tx *bbolt.Tx) error {
+		old, err := getFile(tx, id)
+		if err != nil {
+			return err
+		}
+		if old.State != Ready {
+			return errFileState
+		}
+		f = old
+		if err := change(&f); err != nil || f == old {
+			return err
+		}
+		return replaceFile(tx, old, f)
+	})
+	return f, boltFault(err)
+}
+
+// Expired implements Ledger.
+func (l *FileLedger) Expired(_ context.Context, before time.Time, limit int) ([]File, error) {
+	return l.since(expiringBucket, before, limit, Ready)
+}
+
+// dropSpent is how many counts of links that have ended go with one that is
+// made.
+const dropSpent = 10
+
+// Spend implements Ledger.
+func (l *FileLedger) Spend(_ context.Context, d Spending) (ok bool, err error) {
+	err = l.db.Update(func(tx *bbolt.Tx) error {
+		b, key, at := tx.Bucket(spentBucket), append(timeKey(d.Until), d.Link...), now()
+		var s spent
+		if v := b.Get(key); len(v) == 16 {
+			s.count = int(binary.BigEndian.Uint64(v))
+			s.last = time.UnixMilli(int64(binary.BigEndian.Uint64(v[8:])))
+		}
+		old := s
+		if s, ok = d.spend(s, at); s == old {
+			return nil
+		}
+		if err := forgetSpent(b, at); err != nil {
+			return err
+		}
+		return b.Put(key, append(binary.BigEndian.AppendUint64(nil, uint64(s.count)), timeKey(s.last)...))
+	})
+	return ok && err == nil, boltFault(err)
+}
+
+// forgetSpent drops counts of links that have ended.
+func forgetSpent(b *bbolt.Bucket, at time.Time) error {
+	end := timeKey(at)
+	var ended [][]byte
+	c := b.Cursor()
+	for k, _ := c.First(); k != nil && len(ended) < dropSpent && bytes.Compare(k[:len(end)], end) < 0; k, _ = c.Next() {
+		ended = append(ended, k)
+	}
+	for _, k := range ended {
+		if err := b.Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Claim implements Ledger: there is no other process.
+func (l *FileLedger) Claim(context.Context, string, time.Duration) (bool, error) { return true, nil }

@@ -1,0 +1,127 @@
+package transfer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+func (l *RedisLedger) expiring() string { return l.prefix + "expiring" }
+
+// redisAmend replaces file (ARGV[1] by ARGV[2]) of a record that is ready. It
+// answers 1, 0 where the file is another by now, or the state found.
+var redisAmend = redis.NewScript(`
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state then return '' end
+if state ~= 'ready' then return state end
+if redis.call('HGET', KEYS[1], 'file') ~= ARGV[1] then return '0' end
+redis.call('HSET', KEYS[1], 'file', ARGV[2])
+return '1'`)
+
+// amendTries bounds how often one Amend meets another of the same file.
+const amendTries = 20
+
+// Amend implements Ledger.
+func (l *RedisLedger) Amend(ctx context.Context, id string, change func(f *File) error) (File, error) {
+	for range amendTries {
+		record, err := l.client.HGetAll(ctx, l.key(id)).Result()
+		old, err := readFile(record, err)
+		if err != nil {
+			return File{}, err
+		}
+		if old.State != Ready {
+			return File{}, errFileState
+		}
+		f := old
+		if err := change(&f); err != nil || f == old {
+			return f, err
+		}
+		done, err := l.amend(ctx, record["file"], old, f)
+		if done || err != nil {
+			return f, err
+		}
+	}
+	return File{}, errLedgerAway.Because(errors.New("the file is being changed by many"))
+}
+
+// amend tries once. Hints are written before and dropped after: see RedisLedger.
+func (l *RedisLedger) amend(ctx context.Context, before string, old, f File) (done bool, err error) {
+	record, err := json.Marshal(f)
+	if err != nil {
+		return false, err
+	}
+	hinted := f
+	hinted.Owed = false // that one does not change here
+	if err := l.enlist(ctx, hinted); err != nil {
+		return false, err
+	}
+	found, err := redisAmend.Run(ctx, l.client, []string{l.key(f.ID)}, before, record).Text()
+	switch {
+	case err != nil:
+		return false, redisFault(err)
+	case found == "":
+		return false, errNoFile
+	case found == "0":
+		return false, nil
+	case found != "1":
+		return false, errFileState.Because(fmt.Errorf("file %s is %s", f.ID, found))
+	}
+	_, err = l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		if old.Owner.OpenID != f.Owner.OpenID {
+			p.ZRem(ctx, l.list(old.Owner.OpenID), string(placeOf(f)))
+		}
+		if f.Expires.IsZero() && !old.Expires.IsZero() {
+			p.ZRem(ctx, l.expiring(), f.ID)
+		}
+		return nil
+	})
+	_ = err // the file is changed whatever becomes of the hints, and those that are wrong are passed over
+	return true, nil
+}
+
+// Expired implements Ledger.
+func (l *RedisLedger) Expired(ctx context.Context, before time.Time, limit int) ([]File, error) {
+	return l.since(ctx, l.expiring(), before, limit, func(f File) verdict {
+		if f.State == Ready && !f.Expires.IsZero() && f.Expires.Before(before) {
+			return meant
+		}
+		return early // or late: it goes with its record
+	})
+}
+
+// redisSpend is Spending.spend: ARGV is most, first, now, how long parts may
+// follow and the end of the link, times in milliseconds.
+var redisSpend = redis.NewScript(`
+local n = tonumber(redis.call('HGET', KEYS[1], 'n') or '0')
+if ARGV[2] ~= '1' then
+  local last = tonumber(redis.call('HGET', KEYS[1], 'last') or '0')
+  return n > 0 and tonumber(ARGV[3]) - last <= tonumber(ARGV[4]) and 1 or 0
+end
+if n >= tonumber(ARGV[1]) then return 0 end
+redis.call('HSET', KEYS[1], 'n', n + 1, 'last', ARGV[3])
+redis.call('PEXPIREAT', KEYS[1], ARGV[5])
+return 1`)
+
+// Spend implements Ledger.
+func (l *RedisLedger) Spend(ctx context.Context, d Spending) (ok bool, err error) {
+	first := 0
+	if d.First {
+		first = 1
+	}
+	ok, err = redisSpend.Run(ctx, l.client, []string{l.prefix + "spent:{" + d.Link + "}"},
+		d.Most, first, now().UnixMilli(), resumeTime.Milliseconds(), d.Until.UnixMilli()).Bool()
+	return ok && err == nil, redisFault(err)
+}
+
+// Claim implements Ledger.
+func (l *RedisLedger) Claim(ctx context.Context, task string, ttl time.Duration) (bool, error) {
+	err := l.client.SetArgs(ctx, l.prefix+"claim:"+task, 1, redis.SetArgs{Mode: "NX", TTL: ttl}).Err()
+	if errors.Is(err, redis.Nil) {
+		return false, nil
+	}
+	return err == nil, redisFault(err)
+}
