@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base32"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -11,20 +12,18 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
-
-	"github.com/minigate/minigate/internal/fault"
 )
 
 // Folder is a Store in a directory of one machine:
 //
 //	lock       held while a process uses the folder
-//	tmp/HASH   a Put under way
-//	xx/HASH    an object; HASH is the SHA-256 of its key, xx its first byte
+//	tmp/NAME   a Put under way
+//	xx/NAME    an object; xx is the first byte of the SHA-256 of its key
 //
-// Hashed names have no traversal, no length and no clash of file and folder
-// whatever the key is. An object appears by one rename after its bytes, and
-// before Put returns the rename too, were flushed to disk.
+// NAME is the key in base32 (RFC 4648, extended hex, lower case): without
+// traversal, without a clash of file and folder, and different also where the
+// file system does not tell capitals. An object appears by one rename after its
+// bytes, and before Put returns the rename too, were flushed to disk.
 type Folder struct {
 	dir  string
 	lock *os.File
@@ -87,9 +86,16 @@ func (f *Folder) Close() error { return f.lock.Close() }
 
 // paths returns where the key's object is and where its Put writes.
 func (f *Folder) paths(key string) (object, tmp string) {
+	name := nameEncoding.EncodeToString([]byte(key))
+	return filepath.Join(f.dir, shardOf(key), name), filepath.Join(f.dir, "tmp", name)
+}
+
+// nameEncoding has 160 characters for 100 bytes: file systems take 255.
+var nameEncoding = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
+
+func shardOf(key string) string {
 	sum := sha256.Sum256([]byte(key))
-	name := hex.EncodeToString(sum[:])
-	return filepath.Join(f.dir, name[:2], name), filepath.Join(f.dir, "tmp", name)
+	return hex.EncodeToString(sum[:1])
 }
 
 // Put implements Store.
@@ -219,40 +225,6 @@ func (f *Folder) Ping(_ context.Context) error {
 	return nil
 }
 
-// putFault is folderFault where a missing name means that somebody took a
-// folder of ours away.
-func putFault(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return errStoreAway.Because(err)
-	}
-	return folderFault(err)
-}
-
-// folderFault translates errors of the file system.
-func folderFault(err error) error {
-	if _, ok := errors.AsType[*fault.Error](err); ok {
-		return err
-	}
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return errNoObject.Because(err)
-	case errors.Is(err, fs.ErrExist):
-		return errObjectTaken.Because(err)
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return errNoSpace.Because(err)
-	}
-	return errStoreAway.Because(err) // EROFS, EIO, EMFILE, EACCES: nothing a client could do
-}
-
 func createNew(name string) (*os.File, error) {
 	return os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-}
-
-// syncDir makes the names in dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

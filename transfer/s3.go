@@ -36,6 +36,7 @@ const (
 type S3 struct {
 	settings  S3Settings
 	core      *minio.Core
+	public    *minio.Client // signs addresses for phones; nil: none are given
 	transport *http.Transport
 	buffers   *buffers
 	ready     atomic.Bool // the bucket was seen
@@ -66,7 +67,11 @@ func NewS3(s S3Settings, budget int64) (*S3, error) {
 	if err != nil {
 		return nil, fmt.Errorf("S3 storage: %w", err)
 	}
-	return &S3{settings: s, core: core, transport: transport, buffers: newBuffers(budget)}, nil
+	public, err := newPublic(s)
+	if err != nil {
+		return nil, fmt.Errorf("S3 storage: %w", err)
+	}
+	return &S3{settings: s, core: core, public: public, transport: transport, buffers: newBuffers(budget)}, nil
 }
 
 // dialStorage opens connections whose writes fail rather than hang. Reads

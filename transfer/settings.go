@@ -35,6 +35,8 @@ type S3Settings struct {
 	SecretKey         settings.Secret `yaml:"secret_key" doc:"The secret access key."`
 	Secure            bool            `yaml:"secure" default:"true" doc:"Use https."`
 	CreateBucket      bool            `yaml:"create_bucket" default:"false" doc:"Create the bucket where it is missing."`
+	Redirect          bool            `yaml:"redirect" default:"false" doc:"Send downloads on (302) to the S3 server itself, by an address that is signed for a few minutes. Phones then need its domain among downloadFile 合法域名 as well."`
+	PublicURL         string          `yaml:"public_url" doc:"Where phones reach the S3 server for that, such as https://s3.example.com; empty is endpoint."`
 	ConditionalWrites bool            `yaml:"conditional_writes" default:"true" doc:"Send If-None-Match with uploads so that no object can be replaced; off for servers that refuse it."`
 }
 
@@ -88,6 +90,9 @@ func (s *Settings) checkS3(report func(path, problem string)) {
 	}
 	if strings.Contains(s.S3.Endpoint, "/") {
 		report("s3.endpoint", "must be host or host:port only; secure chooses https")
+	}
+	if u, err := url.Parse(s.S3.PublicURL); s.S3.PublicURL != "" && (err != nil || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.Scheme != "https" && u.Scheme != "http") {
+		report("s3.public_url", "must be http:// or https:// and a host only")
 	}
 	if s.BufferBudget < partSize {
 		report("buffer_budget", "must be at least 8MiB")

@@ -10,7 +10,7 @@ import (
 
 // Store keeps bytes by key. A key is written once and never changed: the
 // ledger says which keys mean a file. Keys are valid UTF-8 without a leading
-// slash, at most 512 bytes.
+// slash, at most 150 bytes.
 //
 // Two implementations ship: [Folder] and [S3]. One contract test runs over
 // both. Errors are of kind NotFound (no such key), Conflict (the key exists),
@@ -33,10 +33,30 @@ type Store interface {
 	// Delete removes the object and whatever an unfinished Put left under its
 	// key. A key that does not exist is no error.
 	Delete(ctx context.Context, key string) error
+	// List returns up to limit objects, and where the next page begins, "" where
+	// this one was the last. It begins behind after, at the first where that is
+	// "". An object that is there all the time is on exactly one page.
+	List(ctx context.Context, after string, limit int) ([]Object, string, error)
+	// Address returns a URL at which the client itself can get the object, ""
+	// where the store has none or is not to give any.
+	Address(ctx context.Context, key string, p Presented) (string, error)
 	// Ping tells whether the store works now.
 	Ping(ctx context.Context) error
 	// Close releases what the store holds. Nothing may be in use by then.
 	Close() error
+}
+
+// Object is what a Store says of one key.
+type Object struct {
+	Key      string
+	Size     int64     // bytes
+	Modified time.Time // when it was stored
+}
+
+// Presented is how an object is to look to who gets it from the Store.
+type Presented struct {
+	Type, Disposition string // values of the headers Content-Type and Content-Disposition
+	Until             time.Time
 }
 
 // Faults that both stores give.

@@ -1,0 +1,98 @@
+package transfer
+
+import (
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/minigate/minigate/internal/settings"
+	"github.com/minigate/minigate/internal/testdeps"
+)
+
+// redirecting opens the store of srv with addresses for phones.
+func redirecting(t *testing.T, srv testdeps.S3, public string) *S3 {
+	t.Helper()
+	s, err := NewS3(S3Settings{
+		Endpoint: srv.Endpoint, Region: srv.Region, Bucket: srv.Bucket, AccessKey: srv.AccessKey,
+		SecretKey: settings.Secret(srv.SecretKey), ConditionalWrites: true, Redirect: true, PublicURL: public,
+	}, 3*partSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func TestS3Address(t *testing.T) {
+	srv := testdeps.MinIO(t)
+	s := redirecting(t, srv, "http://"+srv.Endpoint)
+	const key = "2026/01/02/中文"
+	if _, err := s.Put(t.Context(), key, strings.NewReader("0123456789"), -1); err != nil {
+		t.Fatal(err)
+	}
+	as := Presented{Type: "text/plain; charset=utf-8", Disposition: disposition("attachment", `照片 "1".txt`), Until: time.Now().Add(time.Minute)}
+	address, err := s.Address(t.Context(), key, as)
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := func(address, ranges string) (*http.Response, string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ranges != "" {
+			req.Header.Set("Range", ranges)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp, string(body)
+	}
+	resp, body := get(address, "")
+	if resp.StatusCode != http.StatusOK || body != "0123456789" || resp.Header.Get("Content-Type") != as.Type || resp.Header.Get("Content-Disposition") != as.Disposition {
+		t.Errorf("%s %q %v", resp.Status, body, resp.Header)
+	}
+	if resp, body = get(address, "bytes=2-4"); resp.StatusCode != http.StatusPartialContent || body != "234" {
+		t.Errorf("a range: %s %q", resp.Status, body)
+	}
+	for name, change := range map[string]func(q url.Values){
+		"another type": func(q url.Values) { q.Set("response-content-type", "text/html") },
+		"more time":    func(q url.Values) { q.Set("X-Amz-Expires", "9999") },
+	} {
+		u, err := url.Parse(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := u.Query()
+		change(q)
+		u.RawQuery = q.Encode()
+		if resp, _ := get(u.String(), ""); resp.StatusCode != http.StatusForbidden {
+			t.Errorf("%s: %s", name, resp.Status)
+		}
+	}
+	if strings.Contains(address, srv.SecretKey) {
+		t.Error("the address has the secret key in it")
+	}
+
+	// Signed for the name that phones use, without a request to anybody.
+	s = redirecting(t, srv, "https://files.example.com")
+	if address, err = s.Address(t.Context(), key, as); err != nil || !strings.HasPrefix(address, "https://files.example.com/") {
+		t.Errorf("%s, %v", address, err)
+	}
+	if address, err := newTestS3(t, srv).Address(t.Context(), key, as); err != nil || address != "" {
+		t.Errorf("not asked for: %q, %v", address, err)
+	}
+	if address, err := newTestFolder(t).Address(t.Context(), key, as); err != nil || address != "" {
+		t.Errorf("a folder: %q, %v", address, err)
+	}
+}
