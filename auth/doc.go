@@ -67,7 +67,8 @@
 // tickets, and for a socket works once.
 //
 // A link to a file stands for no session: the backend has [Service.SignLink]
-// make it, and whoever has it reads that file until it expires.
+// make it, and whoever has it reads that file until it expires. One that carries a
+// user stands for what that user may read by then.
 //
 // # Stores
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/hkdf"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"net/http"
@@ -15,30 +16,41 @@ import (
 )
 
 // A link lets anybody who has it read one file until it expires. Unlike a
-// ticket it stands for no login: the business backend makes it, and it ends
-// with its time, its key or its file.
+// ticket it stands for no login: it ends with its time, its key or its file.
+// It may stand for what one user may read, and be good for a number of
+// downloads.
 //
 // It is "mgl_", the id of the key that signed it, a dot, and in unpadded
 // URL-safe base64:
 //
-//	1 byte    version, 1
+//	1 byte    version: 1, or 2 where it has a user or a number of downloads
 //	8 bytes   expiry, Unix seconds, big endian
+//	version 2 only:
+//	4 bytes   downloads it is good for, big endian; 0 is any number
+//	8 bytes   random, by which they are counted; zeros for any number
+//	1 byte    length of the user's appid, then that; 0 for no user
+//	1 byte    length of the openid, then that
 //	32 bytes  HMAC-SHA256 (RFC 2104) over the above, the key's id and the file's id
 //
-// The file's id is not in there: it stands in the URL's path. A later version
-// may carry more in front of its MAC, such as a user or a number of downloads;
-// links of this one stay good.
+// The file's id is not in there: it stands in the URL's path.
 //
 // The keys are derived from those of tickets (HKDF-SHA256, RFC 5869), so that
 // neither MAC can pass for the other.
 const (
-	linkPrefix  = "mgl_"
-	linkVersion = 1
-	linkSigned  = 1 + 8
-	linkSize    = linkSigned + sha256.Size
-	linkLength  = (linkSize*8 + 5) / 6 // in base64
-	linkKeyInfo = "minigate file links"
+	linkPrefix   = "mgl_"
+	linkPlain    = 1 // versions
+	linkDetailed = 2
+	linkSigned   = 1 + 8
+	linkDetails  = 4 + 8
+	maxLinkUser  = 128 // bytes of an appid or openid
+	linkKeyInfo  = "minigate file links"
+
+	// MaxLinkDownloads is the largest number of downloads that can be asked for.
+	MaxLinkDownloads = 1_000_000
 )
+
+// maxLinkLength is how long a link is at most, in base64.
+var maxLinkLength = strict.EncodedLen(linkSigned + linkDetails + 2*(1+maxLinkUser) + sha256.Size)
 
 var (
 	errLinkInvalid = fault.New(fault.Forbidden, "link_invalid", "This link is not good for this file.")
@@ -49,6 +61,14 @@ var (
 type Link struct {
 	File    string // id
 	Expires time.Time
+
+	// User, where its OpenID is not empty, is whose right to read the link
+	// stands for; it has no UnionID. Other links stand for themselves.
+	User User
+	// Downloads is how many the link is good for, 0 for any number.
+	Downloads int
+	// Count tells links with Downloads apart. SignLink makes it up.
+	Count uint64
 }
 
 // linkKey derives the key that signs links from one that signs tickets.
@@ -56,7 +76,7 @@ func linkKey(secret []byte) ([]byte, error) {
 	return hkdf.Key(sha256.New, secret, nil, linkKeyInfo, sha256.Size)
 }
 
-// linkMAC binds what a link says to a file. The first has a fixed length and the
+// linkMAC binds what a link says to a file. The first says how long it is and the
 // key's id its own in front, so that no two inputs run together to the same bytes.
 func linkMAC(key []byte, keyID string, signed []byte, file string) []byte {
 	mac := hmac.New(sha256.New, key)
@@ -68,40 +88,87 @@ func linkMAC(key []byte, keyID string, signed []byte, file string) []byte {
 }
 
 func (k ticketKeys) signLink(l Link) string {
-	raw := make([]byte, 0, linkSize)
-	raw = append(raw, linkVersion)
-	raw = binary.BigEndian.AppendUint64(raw, uint64(l.Expires.Unix()))
+	raw := l.encode()
 	raw = append(raw, linkMAC(k.links[k.newest], k.newest, raw, l.File)...)
 	return linkPrefix + k.newest + "." + strict.EncodeToString(raw)
+}
+
+// encode returns what a link says, without its file.
+func (l Link) encode() []byte {
+	version := byte(linkPlain)
+	if l.User.OpenID != "" || l.Downloads > 0 {
+		version = linkDetailed
+	}
+	raw := binary.BigEndian.AppendUint64([]byte{version}, uint64(l.Expires.Unix()))
+	if version == linkPlain {
+		return raw
+	}
+	raw = binary.BigEndian.AppendUint32(raw, uint32(l.Downloads))
+	raw = binary.BigEndian.AppendUint64(raw, l.Count)
+	for _, name := range []string{l.User.AppID, l.User.OpenID} {
+		raw = append(append(raw, byte(len(name))), name...)
+	}
+	return raw
+}
+
+// decodeLink reads what encode made, and nothing else.
+func decodeLink(raw []byte, file string) (l Link, ok bool) {
+	if len(raw) < linkSigned {
+		return l, false
+	}
+	l = Link{File: file, Expires: time.Unix(int64(binary.BigEndian.Uint64(raw[1:])), 0)}
+	if raw[0] == linkPlain {
+		return l, len(raw) == linkSigned
+	}
+	if raw[0] != linkDetailed || len(raw) < linkSigned+linkDetails {
+		return l, false
+	}
+	rest := raw[linkSigned:]
+	l.Downloads, l.Count = int(binary.BigEndian.Uint32(rest)), binary.BigEndian.Uint64(rest[4:])
+	rest = rest[linkDetails:]
+	for _, name := range []*string{&l.User.AppID, &l.User.OpenID} {
+		if len(rest) == 0 || len(rest) < 1+int(rest[0]) {
+			return l, false
+		}
+		*name, rest = string(rest[1:1+rest[0]]), rest[1+rest[0]:]
+	}
+	return l, len(rest) == 0
 }
 
 // openLink reads a link to file, of which nothing is believed before its MAC
 // is right.
 func (k ticketKeys) openLink(text, file string) (l Link, ok bool) {
-	if len(text) > len(linkPrefix)+maxTicketKey+1+linkLength {
+	if len(text) > len(linkPrefix)+maxTicketKey+1+maxLinkLength {
 		return l, false
 	}
 	text, ok = strings.CutPrefix(text, linkPrefix)
 	keyID, body, dot := strings.Cut(text, ".")
 	key := k.links[keyID]
-	if !ok || !dot || key == nil || len(body) != linkLength {
+	if !ok || !dot || key == nil {
 		return l, false
 	}
 	raw, err := strict.DecodeString(body)
-	if err != nil || len(raw) != linkSize || raw[0] != linkVersion { // DecodeString skips line breaks
+	if err != nil || len(raw) < linkSigned+sha256.Size || strict.EncodedLen(len(raw)) != len(body) { // DecodeString skips line breaks
 		return l, false
 	}
-	signed, mac := raw[:linkSigned], raw[linkSigned:]
+	signed, mac := raw[:len(raw)-sha256.Size], raw[len(raw)-sha256.Size:]
 	if !hmac.Equal(mac, linkMAC(key, keyID, signed, file)) {
 		return l, false
 	}
-	return Link{file, time.Unix(int64(binary.BigEndian.Uint64(signed[1:])), 0)}, true
+	return decodeLink(signed, file)
 }
 
-// SignLink makes a link to a file. The same file and time give the same link,
-// so that caches know it again.
-func (s *Service) SignLink(file string, expires time.Time) string {
-	return s.tickets.signLink(Link{file, expires})
+// SignLink makes a link to a file. The same file, time and user give the same
+// link, so that caches know it again, unless it is good for a number of
+// downloads. The names of the user have at most 128 bytes, and Downloads is at
+// most MaxLinkDownloads.
+func (s *Service) SignLink(l Link) string {
+	if l.Downloads > 0 {
+		var b [8]byte
+		_, _ = rand.Read(b[:]) // never fails
+		l.Count = binary.BigEndian.Uint64(b[:])
+	}
+	return s.tickets.signLink(l)
 }
 
 // VerifyLink tells whether text is a link to file that still works. Faults:
@@ -138,8 +205,8 @@ func LinkFrom(ctx context.Context) (Link, bool) {
 }
 
 // RequireLinkOr takes "?link=" for the file that fileOf names, whoever sends
-// it: a link that is there decides alone. Requests without one go to
-// otherwise.
+// it: a link that is there decides alone. One that stands for a user ends while
+// that is blocked. Requests without one go to otherwise.
 func (s *Service) RequireLinkOr(fileOf func(r *http.Request) string, next, otherwise rest.Handler) rest.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if !strings.Contains(r.URL.RawQuery, "link=") {
@@ -157,6 +224,11 @@ func (s *Service) RequireLinkOr(fileOf func(r *http.Request) string, next, other
 		l, err := s.VerifyLink(links[0], fileOf(r))
 		if err != nil {
 			return err
+		}
+		if b, err := s.Blocked(r.Context(), l.User.OpenID); err != nil {
+			return err
+		} else if b != nil {
+			return b.Fault()
 		}
 		return next(w, r.WithContext(WithLink(r.Context(), l)))
 	}

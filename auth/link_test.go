@@ -28,8 +28,8 @@ func TestLink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEnv(t, first(newFileStore(t)))
 		expires := time.Now().Add(time.Hour).Truncate(time.Second)
-		link := e.SignLink("f1", expires)
-		if e.SignLink("f1", expires) != link {
+		link := e.SignLink(Link{File: "f1", Expires: expires})
+		if e.SignLink(Link{File: "f1", Expires: expires}) != link {
 			t.Error("the same link is not the same")
 		}
 		if strings.ContainsAny(link, "+/=&?%# ") || len(link) > 90 {
@@ -66,7 +66,7 @@ func TestLinkFormat(t *testing.T) {
 		return "mgl_k1." + base64.RawURLEncoding.EncodeToString(mac.Sum(raw))
 	}
 	soon := time.Now().Add(time.Minute)
-	if got, want := e.SignLink("x", soon), make(1, soon, key, "\x02k1x"); got != want {
+	if got, want := e.SignLink(Link{File: "x", Expires: soon}), make(1, soon, key, "\x02k1x"); got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 	e.wantLink(make(1, soon, key, "\x02k1x"), "x", "")
@@ -82,7 +82,7 @@ func TestLinkFormat(t *testing.T) {
 func TestLinkTampered(t *testing.T) {
 	e := newEnv(t, first(newFileStore(t)))
 	token, ses := e.mustLogin("alice")
-	link := e.SignLink("a", time.Now().Add(time.Minute))
+	link := e.SignLink(Link{File: "a", Expires: time.Now().Add(time.Minute)})
 	for i := range link {
 		flipped := []byte(link)
 		if flipped[i]++; flipped[i] == '{' {
@@ -112,10 +112,10 @@ func TestLinkKeyRotation(t *testing.T) {
 	old, current := ticketKey("old", 1), ticketKey("new", 2)
 	expires := time.Now().Add(time.Hour)
 	before := newEnv(t, store, withTicketKeys(old))
-	link := before.SignLink("a", expires)
+	link := before.SignLink(Link{File: "a", Expires: expires})
 	during := newEnv(t, store, withTicketKeys(current, old))
 	during.wantLink(link, "a", "")
-	fresh := during.SignLink("a", expires)
+	fresh := during.SignLink(Link{File: "a", Expires: expires})
 	after := newEnv(t, store, withTicketKeys(current))
 	after.wantLink(link, "a", "link_invalid")
 	after.wantLink(fresh, "a", "")
@@ -127,8 +127,8 @@ func TestLinkKeyRotation(t *testing.T) {
 func TestRequireLinkOr(t *testing.T) {
 	e := newEnv(t, first(newFileStore(t)))
 	token, ses := e.mustLogin("alice")
-	good := e.SignLink("a", time.Now().Add(time.Minute))
-	expired := e.SignLink("a", time.Now().Add(-time.Minute))
+	good := e.SignLink(Link{File: "a", Expires: time.Now().Add(time.Minute)})
+	expired := e.SignLink(Link{File: "a", Expires: time.Now().Add(-time.Minute)})
 	ticket := e.NewTicket(t.Context(), ses, FileScope("a"), 0)
 	by := ""
 	h := e.RequireLinkOr(func(r *http.Request) string { return strings.TrimPrefix(r.URL.Path, "/") },
@@ -196,12 +196,13 @@ func FuzzLink(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	valid := keys.signLink(Link{"FILE", time.Unix(1_700_000_000, 0)})
-	for _, seed := range []string{valid, valid[:20], "", "mgl_", "mgl_k.", "mgl_." + valid[6:], "mgl_k." + strings.Repeat("A", linkLength), "mgt_k." + strings.Repeat("A", ticketLength)} {
+	valid := keys.signLink(Link{File: "FILE", Expires: time.Unix(1_700_000_000, 0)})
+	detailed := keys.signLink(Link{File: "FILE", Expires: time.Unix(1_700_000_000, 0), User: User{"wx1", "ann", ""}, Downloads: 3, Count: 7})
+	for _, seed := range []string{valid, detailed, valid[:20], "", "mgl_", "mgl_k.", "mgl_." + valid[6:], "mgl_k." + strings.Repeat("A", 55), "mgt_k." + strings.Repeat("A", ticketLength)} {
 		f.Add(seed, "FILE")
 	}
 	f.Fuzz(func(t *testing.T, text, file string) {
-		if _, ok := keys.openLink(text, file); ok != (text == valid && file == "FILE") {
+		if _, ok := keys.openLink(text, file); ok != ((text == valid || text == detailed) && file == "FILE") {
 			t.Errorf("%q for %q: %v", text, file, ok)
 		}
 	})
