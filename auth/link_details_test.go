@@ -115,3 +115,40 @@ func FuzzDecodeLink(f *testing.F) {
 		}
 	})
 }
+
+func TestTicketOrNone(t *testing.T) {
+	e := newEnv(t, first(newFileStore(t)))
+	token, ses := e.mustLogin("alice")
+	ticket := e.NewTicket(t.Context(), ses, FileScope("a"), 0)
+	by := ""
+	h := e.TicketOrNone(func(*http.Request) Scope { return FileScope("a") }, func(_ http.ResponseWriter, r *http.Request) error {
+		if by = "nobody"; SessionFrom(r.Context()) != nil {
+			by = "login"
+		}
+		return nil
+	})
+	for name, tc := range map[string]struct{ target, authorization, by, code string }{
+		"nothing":         {"/a", "", "nobody", ""},
+		"something":       {"/a?x=1", "", "nobody", ""},
+		"a token":         {"/a", "Bearer " + token, "login", ""},
+		"a bad token":     {"/a", "Bearer x", "", "token_invalid"}, // the phone has to learn of it
+		"not a token":     {"/a", "Basic eA==", "", "token_invalid"},
+		"a ticket":        {"/a?ticket=" + ticket, "", "login", ""},
+		"a bad ticket":    {"/a?ticket=x", "", "", "ticket_invalid"},
+		"an empty ticket": {"/a?ticket=", "", "", "ticket_invalid"},
+		"two tickets":     {"/a?ticket=" + ticket + "&ticket=" + ticket, "", "", "ticket_invalid"},
+		"an escaped name": {"/a?%74icket=" + ticket, "", "", "token_missing"},
+	} {
+		r := httptest.NewRequest("GET", tc.target, nil)
+		if tc.authorization != "" {
+			r.Header.Set("Authorization", tc.authorization)
+		}
+		by = ""
+		if err := h(httptest.NewRecorder(), r); err != nil || tc.code != "" {
+			wantFault(t, err, tc.code)
+		}
+		if by != tc.by {
+			t.Errorf("%s: let through by %q, want %q", name, by, tc.by)
+		}
+	}
+}

@@ -64,3 +64,15 @@ func (s *Service) RequireTicketOr(scopeOf func(r *http.Request) Scope, next rest
 		return next(w, r.WithContext(WithSession(r.Context(), ses)))
 	}
 }
+
+// TicketOrNone is RequireTicketOr for what may be had without a login: requests
+// with neither token nor ticket go to next without a session.
+func (s *Service) TicketOrNone(scopeOf func(r *http.Request) Scope, next rest.Handler) rest.Handler {
+	require := s.RequireTicketOr(scopeOf, next)
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if r.Header["Authorization"] == nil && !r.URL.Query().Has("ticket") {
+			return next(w, r)
+		}
+		return require(w, r)
+	}
+}

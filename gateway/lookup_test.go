@@ -18,8 +18,9 @@ import (
 // pair is an engine of two nodes of which the other one may be silent.
 type pair struct {
 	engine.Engine
-	other  *Hub
-	silent atomic.Bool
+	other   *Hub
+	silent  atomic.Bool
+	failing error // what SurveyUser answers
 }
 
 func (p *pair) Survey(ctx context.Context, op string, payload []byte) ([][]byte, error) {
@@ -31,6 +32,9 @@ func (p *pair) Survey(ctx context.Context, op string, payload []byte) ([][]byte,
 }
 
 func (p *pair) SurveyUser(ctx context.Context, _, op string, payload []byte) ([][]byte, error) {
+	if p.failing != nil {
+		return nil, p.failing
+	}
 	return p.Survey(ctx, op, payload)
 }
 

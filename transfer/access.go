@@ -12,6 +12,7 @@ const maxChannelName = 255
 
 var (
 	errChannelName = fault.New(fault.Invalid, "channel_invalid", "channel must be the name of a channel, of at most 255 bytes.")
+	errAccessBool  = fault.New(fault.Invalid, "access_invalid", "The parameter public is true or false.")
 	errAccessBoth  = fault.New(fault.Invalid, "access_invalid", "A file is public or shared with a channel, not both.")
 )
 

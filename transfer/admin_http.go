@@ -3,8 +3,6 @@ package transfer
 import (
 	"encoding/json"
 	"net/http"
-	"path"
-	"regexp"
 	"time"
 
 	"github.com/minigate/minigate/auth"
@@ -19,8 +17,6 @@ const (
 	maxAdminBody = 4 << 10 // bytes
 	defaultPage  = 50
 	maxPage      = 500
-	defaultLink  = time.Hour
-	linkSteps    = 8 // links of one length that a file has during that length
 )
 
 var (
@@ -31,31 +27,27 @@ var (
 
 // FileInfo is a file as the backend and operators see it.
 type FileInfo struct {
-	ID         string          `json:"id"`
-	Name       string          `json:"name"`
-	Size       int64           `json:"size"` // bytes
-	Type       string          `json:"type"` // media type, as sniffed
-	SHA256     string          `json:"sha256"`
-	Owner      auth.User       `json:"owner"`
-	State      State           `json:"state"`
-	Created    time.Time       `json:"created"`
+	ID      string    `json:"id"`
+	Name    string    `json:"name"`
+	Size    int64     `json:"size"` // bytes
+	Type    string    `json:"type"` // media type, as sniffed
+	SHA256  string    `json:"sha256"`
+	Owner   auth.User `json:"owner"`
+	State   State     `json:"state"`
+	Created time.Time `json:"created"`
+	Access
+	ExpiresAt  time.Time       `json:"expires_at,omitzero"`  // when it ends by itself
 	Attributes json.RawMessage `json:"attributes,omitempty"` // what the backend attached at the upload
 }
 
 func infoOf(f File) FileInfo {
-	return FileInfo{f.ID, f.Name, f.Size, f.Type, f.SHA256, f.Owner, f.State, f.Created, json.RawMessage(f.Attributes)}
+	return FileInfo{f.ID, f.Name, f.Size, f.Type, f.SHA256, f.Owner, f.State, f.Created, f.Access, f.Expires, json.RawMessage(f.Attributes)}
 }
 
 // ListAnswer is what ServeList answers.
 type ListAnswer struct {
 	Files  []FileInfo `json:"files"`            // ready ones, the newest first
 	Cursor string     `json:"cursor,omitempty"` // of the next page; missing on the last one
-}
-
-// LinkAnswer is what ServeLink answers.
-type LinkAnswer struct {
-	URL       string    `json:"url"`
-	ExpiresAt time.Time `json:"expires_at"`
 }
 
 // ServeList is POST {user?, limit?, cursor?} → ListAnswer: the files of a user
@@ -94,8 +86,7 @@ func (s *Service) ServeList(w http.ResponseWriter, r *http.Request) error {
 
 // fileRequest is the body that the handlers of one file take.
 type fileRequest struct {
-	File      string `json:"file"`       // id
-	ExpiresIn int64  `json:"expires_in"` // seconds; of links
+	File string `json:"file"` // id
 }
 
 func readFileRequest(w http.ResponseWriter, r *http.Request) (req fileRequest, err error) {
@@ -133,52 +124,4 @@ func (s *Service) ServeRemove(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return rest.JSON(w, http.StatusOK, struct{}{})
-}
-
-// ServeLink is POST {file, expires_in?} → LinkAnswer: a URL under which
-// anybody reads the file. expires_in is in seconds, up to files.link_max_ttl;
-// one hour unless given. The link lives no longer than that, and by an eighth
-// or a second shorter at most: so long the same file has the same link, which
-// caches know again.
-// Faults: as of ServeStat, and Invalid `expires_in_invalid`.
-func (s *Service) ServeLink(w http.ResponseWriter, r *http.Request) error {
-	req, err := readFileRequest(w, r)
-	if err != nil {
-		return err
-	}
-	most := s.settings.LinkMaxTTL
-	ttl := min(defaultLink, most)
-	if req.ExpiresIn != 0 {
-		if req.ExpiresIn < 1 || req.ExpiresIn > int64(most/time.Second) {
-			return fault.Newf(fault.Invalid, "expires_in_invalid", "expires_in is a number of seconds between 1 and %d.", int64(most/time.Second))
-		}
-		ttl = time.Duration(req.ExpiresIn) * time.Second
-	}
-	f, err := s.ready(r.Context(), req.File)
-	if err != nil {
-		return err
-	}
-	expires := linkExpiry(time.Now(), ttl)
-	link := s.url(f) + linkName(f.Name) + "?link=" + s.signLink(f.ID, expires) // needs no escaping
-	return rest.JSON(w, http.StatusOK, LinkAnswer{link, expires})
-}
-
-// linkExpiry is when a link that is made now ends: the same time for a while.
-func linkExpiry(now time.Time, ttl time.Duration) time.Time {
-	step := max(int64(ttl/time.Second)/linkSteps, 1)
-	end := now.Add(ttl).Unix()
-	return time.Unix(end-end%step, 0).UTC()
-}
-
-var wellFormedExt = regexp.MustCompile(`^\.[0-9A-Za-z]{1,10}$`)
-
-// linkName is a name with the file's extension: some clients look at nothing
-// else. The file's own name is in the answer to the download, where no
-// character needs escaping.
-func linkName(name string) string {
-	ext := path.Ext(name)
-	if !wellFormedExt.MatchString(ext) {
-		return ""
-	}
-	return "/file" + ext
 }

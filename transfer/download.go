@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/internal/fault"
 )
 
@@ -34,25 +33,29 @@ var (
 
 // ServeDownload answers GET and HEAD of /files/{id} and /files/{id}/{name}
 // (the name is for clients that look at the extension; any will do) with the
-// file, for its owner or for who has a link to it. Conditional requests are
+// file, for who may read it: see readable. Where the storage is to answer itself,
+// a GET that has passed all conditions is sent on to it with 302. Conditional requests are
 // answered without the storage; one byte range is served, several are answered
 // with the whole file.
 //
-// Errors: 404 file_not_found (also for files of others), 412
+// Errors: 401 token_missing, 403 link_spent, download_refused, 404
+// file_not_found (also for files of others), 412
 // precondition_failed, 416 range_not_satisfiable, 500 file_lost, 502
-// storage_refused, 503 storage_unavailable, files_unavailable. If the storage
+// storage_refused, 503 storage_unavailable, files_unavailable,
+// download_webhook_unavailable, nodes_silent. If the storage
 // fails half way, the connection is cut: never is a file shorter than its
 // Content-Length.
 func (s *Service) ServeDownload(w http.ResponseWriter, r *http.Request) error {
-	f, keep, err := s.readable(r)
+	g, err := s.readable(r)
 	if err != nil {
 		return err
 	}
+	f := g.file
 	etag, modified := `"`+f.SHA256+`"`, f.Created.Truncate(time.Second)
 	h := w.Header()
 	h.Set("ETag", etag)
 	h.Set("Last-Modified", modified.Format(http.TimeFormat))
-	h.Set("Cache-Control", keep)
+	h.Set("Cache-Control", s.cacheControl(g))
 	h.Set("Vary", "Authorization")
 	switch precondition(r.Header, etag, modified) {
 	case http.StatusNotModified:
@@ -68,30 +71,47 @@ func (s *Service) ServeDownload(w http.ResponseWriter, r *http.Request) error {
 			h.Set("Content-Range", "bytes */"+strconv.FormatInt(f.Size, 10))
 			return errRange
 		}
+		if err := s.spend(r.Context(), g, part.start == 0); err != nil {
+			return err
+		}
 	}
 	if r.Method == http.MethodHead || part.length == 0 {
 		describe(h, f, part)
 		w.WriteHeader(http.StatusOK)
 		return nil
 	}
+	if sent, err := s.redirect(w, r, g); sent || err != nil {
+		return err
+	}
 	return s.send(w, r, f, part)
 }
 
-// linkCache is how long, at most, a client that came with a link need not ask
-// again.
-const linkCache = 5 * time.Minute
+// redirectTime is how long the storage's own address of a file works: long
+// enough for a phone to follow, and to go on where it broke off.
+const redirectTime = 5 * time.Minute
 
-// readable returns the file of a request that may read it, and for how long an
-// answer may be kept.
-func (s *Service) readable(r *http.Request) (f File, keep string, err error) {
-	link, linked := auth.LinkFrom(r.Context())
-	if !linked || link.File != r.PathValue("id") {
-		f, err = s.owned(r)
-		return f, "private, no-cache", err // kept, but asked for each time: access may end
+// redirect sends the client to the storage itself, where that has an address.
+func (s *Service) redirect(w http.ResponseWriter, r *http.Request, g grant) (bool, error) {
+	until := time.Now().Add(redirectTime)
+	if g.linked && g.link.Expires.Before(until) {
+		until = g.link.Expires
 	}
-	f, err = s.ready(r.Context(), link.File)
-	life := min(time.Until(link.Expires), linkCache)
-	return f, "private, max-age=" + strconv.Itoa(int(max(life, 0)/time.Second)), err
+	address, err := s.store.Address(r.Context(), g.file.Key, Presented{
+		Type: g.file.Type, Disposition: disposition(dispositionOf(g.file.Type), g.file.Name), Until: until,
+	})
+	if address == "" || err != nil {
+		return false, err
+	}
+	s.metrics.redirects.Inc()
+	h := w.Header()
+	h.Del("ETag") // of the file, not of this answer
+	h.Del("Last-Modified")
+	h.Set("Cache-Control", "private, no-store")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Location", address)
+	h.Set("Content-Length", "0")
+	w.WriteHeader(http.StatusFound)
+	return true, nil
 }
 
 // describe sets the headers of an answer that has, or could have, a body.
@@ -102,14 +122,18 @@ func describe(h http.Header, f File, part byteRange) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	// A page or picture from a user runs nothing and belongs to no origin.
 	h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
-	kind := "attachment"
-	if media, _, _ := strings.Cut(f.Type, ";"); slices.Contains(inlineTypes, media) {
-		kind = "inline"
-	}
-	h.Set("Content-Disposition", disposition(kind, f.Name))
+	h.Set("Content-Disposition", disposition(dispositionOf(f.Type), f.Name))
 	if part.partial {
 		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", part.start, part.start+part.length-1, f.Size))
 	}
+}
+
+// dispositionOf is how browsers are to take a media type.
+func dispositionOf(media string) string {
+	if media, _, _ = strings.Cut(media, ";"); slices.Contains(inlineTypes, media) {
+		return "inline"
+	}
+	return "attachment"
 }
 
 // send copies a part of f from the storage, with one request to it.
@@ -118,6 +142,7 @@ func (s *Service) send(w http.ResponseWriter, r *http.Request, f File, part byte
 	defer func() { end(err) }()
 	content, err := s.store.Open(r.Context(), f.Key, part.start, part.length)
 	if errors.Is(err, errNoObject) || errors.Is(err, errObjectRange) {
+		s.metrics.lost.Inc()
 		return errLost.Because(err)
 	}
 	if err != nil {

@@ -13,11 +13,12 @@ import (
 // result is ok, refused (the request was at fault), canceled (the client left
 // or was too slow) or failed (we were at fault).
 type Metrics struct {
-	transfers *prometheus.CounterVec
-	bytes     *prometheus.CounterVec
-	active    *prometheus.GaugeVec
-	swept     prometheus.Counter
-	unchecked prometheus.Counter
+	transfers                                    *prometheus.CounterVec
+	bytes                                        *prometheus.CounterVec
+	active                                       *prometheus.GaugeVec
+	swept                                        prometheus.Counter
+	unchecked                                    prometheus.Counter
+	downloadsUnchecked, redirects, lost, expired prometheus.Counter
 }
 
 // NewMetrics registers the metrics with reg.
@@ -44,6 +45,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Uploads let through, without attributes, although the upload webhook gave no usable answer.",
 		}),
 	}
+	m.moreCounters(reg)
 	reg.MustRegister(m.transfers, m.bytes, m.active, m.swept, m.unchecked)
 	for _, direction := range []string{"upload", "download"} { // so that rates begin at zero
 		m.bytes.WithLabelValues(direction)
@@ -53,6 +55,21 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}
 	}
 	return m
+}
+
+func (m *Metrics) moreCounters(reg prometheus.Registerer) {
+	for name, c := range map[string]struct {
+		counter *prometheus.Counter
+		help    string
+	}{
+		"minigate_downloads_unchecked_total":  {&m.downloadsUnchecked, "Downloads decided without the backend, although the download webhook gave no usable answer."},
+		"minigate_downloads_redirected_total": {&m.redirects, "Downloads sent on to the storage itself."},
+		"minigate_files_lost_total":           {&m.lost, "Downloads of files whose bytes were missing from the storage."},
+		"minigate_files_expired_total":        {&m.expired, "Files deleted because their time was over."},
+	} {
+		*c.counter = prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: c.help})
+		reg.MustRegister(*c.counter)
+	}
 }
 
 // begin counts a transfer under way; the caller ends it with its error.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/internal/settings"
 	"github.com/minigate/minigate/internal/testdeps"
 )
@@ -94,5 +95,43 @@ func TestS3Address(t *testing.T) {
 	}
 	if address, err := newTestFolder(t).Address(t.Context(), key, as); err != nil || address != "" {
 		t.Errorf("a folder: %q, %v", address, err)
+	}
+}
+
+// Where the storage is to answer itself, everything that can go wrong is still
+// answered by minigate, and what it counts is counted.
+func TestDownloadRedirect(t *testing.T) {
+	srv := testdeps.MinIO(t)
+	h := newHouse(t, redirecting(t, srv, ""), newTestFileLedger(t))
+	h.server.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	f := h.keep("a.html", "<!DOCTYPE html><script>")
+	a := h.do("GET", f.URL, nil)
+	address := a.Header.Get("Location")
+	if a.StatusCode != http.StatusFound || !strings.HasPrefix(address, "http://"+srv.Endpoint+"/") || a.Header.Get("Cache-Control") != "private, no-store" {
+		t.Fatalf("%v %v", a, a.Header)
+	}
+	resp, err := http.Get(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || string(body) != "<!DOCTYPE html><script>" || resp.Header.Get("Content-Disposition") != `attachment; filename="a.html"` {
+		t.Errorf("%s, %v, %v", body, err, resp.Header)
+	}
+	for header, want := range map[string]int{"If-None-Match: *": 304, `If-Match: "x"`: 412, "Range: bytes=99-": 416, "Range: bytes=1-2": 302, "User: bob": 404} {
+		name, value, _ := strings.Cut(header, ": ")
+		if a := h.do("GET", f.URL, nil, name, value); a.StatusCode != want || (a.Header.Get("Location") != "") != (want == 302) {
+			t.Errorf("%s: %v", header, a)
+		}
+	}
+	if a := h.do("HEAD", f.URL, nil); a.StatusCode != http.StatusOK || a.ContentLength != f.Size {
+		t.Errorf("HEAD: %v", a)
+	}
+	h.follow = auth.Link{Downloads: 1, Count: 7}
+	for i, want := range []int{302, 403} {
+		if a := h.do("GET", f.URL, nil, "User", "nobody", "Link", f.ID); a.StatusCode != want {
+			t.Errorf("download %d by a link for one: %v", i, a)
+		}
 	}
 }

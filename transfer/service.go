@@ -30,12 +30,16 @@ type Options struct {
 	// at each upload.
 	Webhook  WebhookSettings
 	Webhooks *webhook.Client
+	// DownloadWebhook, where it names an endpoint, asks at each download.
+	DownloadWebhook DownloadWebhookSettings
 	// Tell, where set, passes news of files on. Once it has returned nil they
 	// have to be safe; after an error they are told again later, with the same
 	// Delivery.
 	Tell func(ctx context.Context, n News) error
-	// SignLink makes a link to a file that works until then.
-	SignLink func(file string, expires time.Time) string
+	// SignLink makes a link to a file.
+	SignLink func(l auth.Link) string
+	// Member tells whether a user is subscribed to a channel now; nil: nobody is.
+	Member func(ctx context.Context, user auth.User, channel string) (bool, error)
 }
 
 // Service takes and hands out files.
@@ -46,9 +50,12 @@ type Service struct {
 	metrics  *Metrics
 	hook     *uploadHook // nil: nobody is asked
 	tell     func(context.Context, News) error
-	signLink func(file string, expires time.Time) string
+	signLink func(l auth.Link) string
+	member   func(ctx context.Context, user auth.User, channel string) (bool, error) // nil: nobody is
 	uploads  *uploads
 	started  time.Time
+
+	downloadHook *downloadHook // nil: nobody is asked
 }
 
 // New makes a Service. Run must be running for it to keep house.
@@ -57,9 +64,13 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	downloadHook, err := newDownloadHook(o.DownloadWebhook, o.Webhooks, o.Metrics)
+	if err != nil {
+		return nil, err
+	}
 	return &Service{
 		settings: o.Settings, store: o.Store, ledger: o.Ledger, metrics: o.Metrics,
-		hook: hook, tell: o.Tell, signLink: o.SignLink,
+		hook: hook, tell: o.Tell, signLink: o.SignLink, member: o.Member, downloadHook: downloadHook,
 		uploads: newUploads(o.Settings.MaxConcurrent, o.Settings.MaxPerUser),
 		started: now(),
 	}, nil
@@ -95,7 +106,7 @@ func (s *Service) ready(ctx context.Context, id string) (File, error) {
 		return File{}, errNoFile
 	}
 	f, err := s.ledger.Get(ctx, id)
-	if err == nil && f.State != Ready {
+	if err == nil && (f.State != Ready || !f.Expires.IsZero() && !now().Before(f.Expires)) {
 		err = errNoFile
 	}
 	return f, err
@@ -166,7 +177,7 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// Sweep sends news that are still owed, ends deletions that stopped half way,
+// Sweep sends news that are still owed, deletes files whose time is over, ends deletions that stopped half way,
 // and removes uploads that have been unfinished for longer than pending_ttl.
 // Nobody works on any of that any more, since none of it may take that long; in
 // a ledger of our own neither does anybody on what is older than this process.
@@ -174,6 +185,7 @@ func (s *Service) Run(ctx context.Context) error {
 func (s *Service) Sweep(ctx context.Context) error {
 	return errors.Join(
 		s.sweepOwed(ctx),
+		s.sweepExpired(ctx),
 		s.sweepUnfinished(ctx, Deleting, 2*cleanUp),
 		s.sweepUnfinished(ctx, Pending, s.settings.PendingTTL+cleanUp),
 	)

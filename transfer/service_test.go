@@ -35,6 +35,11 @@ type house struct {
 	told  []News
 	deaf  error // what Tell answers
 	calls int   // of Tell
+
+	members map[string]bool // "bob in room"
+	unsure  error           // what Member answers
+	signed  auth.Link       // the last one
+	follow  auth.Link       // what requests with the header Link come with, apart from its file
 }
 
 func newHouse(t testing.TB, store Store, ledger Ledger, change ...func(*Settings)) *house {
@@ -50,7 +55,15 @@ func openHouse(t testing.TB, o Options, change ...func(*Settings)) *house {
 	}
 	h := &house{t: t, reg: prometheus.NewPedanticRegistry()}
 	o.Metrics = NewMetrics(h.reg)
-	o.SignLink = func(file string, expires time.Time) string { return fmt.Sprint(file, "-", expires.Unix()) }
+	o.SignLink = func(l auth.Link) string {
+		h.signed = l
+		return fmt.Sprint(l.File, "-", l.Expires.Unix())
+	}
+	o.Member = func(_ context.Context, user auth.User, channel string) (bool, error) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.members[user.OpenID+" in "+channel], h.unsure
+	}
 	o.Tell = func(_ context.Context, n News) error {
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -72,6 +85,10 @@ func openHouse(t testing.TB, o Options, change ...func(*Settings)) *house {
 	mux.Handle("POST /api/files/stat", rest.Handler(h.ServeStat))
 	mux.Handle("POST /api/files/delete", rest.Handler(h.ServeRemove))
 	mux.Handle("POST /api/files/link", rest.Handler(h.ServeLink))
+	mux.Handle("POST /api/files/access", rest.Handler(h.ServeAccess))
+	mux.Handle("POST /api/files/owner", rest.Handler(h.ServeOwner))
+	mux.Handle("POST /api/files/upload", rest.Handler(h.ServeUploadFor))
+	mux.Handle("POST /files/{id}/link", rest.Handler(h.ServeOwnLink))
 	h.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user := alice
 		if name := r.Header.Get("User"); name != "" {
@@ -81,7 +98,9 @@ func openHouse(t testing.TB, o Options, change ...func(*Settings)) *house {
 			r = r.WithContext(auth.WithSession(r.Context(), &auth.Session{User: user}))
 		}
 		if file := r.Header.Get("Link"); file != "" {
-			r = r.WithContext(auth.WithLink(r.Context(), auth.Link{File: file, Expires: time.Now().Add(time.Minute)}))
+			l := h.follow
+			l.File, l.Expires = file, time.Now().Add(time.Minute)
+			r = r.WithContext(auth.WithLink(r.Context(), l))
 		}
 		mux.ServeHTTP(w, r)
 	}))

@@ -124,10 +124,15 @@ func (s *Service) receive(w http.ResponseWriter, r *http.Request, user auth.User
 		return File{}, err
 	}
 	f := newFile(user)
+	if err := s.share(r, &f); err != nil {
+		return File{}, err
+	}
 	content, err := s.inspect(&f, form)
 	if err == nil {
 		f.Name = pickName(f.Type, form.name, want.name, form.fileName)
-		f.Attributes, err = s.hook.ask(ctx, f, want.size)
+		if !byBackend(ctx) {
+			f.Attributes, err = s.hook.ask(ctx, f, want.size)
+		}
 	}
 	if err == nil {
 		err = s.ledger.Reserve(ctx, f)

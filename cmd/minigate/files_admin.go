@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 
+	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/transfer"
 )
 
@@ -16,4 +17,9 @@ func (s *server) fileNews() func(context.Context, transfer.News) error {
 		owner := n.File.Owner
 		return s.hooks.news.Enqueue(ctx, n.Delivery, filesHook, n.Event, owner.AppID+"/"+owner.OpenID, n)
 	}
+}
+
+// member tells whether a user is subscribed to a channel now, on any node.
+func (s *server) member(ctx context.Context, user auth.User, channel string) (bool, error) {
+	return s.hub.Subscribed(ctx, user.AppID, user.OpenID, channel)
 }

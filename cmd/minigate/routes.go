@@ -41,10 +41,11 @@ func (s *server) publicRoutes() (*http.ServeMux, error) {
 	toRead := func(r *http.Request) auth.Scope { return auth.FileScope(r.PathValue("id")) }
 	mux.Handle("POST /files", s.auth.RequireTicketOr(toUpload, s.files.ServeUpload))
 	linked := func(r *http.Request) string { return r.PathValue("id") }
-	download := s.auth.RequireLinkOr(linked, s.files.ServeDownload, s.auth.RequireTicketOr(toRead, s.files.ServeDownload))
+	download := s.auth.RequireLinkOr(linked, s.files.ServeDownload, s.auth.TicketOrNone(toRead, s.files.ServeDownload))
 	mux.Handle("GET /files/{id}", download) // and HEAD
 	mux.Handle("GET /files/{id}/{name}", download)
 	mux.Handle("DELETE /files/{id}", login(s.files.ServeDelete))
+	mux.Handle("POST /files/{id}/link", login(s.files.ServeOwnLink))
 
 	for _, prefix := range s.proxy.Prefixes() {
 		mux.Handle(prefix, s.proxy)

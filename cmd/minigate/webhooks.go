@@ -20,8 +20,9 @@ type Webhooks struct {
 	WeChatPush Hook `yaml:"wechat_push" doc:"What WeChat pushes (messages and events of users) is passed on here, at least once and in order per user."`
 	OpenData   Hook `yaml:"open_data" doc:"Open data and phone numbers that phones had opened are passed on here too, so that your backend need not believe the phone."`
 
-	Upload transfer.WebhookSettings `yaml:"upload" doc:"Asking your backend at every upload."`
-	Files  Hook                     `yaml:"files" doc:"Files that have become ready (file_ready) or were deleted (file_deleted) are told here, at least once and in order per user."`
+	Upload   transfer.WebhookSettings         `yaml:"upload" doc:"Asking your backend at every upload."`
+	Download transfer.DownloadWebhookSettings `yaml:"download" doc:"Asking your backend at every download."`
+	Files    Hook                             `yaml:"files" doc:"Files that have become ready (file_ready) or were deleted (file_deleted) are told here, at least once and in order per user."`
 
 	UserStatus StatusHook `yaml:"user_status" doc:"Who comes online and who goes offline is told here, at least once, with a number per user by which your backend knows what is newer."`
 }
@@ -61,6 +62,7 @@ func (c *Config) checkWebhooks(report func(path, problem string)) {
 		"session.login_webhook.endpoint": c.Session.LoginWebhook.Endpoint,
 		"webhooks.wechat_push.endpoint":  c.Webhooks.WeChatPush.Endpoint,
 		"webhooks.upload.endpoint":       c.Webhooks.Upload.Endpoint,
+		"webhooks.download.endpoint":     c.Webhooks.Download.Endpoint,
 		"webhooks.files.endpoint":        c.Webhooks.Files.Endpoint,
 		"webhooks.user_status.endpoint":  c.Webhooks.UserStatus.Endpoint,
 	} {
