@@ -13,12 +13,13 @@ import (
 // result is ok, refused (the request was at fault), canceled (the client left
 // or was too slow) or failed (we were at fault).
 type Metrics struct {
-	transfers                                    *prometheus.CounterVec
-	bytes                                        *prometheus.CounterVec
-	active                                       *prometheus.GaugeVec
-	swept                                        prometheus.Counter
-	unchecked                                    prometheus.Counter
-	downloadsUnchecked, redirects, lost, expired prometheus.Counter
+	transfers                                                  *prometheus.CounterVec
+	bytes                                                      *prometheus.CounterVec
+	active                                                     *prometheus.GaugeVec
+	swept                                                      prometheus.Counter
+	unchecked                                                  prometheus.Counter
+	downloadsUnchecked, redirects, lost, expired, orphansSwept prometheus.Counter
+	orphans, orphanBytes                                       prometheus.Gauge
 }
 
 // NewMetrics registers the metrics with reg.
@@ -66,10 +67,20 @@ func (m *Metrics) moreCounters(reg prometheus.Registerer) {
 		"minigate_downloads_redirected_total": {&m.redirects, "Downloads sent on to the storage itself."},
 		"minigate_files_lost_total":           {&m.lost, "Downloads of files whose bytes were missing from the storage."},
 		"minigate_files_expired_total":        {&m.expired, "Files deleted because their time was over."},
+		"minigate_files_orphans_swept_total":  {&m.orphansSwept, "Objects deleted because they belonged to no file."},
 	} {
 		*c.counter = prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: c.help})
 		reg.MustRegister(*c.counter)
 	}
+	m.orphans = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "minigate_files_orphans",
+		Help: "Objects in the storage that belong to no file, as of the last comparison by this node.",
+	})
+	m.orphanBytes = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "minigate_files_orphan_bytes",
+		Help: "Bytes of those objects.",
+	})
+	reg.MustRegister(m.orphans, m.orphanBytes)
 }
 
 // begin counts a transfer under way; the caller ends it with its error.

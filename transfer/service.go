@@ -56,6 +56,8 @@ type Service struct {
 	started  time.Time
 
 	downloadHook *downloadHook // nil: nobody is asked
+
+	compared time.Time // when storage and ledger were; Run's own
 }
 
 // New makes a Service. Run must be running for it to keep house.
@@ -168,6 +170,9 @@ func (s *Service) Run(ctx context.Context) error {
 	for {
 		if err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
 			slog.WarnContext(ctx, "remains of uploads are swept later", "error", err)
+		}
+		if err := s.compareIfDue(ctx); err != nil && ctx.Err() == nil {
+			slog.WarnContext(ctx, "storage and list of files are compared later", "error", err)
 		}
 		select {
 		case <-ctx.Done():

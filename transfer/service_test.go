@@ -88,6 +88,7 @@ func openHouse(t testing.TB, o Options, change ...func(*Settings)) *house {
 	mux.Handle("POST /api/files/access", rest.Handler(h.ServeAccess))
 	mux.Handle("POST /api/files/owner", rest.Handler(h.ServeOwner))
 	mux.Handle("POST /api/files/upload", rest.Handler(h.ServeUploadFor))
+	mux.Handle("POST /api/files/verify", rest.Handler(h.ServeVerify))
 	mux.Handle("POST /files/{id}/link", rest.Handler(h.ServeOwnLink))
 	h.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user := alice
@@ -242,6 +243,11 @@ func TestSettings(t *testing.T) {
 		"buffer_budget":     func(s *Settings) { s.Store, s.BufferBudget = "s3", 1<<20 },
 		"s3.endpoint":       func(s *Settings) { s.Store, s.S3.Endpoint = "s3", "https://s3.example.com" },
 		"max_size with s3":  func(s *Settings) { s.Store, s.MaxSize = "s3", 1<<40 },
+		"verify_interval":   func(s *Settings) { s.VerifyInterval = time.Second },
+		"orphan_ttl":        func(s *Settings) { s.OrphanTTL = time.Hour },
+		"user_link_max_ttl": func(s *Settings) { s.UserLinkMaxTTL = time.Second },
+		"ttl.public":        func(s *Settings) { s.TTL.Public = -1 },
+		"s3.public_url":     func(s *Settings) { s.Store, s.S3.PublicURL = "s3", "s3.example.com" },
 		"stall_timeout":     func(s *Settings) { s.StallTimeout = -1 },
 		"allowed_types[1]2": func(s *Settings) { s.AllowedTypes = []string{"image/*", "text/html; charset=utf-8"} },
 	} {

@@ -21,6 +21,8 @@ type Settings struct {
 	PublicURL      string        `yaml:"public_url" doc:"What the address of a file begins with in answers, such as https://files.example.com; empty answers a path without host."`
 	SweepInterval  time.Duration `yaml:"sweep_interval" default:"10m" doc:"How often the remains of interrupted uploads and deletions are looked for."`
 	PendingTTL     time.Duration `yaml:"pending_ttl" default:"6h" doc:"How long one upload may take at all; what is unfinished for longer is removed."`
+	VerifyInterval time.Duration `yaml:"verify_interval" default:"24h" doc:"How often one node goes through what is stored and counts what belongs to no file; 0 never does."`
+	OrphanTTL      time.Duration `yaml:"orphan_ttl" default:"0s" doc:"How old what is stored and belongs to no file must be before that comparison deletes it; at least 24h, 0 keeps it."`
 	LinkMaxTTL     time.Duration `yaml:"link_max_ttl" default:"168h" doc:"How long a link to a file, which works without a login, may live at most; between 1m and 8760h."`
 	UserLinkMaxTTL time.Duration `yaml:"user_link_max_ttl" default:"1h" doc:"How long a link may live at most that a user makes of a file that the user may read; up to 8760h, 0 lets nobody make any."`
 	UserPublic     bool          `yaml:"user_public" default:"false" doc:"Whether users may upload files that anybody who knows their address can read (?public=true)."`
@@ -73,6 +75,12 @@ func (s *Settings) Check(report func(path, problem string)) {
 	}
 	if s.LinkMaxTTL < time.Minute || s.LinkMaxTTL > 8760*time.Hour {
 		report("link_max_ttl", "must be between 1m and 8760h")
+	}
+	if s.VerifyInterval != 0 && s.VerifyInterval < time.Minute {
+		report("verify_interval", "must be 0 or at least 1m")
+	}
+	if s.OrphanTTL != 0 && s.OrphanTTL < 24*time.Hour {
+		report("orphan_ttl", "must be 0 or at least 24h")
 	}
 	if s.UserLinkMaxTTL != 0 && (s.UserLinkMaxTTL < time.Minute || s.UserLinkMaxTTL > 8760*time.Hour) {
 		report("user_link_max_ttl", "must be 0 or between 1m and 8760h")

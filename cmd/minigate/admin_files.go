@@ -22,17 +22,24 @@ type fileInfo struct {
 	State   string
 	Created time.Time
 
+	Public    bool
+	Channel   string
+	ExpiresAt time.Time `json:"expires_at"`
+
 	Attributes json.RawMessage
 }
 
 func cmdFiles(ctx context.Context, flags *flag.FlagSet, args []string, stdout, _ io.Writer) error {
-	verb, args, err := word(flags, args, "list", "stat", "delete", "link")
+	verb, args, err := word(flags, args, "list", "stat", "delete", "link", "verify")
 	if err != nil {
 		return err
 	}
 	c := adminFlags(flags)
 	if verb == "list" {
 		return listFiles(ctx, c, flags, args, stdout)
+	}
+	if verb == "verify" {
+		return verifyFiles(ctx, c, flags, args, stdout)
 	}
 	file := flags.String("file", "", "the `id` of a file, as list shows it")
 	var length *time.Duration
@@ -106,6 +113,19 @@ func printFile(stdout io.Writer, f fileInfo) {
 		{"appid", f.Owner.AppID},
 		{"state", f.State},
 		{"created", stampOr(f.Created)},
+		{"readers", readersOf(f)},
+		{"expires", stampOr(f.ExpiresAt)},
 		{"attributes", string(f.Attributes)},
 	})
+}
+
+// readersOf says who may read a file.
+func readersOf(f fileInfo) string {
+	switch {
+	case f.Public:
+		return "anybody"
+	case f.Channel != "":
+		return "who is subscribed to " + strconv.Quote(f.Channel)
+	}
+	return "the owner"
 }

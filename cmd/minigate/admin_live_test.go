@@ -155,12 +155,13 @@ func TestLookingOnTheCommandLine(t *testing.T) {
 
 // TestFilesOnTheCommandLine speaks to handlers as the description has them.
 func TestFilesOnTheCommandLine(t *testing.T) {
-	const file = `{"id":"f1","name":"a\u001b[31m.jpg","size":5,"type":"image/jpeg","sha256":"aa","owner":{"openid":"oAlice","appid":"wx1"},"state":"ready","created":"2026-01-02T03:04:05Z","attributes":{"album":"inbox"}}`
+	const file = `{"id":"f1","name":"a\u001b[31m.jpg","size":5,"type":"image/jpeg","sha256":"aa","owner":{"openid":"oAlice","appid":"wx1"},"state":"ready","created":"2026-01-02T03:04:05Z","channel":"room:1","expires_at":"2026-02-02T03:04:05Z","attributes":{"album":"inbox"}}`
 	var got []string
 	answers := map[string]string{
 		"/api/files":        `{"files":[` + file + `],"cursor":"next"}`,
 		"/api/files/stat":   file,
 		"/api/files/delete": `{}`,
+		"/api/files/verify": `{"checked":2,"differences":[{"problem":"bytes_missing","file":"f1","key":"k\u001b[31m","size":5,"stored":0}]}`,
 		"/api/files/link":   `{"url":"https://files.example/f1?t=x","expires_at":"2026-01-02T03:04:05Z"}`,
 	}
 	srv := httptest.NewServer(apidoctest.Wrap(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -186,11 +187,14 @@ func TestFilesOnTheCommandLine(t *testing.T) {
 		{expectation{[]string{"files", "stat", "--file", "f1"}, 0, `"a\x1b[31m.jpg"`}, `/api/files/stat {"file":"f1"}`},
 		{expectation{[]string{"files", "stat", "--file", "f1"}, 0, `{"album":"inbox"}`}, `/api/files/stat {"file":"f1"}`},
 		{expectation{[]string{"files", "stat", "--file", "unknown"}, 1, "file_unknown: There is no such file."}, `/api/files/stat {"file":"unknown"}`},
+		{expectation{[]string{"files", "stat", "--file", "f1"}, 0, `who is subscribed to "room:1"`}, `/api/files/stat {"file":"f1"}`},
 		{expectation{[]string{"files", "delete", "--file", "f1"}, 0, "deleted"}, `/api/files/delete {"file":"f1"}`},
 		{expectation{[]string{"files", "link", "--file", "f1", "--for", "90s"}, 0, "https://files.example/f1?t=x"}, `/api/files/link {"expires_in":90,"file":"f1"}`},
 		{expectation{[]string{"files", "link", "--file", "f1", "--for", "1ms"}, 2, "at least one second"}, ``},
 		{expectation{[]string{"files", "stat"}, 2, "--file ID is missing"}, ``},
-		{expectation{[]string{"files"}, 2, "list, stat, delete, link"}, ``},
+		{expectation{[]string{"files", "verify"}, 1, "bytes_missing\tf1\t\"k\\x1b[31m\": the storage has no bytes of this file (5 bytes listed, 0 stored)\n2 files and 2 objects compared"}, `/api/files/verify {"cursor":"","limit":200,"side":"files"}/api/files/verify {"cursor":"","limit":200,"side":"storage"}`},
+		{expectation{[]string{"files", "verify", "--json"}, 1, `{"problem":"bytes_missing","file":"f1"`}, `/api/files/verify {"cursor":"","limit":200,"side":"files"}/api/files/verify {"cursor":"","limit":200,"side":"storage"}`},
+		{expectation{[]string{"files"}, 2, "list, stat, delete, link, verify"}, ``},
 	} {
 		got = nil
 		status, stdout, stderr := p.admin(t, c.args...)

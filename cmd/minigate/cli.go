@@ -39,7 +39,7 @@ func commands() []command {
 		{"inspect", "[--limit N]", "look for contradictions in a node at work", cmdInspect},
 		{"sessions", "list|revoke --user OPENID [--session ID|--all]", "a user's logins", cmdSessions},
 		{"users", "show|block|unblock --user OPENID [--reason TEXT] [--for 24h]", "where a user is, and who may not log in", cmdUsers},
-		{"files", "list|stat|delete|link [--user OPENID|--file ID]", "what was uploaded", cmdFiles},
+		{"files", "list|stat|delete|link|verify [--user OPENID|--file ID]", "what was uploaded", cmdFiles},
 		{"webhooks", "list|show|replay|drop [--delivery ID|--all]", "news your backend did not take", cmdWebhooks},
 		{"healthcheck", "[--ops ADDR]", "exit 0 if a minigate on this machine is ready, for containers", cmdHealthcheck},
 		{"version", "", "print the version", cmdVersion},

@@ -41,6 +41,7 @@ func TestFileRoutesAreGuarded(t *testing.T) {
 	me := login(t, p.Public, sim.NewCode(testAppID, "alice"))
 	for path, allowed := range map[string][]string{
 		"": {testReadKey, testAPIKey}, "/stat": {testReadKey, testAPIKey}, "/delete": {testAPIKey}, "/link": {testPublishKey, testAPIKey},
+		"/verify": {testReadKey, testAPIKey}, "/access": {testAPIKey}, "/owner": {testAPIKey},
 	} {
 		for _, key := range []string{"", "no-key-of-this-server", testReadKey, testPublishKey, testAPIKey} {
 			f := upload(t, p.Public, me.Token, "a.txt", strings.NewReader("hello"))
@@ -53,7 +54,12 @@ func TestFileRoutesAreGuarded(t *testing.T) {
 					want = 200
 				}
 			}
-			body := fmt.Sprintf(`{"file":%q,"expires_in":60}`, f.ID)
+			body := map[string]string{
+				"/link": fmt.Sprintf(`{"file":%q,"expires_in":60}`, f.ID), "/verify": `{"side":"files"}`, "/owner": fmt.Sprintf(`{"file":%q,"user":"bob"}`, f.ID),
+			}[path]
+			if body == "" {
+				body = fmt.Sprintf(`{"file":%q}`, f.ID)
+			}
 			if status, answer := filesAPI(t, p, key, path, body); status != want {
 				t.Errorf("%s with %q: status %d, want %d: %s", path, key, status, want, answer)
 			}

@@ -51,6 +51,7 @@ func (s *server) routes() []route {
 		{"POST /api/files", apikey.Read, false, s.files.ServeList},
 		{"POST /api/files/stat", apikey.Read, false, s.files.ServeStat},
 		{"POST /api/files/link", apikey.Publish, false, s.files.ServeLink},
+		{"POST /api/files/verify", apikey.Read, false, s.files.ServeVerify},
 		{"POST /api/files/upload", apikey.Publish, false, s.files.ServeUploadFor}, // its body is too much for the audit
 		{"POST /api/files/access", apikey.Admin, true, s.files.ServeAccess},
 		{"POST /api/files/owner", apikey.Admin, true, s.files.ServeOwner},
