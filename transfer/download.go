@@ -33,7 +33,8 @@ var (
 
 // ServeDownload answers GET and HEAD of /files/{id} and /files/{id}/{name}
 // (the name is for clients that look at the extension; any will do) with the
-// file, for who may read it: see readable. Where the storage is to answer itself,
+// file, or with a thumbnail of it (see serveThumb), for who may read it: see
+// readable. Where the storage is to answer itself,
 // a GET that has passed all conditions is sent on to it with 302. Conditional requests are
 // answered without the storage; one byte range is served, several are answered
 // with the whole file.
@@ -50,24 +51,19 @@ func (s *Service) ServeDownload(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	f := g.file
-	etag, modified := `"`+f.SHA256+`"`, f.Created.Truncate(time.Second)
-	h := w.Header()
-	h.Set("ETag", etag)
-	h.Set("Last-Modified", modified.Format(http.TimeFormat))
-	h.Set("Cache-Control", s.cacheControl(g))
-	h.Set("Vary", "Authorization")
-	switch precondition(r.Header, etag, modified) {
-	case http.StatusNotModified:
-		w.WriteHeader(http.StatusNotModified)
-		return nil
-	case http.StatusPreconditionFailed:
-		return errPrecondition
+	if wantsThumb(r) {
+		return s.serveThumb(w, r, g)
 	}
+	f := g.file
+	etag := `"` + f.SHA256 + `"`
+	if done, err := s.conditions(w, r, g, etag); done || err != nil {
+		return err
+	}
+	h := w.Header()
 	part := byteRange{length: f.Size}
 	if r.Method == http.MethodGet {
 		var ok bool
-		if part, ok = requested(r.Header, etag, modified, f.Size); !ok {
+		if part, ok = requested(r.Header, etag, modifiedOf(f), f.Size); !ok {
 			h.Set("Content-Range", "bytes */"+strconv.FormatInt(f.Size, 10))
 			return errRange
 		}
@@ -84,6 +80,28 @@ func (s *Service) ServeDownload(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return s.send(w, r, f, part)
+}
+
+// modifiedOf is when a file changed for the last time, as HTTP knows times.
+func modifiedOf(f File) time.Time { return f.Created.Truncate(time.Second) }
+
+// conditions sets what identifies the answer to a download, and answers where
+// its conditions do not hold.
+func (s *Service) conditions(w http.ResponseWriter, r *http.Request, g grant, etag string) (done bool, err error) {
+	modified := modifiedOf(g.file)
+	h := w.Header()
+	h.Set("ETag", etag)
+	h.Set("Last-Modified", modified.Format(http.TimeFormat))
+	h.Set("Cache-Control", s.cacheControl(g))
+	h.Set("Vary", "Authorization")
+	switch precondition(r.Header, etag, modified) {
+	case http.StatusNotModified:
+		w.WriteHeader(http.StatusNotModified)
+		return true, nil
+	case http.StatusPreconditionFailed:
+		return false, errPrecondition
+	}
+	return false, nil
 }
 
 // redirectTime is how long the storage's own address of a file works: long

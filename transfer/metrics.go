@@ -19,6 +19,7 @@ type Metrics struct {
 	swept                                                      prometheus.Counter
 	unchecked                                                  prometheus.Counter
 	downloadsUnchecked, redirects, lost, expired, orphansSwept prometheus.Counter
+	thumbs                                                     *prometheus.CounterVec
 	orphans, orphanBytes                                       prometheus.Gauge
 }
 
@@ -80,7 +81,14 @@ func (m *Metrics) moreCounters(reg prometheus.Registerer) {
 		Name: "minigate_files_orphan_bytes",
 		Help: "Bytes of those objects.",
 	})
-	reg.MustRegister(m.orphans, m.orphanBytes)
+	m.thumbs = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "minigate_thumbnails_total",
+		Help: "Thumbnails that were asked for: kept ones, those made, and those that were not since it failed or too many were being made.",
+	}, []string{"result"})
+	for _, result := range []string{"kept", "made", "failed", "busy"} { // so that rates begin at zero
+		m.thumbs.WithLabelValues(result)
+	}
+	reg.MustRegister(m.orphans, m.orphanBytes, m.thumbs)
 }
 
 // begin counts a transfer under way; the caller ends it with its error.

@@ -56,6 +56,7 @@ type Service struct {
 	started  time.Time
 
 	downloadHook *downloadHook // nil: nobody is asked
+	thumbs       *thumbs
 
 	compared time.Time // when storage and ledger were; Run's own
 }
@@ -72,7 +73,7 @@ func New(o Options) (*Service, error) {
 	}
 	return &Service{
 		settings: o.Settings, store: o.Store, ledger: o.Ledger, metrics: o.Metrics,
-		hook: hook, tell: o.Tell, signLink: o.SignLink, member: o.Member, downloadHook: downloadHook,
+		hook: hook, tell: o.Tell, signLink: o.SignLink, member: o.Member, downloadHook: downloadHook, thumbs: newThumbs(o.Settings.Thumbnails),
 		uploads: newUploads(o.Settings.MaxConcurrent, o.Settings.MaxPerUser),
 		started: now(),
 	}, nil
@@ -154,7 +155,7 @@ func (s *Service) remove(ctx context.Context, f File) error {
 	if f.SHA256 != "" && s.tell != nil {
 		told = s.tell(ctx, newsOf(FileDeleted, f))
 	}
-	if err := errors.Join(told, s.store.Delete(ctx, f.Key)); err != nil {
+	if err := errors.Join(told, s.deleteThumbs(ctx, f), s.store.Delete(ctx, f.Key)); err != nil {
 		return err
 	}
 	return s.ledger.Forget(ctx, f.ID)

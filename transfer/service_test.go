@@ -30,6 +30,7 @@ type house struct {
 	t      testing.TB
 	server *httptest.Server
 	reg    *prometheus.Registry
+	opened time.Time
 
 	mu    sync.Mutex
 	told  []News
@@ -53,7 +54,7 @@ func openHouse(t testing.TB, o Options, change ...func(*Settings)) *house {
 	for _, f := range change {
 		f(&o.Settings)
 	}
-	h := &house{t: t, reg: prometheus.NewPedanticRegistry()}
+	h := &house{t: t, opened: time.Now(), reg: prometheus.NewPedanticRegistry()}
 	o.Metrics = NewMetrics(h.reg)
 	o.SignLink = func(l auth.Link) string {
 		h.signed = l
@@ -100,7 +101,7 @@ func openHouse(t testing.TB, o Options, change ...func(*Settings)) *house {
 		}
 		if file := r.Header.Get("Link"); file != "" {
 			l := h.follow
-			l.File, l.Expires = file, time.Now().Add(time.Minute)
+			l.File, l.Expires = file, h.opened.Add(time.Minute)
 			r = r.WithContext(auth.WithLink(r.Context(), l))
 		}
 		mux.ServeHTTP(w, r)

@@ -11,24 +11,25 @@ import (
 
 // Settings are those of uploads and downloads.
 type Settings struct {
-	Store          string        `yaml:"store" default:"folder" doc:"Where the bytes of files are kept: folder (files below the data directory) or s3."`
-	MaxSize        settings.Size `yaml:"max_size" default:"200MiB" doc:"The largest file that may be uploaded; wx.downloadFile fetches at most 200 MiB. With s3 at most 78GiB."`
-	AllowedTypes   []string      `yaml:"allowed_types" doc:"Media types that may be uploaded, such as image/png or image/*, compared with what the file's bytes say; empty allows all."`
-	MaxConcurrent  int           `yaml:"max_concurrent" default:"64" doc:"How many uploads this node takes at the same time before it answers 503."`
-	MaxPerUser     int           `yaml:"max_concurrent_per_user" default:"10" doc:"How many uploads one user may have at the same time on this node before it answers 429; a mini-program has at most ten requests open."`
-	StallTimeout   time.Duration `yaml:"stall_timeout" default:"30s" doc:"How long an upload or download may make no progress before it is ended."`
-	BufferBudget   settings.Size `yaml:"buffer_budget" default:"48MiB" doc:"How much memory all uploads to s3 together may use for parts on their way, at least 8MiB; uploads wait for each other when it is used up."`
-	PublicURL      string        `yaml:"public_url" doc:"What the address of a file begins with in answers, such as https://files.example.com; empty answers a path without host."`
-	SweepInterval  time.Duration `yaml:"sweep_interval" default:"10m" doc:"How often the remains of interrupted uploads and deletions are looked for."`
-	PendingTTL     time.Duration `yaml:"pending_ttl" default:"6h" doc:"How long one upload may take at all; what is unfinished for longer is removed."`
-	VerifyInterval time.Duration `yaml:"verify_interval" default:"24h" doc:"How often one node goes through what is stored and counts what belongs to no file; 0 never does."`
-	OrphanTTL      time.Duration `yaml:"orphan_ttl" default:"0s" doc:"How old what is stored and belongs to no file must be before that comparison deletes it; at least 24h, 0 keeps it."`
-	LinkMaxTTL     time.Duration `yaml:"link_max_ttl" default:"168h" doc:"How long a link to a file, which works without a login, may live at most; between 1m and 8760h."`
-	UserLinkMaxTTL time.Duration `yaml:"user_link_max_ttl" default:"1h" doc:"How long a link may live at most that a user makes of a file that the user may read; up to 8760h, 0 lets nobody make any."`
-	UserPublic     bool          `yaml:"user_public" default:"false" doc:"Whether users may upload files that anybody who knows their address can read (?public=true)."`
-	UserChannel    bool          `yaml:"user_channel" default:"false" doc:"Whether users may share what they upload with a channel that they are subscribed to (?channel=NAME)."`
-	TTL            TTLSettings   `yaml:"ttl" doc:"How long files are kept, counted from their upload."`
-	S3             S3Settings    `yaml:"s3" doc:"The S3 server, where store is s3."`
+	Store          string            `yaml:"store" default:"folder" doc:"Where the bytes of files are kept: folder (files below the data directory) or s3."`
+	MaxSize        settings.Size     `yaml:"max_size" default:"200MiB" doc:"The largest file that may be uploaded; wx.downloadFile fetches at most 200 MiB. With s3 at most 78GiB."`
+	AllowedTypes   []string          `yaml:"allowed_types" doc:"Media types that may be uploaded, such as image/png or image/*, compared with what the file's bytes say; empty allows all."`
+	MaxConcurrent  int               `yaml:"max_concurrent" default:"64" doc:"How many uploads this node takes at the same time before it answers 503."`
+	MaxPerUser     int               `yaml:"max_concurrent_per_user" default:"10" doc:"How many uploads one user may have at the same time on this node before it answers 429; a mini-program has at most ten requests open."`
+	StallTimeout   time.Duration     `yaml:"stall_timeout" default:"30s" doc:"How long an upload or download may make no progress before it is ended."`
+	BufferBudget   settings.Size     `yaml:"buffer_budget" default:"48MiB" doc:"How much memory all uploads to s3 together may use for parts on their way, at least 8MiB; uploads wait for each other when it is used up."`
+	PublicURL      string            `yaml:"public_url" doc:"What the address of a file begins with in answers, such as https://files.example.com; empty answers a path without host."`
+	SweepInterval  time.Duration     `yaml:"sweep_interval" default:"10m" doc:"How often the remains of interrupted uploads and deletions are looked for."`
+	PendingTTL     time.Duration     `yaml:"pending_ttl" default:"6h" doc:"How long one upload may take at all; what is unfinished for longer is removed."`
+	VerifyInterval time.Duration     `yaml:"verify_interval" default:"24h" doc:"How often one node goes through what is stored and counts what belongs to no file; 0 never does."`
+	OrphanTTL      time.Duration     `yaml:"orphan_ttl" default:"0s" doc:"How old what is stored and belongs to no file must be before that comparison deletes it; at least 24h, 0 keeps it."`
+	LinkMaxTTL     time.Duration     `yaml:"link_max_ttl" default:"168h" doc:"How long a link to a file, which works without a login, may live at most; between 1m and 8760h."`
+	UserLinkMaxTTL time.Duration     `yaml:"user_link_max_ttl" default:"1h" doc:"How long a link may live at most that a user makes of a file that the user may read; up to 8760h, 0 lets nobody make any."`
+	UserPublic     bool              `yaml:"user_public" default:"false" doc:"Whether users may upload files that anybody who knows their address can read (?public=true)."`
+	UserChannel    bool              `yaml:"user_channel" default:"false" doc:"Whether users may share what they upload with a channel that they are subscribed to (?channel=NAME)."`
+	TTL            TTLSettings       `yaml:"ttl" doc:"How long files are kept, counted from their upload."`
+	Thumbnails     ThumbnailSettings `yaml:"thumbnails" doc:"Small versions of pictures."`
+	S3             S3Settings        `yaml:"s3" doc:"The S3 server, where store is s3."`
 }
 
 // S3Settings say where the bucket is.
