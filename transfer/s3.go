@@ -37,7 +37,7 @@ type S3 struct {
 	settings  S3Settings
 	core      *minio.Core
 	public    *minio.Client // signs addresses for phones; nil: none are given
-	transport *http.Transport
+	closeIdle func()
 	buffers   *buffers
 	ready     atomic.Bool // the bucket was seen
 }
@@ -57,6 +57,11 @@ func NewS3(s S3Settings, budget int64) (*S3, error) {
 		ReadBufferSize:        64 << 10,
 		DisableCompression:    true, // objects are passed on as they are
 	}
+	return newS3(s, budget, transport, transport.CloseIdleConnections)
+}
+
+// newS3 is NewS3 over a transport that tests may have made unreliable.
+func newS3(s S3Settings, budget int64, transport http.RoundTripper, closeIdle func()) (*S3, error) {
 	core, err := minio.NewCore(s.Endpoint, &minio.Options{
 		Creds:      credentials.NewStaticV4(s.AccessKey, s.SecretKey.Value(), ""),
 		Secure:     s.Secure,
@@ -71,7 +76,7 @@ func NewS3(s S3Settings, budget int64) (*S3, error) {
 	if err != nil {
 		return nil, fmt.Errorf("S3 storage: %w", err)
 	}
-	return &S3{settings: s, core: core, public: public, transport: transport, buffers: newBuffers(budget)}, nil
+	return &S3{settings: s, core: core, public: public, closeIdle: closeIdle, buffers: newBuffers(budget)}, nil
 }
 
 // dialStorage opens connections whose writes fail rather than hang. Reads
@@ -96,7 +101,7 @@ func (c *storageConn) Write(p []byte) (int, error) {
 
 // Close implements Store.
 func (s *S3) Close() error {
-	s.transport.CloseIdleConnections()
+	s.closeIdle()
 	return nil
 }
 
