@@ -39,17 +39,6 @@ func (a Access) check() error {
 	return nil
 }
 
-// scope is the name that settings and metrics have for who may read.
-func (a Access) scope() string {
-	switch {
-	case a.Public:
-		return "public"
-	case a.Channel != "":
-		return "channel"
-	}
-	return "private"
-}
-
 // TTLSettings say how long files are kept, by who may read them.
 type TTLSettings struct {
 	Private time.Duration `yaml:"private" default:"0s" doc:"How long files are kept that only their owner may read; 0 keeps them."`
