@@ -20,6 +20,7 @@ const (
 // is not brought back by an answer of the store from before.
 type cache[K comparable, V any] struct {
 	life time.Duration
+	born time.Time
 
 	mu      sync.Mutex
 	entries recent[K, remembered[V]]
@@ -28,13 +29,13 @@ type cache[K comparable, V any] struct {
 
 type remembered[V any] struct {
 	value V
-	until time.Time
+	until time.Duration // since the cache was born: a third of a time.Time
 }
 
 // newCache bounds the number of entries and, where weigh is not nil, what
 // their values weigh together.
 func newCache[K comparable, V any](life time.Duration, limit, weight int, weigh func(V) int) *cache[K, V] {
-	c := &cache[K, V]{life: life, entries: newRecent[K, remembered[V]](limit)}
+	c := &cache[K, V]{life: life, born: time.Now(), entries: newRecent[K, remembered[V]](limit)}
 	if weigh != nil {
 		c.entries.halfWeight = weight / 2
 		c.entries.weigh = func(r remembered[V]) int { return weigh(r.value) }
@@ -51,7 +52,7 @@ func (c *cache[K, V]) get(k K, now time.Time) (v V, ok bool) {
 	c.mu.Lock()
 	r, ok := c.entries.get(k)
 	c.mu.Unlock()
-	if !ok || !now.Before(r.until) {
+	if !ok || now.Sub(c.born) >= r.until {
 		return v, false
 	}
 	return r.value, true
@@ -68,10 +69,11 @@ func (c *cache[K, V]) mark() uint64 {
 // none; unless anything was dropped since mark: it may be this one, and the
 // store's answer from before.
 func (c *cache[K, V]) put(k K, v V, end time.Time, mark uint64, now time.Time) {
-	r := remembered[V]{v, now.Add(c.life)}
+	life := c.life
 	if !end.IsZero() {
-		r.until = earlier(end, r.until)
+		life = min(life, end.Sub(now))
 	}
+	r := remembered[V]{v, now.Sub(c.born) + life}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if mark == c.drops {

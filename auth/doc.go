@@ -82,7 +82,7 @@
 //
 //	store, err := auth.NewFileStore(db)           // or auth.NewRedisStore
 //	service, err := auth.New(auth.Options{…})
-//	service.OnEnd(hub.EndSession)                 // before Run
+//	service.OnEnd(func(e auth.SessionEnd) {…})    // before Run: hub.EndSession
 //	go service.Run(ctx)                           // background work of the store
 //	mux.Handle("POST /auth/login", rest.Handler(service.ServeLogin))
 //	mux.Handle("/api/", service.Require(proxy))   // SessionFrom(ctx) in there

@@ -246,6 +246,9 @@ func (s *Service) lookUp(ctx context.Context, fp Fingerprint) (*Session, error) 
 	if err != nil {
 		return nil, err
 	}
+	if app := s.apps[ses.User.AppID]; app != nil { // very many sessions share the text
+		ses.User.AppID = app.AppID()
+	}
 	if s.settings.MaxAge > 0 { // the setting may be shorter than it was
 		ses.Expires = earlier(ses.Expires, ses.Created.Add(s.settings.MaxAge))
 	}

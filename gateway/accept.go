@@ -78,19 +78,20 @@ func hasToken(values []string, token string) bool {
 func (h *Hub) accept(w http.ResponseWriter, r *http.Request, ip string) bool {
 	offered := offeredProtocols(r)
 	c := newClient(h, nil)
-	c.ip, c.agent = ip, unique.Make(strings.Clone(r.UserAgent())) // a part of all headers, which need not stay
+	// Copies of parts of what has been read, which need not stay.
+	c.ip, c.software = strings.Clone(ip), unique.Make(software{agent: strings.Clone(r.UserAgent())})
 	if err := c.mayAsk(r.Header); err != nil {
 		h.metrics.refused.WithLabelValues("headers").Inc()
 		rest.Fail(w, r, err)
 		return false
 	}
-	c.tokens = handshakeTokens(r, offered, h.ask.Wants("Authorization"))
+	c.opening.tokens = handshakeTokens(r, offered, h.ask.Wants("Authorization"))
 	if h.verifyTicket != nil {
-		c.ticket = r.URL.Query().Get("ticket")
+		c.opening.ticket = r.URL.Query().Get("ticket")
 	}
 	c.binary = wantsProtobuf(r, offered)
-	if len(c.tokens) > 0 {
-		c.verdict = h.judge(r.Context(), c.tokens)
+	if tokens := c.opening.tokens; len(tokens) > 0 {
+		c.opening.verdict = h.judge(r.Context(), tokens)
 	}
 	sock, err := upgrade(w, r, chooseProtocol(offered), c.binary, &h.settings.WebSocket)
 	if err != nil {
@@ -98,9 +99,7 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request, ip string) bool {
 		slog.Debug("websocket handshake refused", "ip", c.ip, "error", err)
 		return false
 	}
-	if sock.deflate {
-		c.compressFrom = max(int(h.settings.WebSocket.CompressionMinSize), 1)
-	}
+	c.deflate = sock.deflate
 	if !h.detach(c, sock) {
 		h.metrics.held.WithLabelValues(heldByGoroutine).Inc()
 		c.sock = sock

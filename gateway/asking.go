@@ -99,7 +99,7 @@ func (c *client) caller() *ask.Caller {
 }
 
 func (c *client) callerOf(s *auth.Session, jwt bool, meta json.RawMessage) *ask.Caller {
-	a := &ask.Caller{Client: c.id, Protocol: c.protocol(), Meta: meta, Headers: c.asking.headers, Emulated: c.asking.emulated}
+	a := &ask.Caller{Client: c.id.String(), Protocol: c.protocol(), Meta: meta, Headers: c.asking.headers, Emulated: c.asking.emulated}
 	if s == nil {
 		return a
 	}
@@ -133,7 +133,7 @@ func (c *client) introduce(ctx context.Context, who identity, req *protocol.Conn
 		}
 	}
 	if s := &c.hub.settings.Client; who.session == nil && (s.AllowAnonymous || s.Insecure) {
-		return nobody(c.id), nil
+		return nobody(c.id.String()), nil
 	}
 	if who.session == nil {
 		return who, DisconnectBadRequest
@@ -168,7 +168,7 @@ func (c *client) believe(who identity, a *ask.ConnectAnswer) identity {
 	}
 	who.said = a
 	if who.session == nil {
-		who.session = &auth.Session{Fingerprint: sha256.Sum256([]byte(c.id)), User: auth.User{OpenID: a.User}, Created: time.Now()}
+		who.session = &auth.Session{Fingerprint: sha256.Sum256([]byte(c.id.String())), User: auth.User{OpenID: a.User}, Created: time.Now()}
 		who.jwt = &connjwt.ConnectToken{User: a.User, Expires: a.Expires, Info: a.Info, Meta: a.Meta}
 	}
 	return who
@@ -184,7 +184,7 @@ func (c *client) remember(who identity) {
 	case who.said != nil:
 		a.answered, a.meta = true, who.said.Meta
 		if who.said.Info != nil {
-			c.connInfo = protocol.Raw(who.said.Info)
+			c.inform(who.said.Info)
 		}
 	case who.jwt != nil:
 		a.meta = who.jwt.Meta
@@ -242,7 +242,8 @@ func (c *client) newServerSubscription(channel string, r *rules, req *protocol.S
 		r = &cached
 	}
 	s := c.newSubscription(channel, r, req, o.SubscribeOptions)
-	s.serverSide, s.endAt = true, c.hub.subDeadline(r, o.Expires)
+	s.serverSide = true
+	s.endsAt(c.hub.subDeadline(r, o.Expires))
 	_, _, err := ttl(o.Expires)
 	return s, err
 }

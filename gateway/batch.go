@@ -39,7 +39,10 @@ var batches = sync.Pool{New: func() any { return new(batch) }}
 // newBatch returns an empty batch for a client; release gives it back.
 func newBatch(c *client) *batch {
 	b := batches.Get().(*batch)
-	b.op, b.least, b.limit = c.opcode(), c.compressFrom, fullBatch
+	b.op, b.least, b.limit = c.opcode(), 0, fullBatch
+	if c.deflate {
+		b.least = max(int(c.hub.settings.WebSocket.CompressionMinSize), 1)
+	}
 	return b
 }
 

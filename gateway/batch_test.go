@@ -16,7 +16,7 @@ import (
 // sharedForm is a push in one encoding, as a channel keeps it.
 func sharedForm(text string) *form {
 	m := newMessage(&protocol.Publication{}, "")
-	m.channel = &channel{}
+	m.channel = &channel{traffic: &traffic{}}
 	f := &form{message: m}
 	f.frame, f.data = frameOf(epoll.Text, []byte(text))
 	return f

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"hash/maphash"
-	mathrand "math/rand/v2"
 	"sync"
 	"time"
 
@@ -19,37 +18,57 @@ type channel struct {
 	id    int64 // instead of the name, for clients that can do with a number; never 0
 	rules *rules
 
-	gate  sync.Mutex // one at a time tells the engine about the first and the last subscriber
-	heard bool       // guarded by gate: the engine delivers to us
-	gone  bool       // guarded by gate: not in the hub any more
+	gate sync.Mutex // one at a time tells the engine about the first and the last subscriber
 
 	mu         sync.RWMutex // guards what follows; taken after gate, before outbox.mu
-	log        backlog
-	tail       tail
-	removed    engine.Position // history up to there was removed: no read or delivery that was under way brings it back
 	subs       []*subscription
-	positioned int             // how many of subs need a position
+	positioned int32           // how many of subs need a position
+	lost       bool            // what follows top was missed, a refill is under way
+	queued     bool            // waits for fan-out, or is at it
+	again      bool            // something came since its pass began
+	checking   bool            // waits for a position check
+	retiring   bool            // waits for retire
+	heard      bool            // guarded by gate, not by mu: the engine delivers to us
+	gone       bool            // guarded by gate, not by mu: not in the hub any more
 	top        engine.Position // of the newest publication this node knows of; no epoch: not known yet
 	kept       time.Duration   // how long the engine keeps a position that subscribers were told, also where nothing was published yet
-	before     engine.Position // end of the epoch before top's, where the engine told; no epoch: not known
-	have       uint64          // offset of the newest publication in top's epoch that went through log
-	live       engine.Position // of the newest publication the engine delivered
-	lost       bool            // what follows top was missed, a refill is under way
-	newest     uint64          // offset of the newest publication that came while lost
-	tries      int             // refills that failed since lost
-	rewound    rewound
-	queued     bool // waits for fan-out, or is at it
-	again      bool // something came since its pass began
-	checking   bool // waits for a position check
-	retiring   bool // waits for retire
+	verified   time.Duration   // when top was last seen to be the top of the stream
+	idle       time.Duration   // since when there are no subscribers
+	reading    *reading        // of the stream, under way
 
-	now, next *reading      // reads of the stream under way, and after that
-	verified  time.Duration // when top was last seen to be the top of the stream
-	idle      time.Duration // since when there are no subscribers
-	jitter    time.Duration // spreads position checks
+	*traffic // nil: nothing has come yet
+}
+
+// traffic is what a channel keeps once something went through it: most are
+// personal ones, where nothing ever does. It stays until the channel goes.
+type traffic struct {
+	log     backlog
+	tail    tail
+	removed engine.Position // history up to there was removed: no read or delivery that was under way brings it back
+	before  engine.Position // end of the epoch before top's, where the engine told; no epoch: not known
+	have    uint64          // offset of the newest publication in top's epoch that went through log
+	live    engine.Position // of the newest publication the engine delivered
+	newest  uint64          // offset of the newest publication that came while lost
+	tries   int             // refills that failed since lost
+	rewound rewound
 
 	last   *protocol.Publication // the newest, to tell the next one by its difference; nil where deltas are not allowed
 	lastID publicationID
+}
+
+// open makes room for what comes; mu is held.
+func (ch *channel) open() {
+	if ch.traffic == nil {
+		ch.traffic = &traffic{}
+	}
+}
+
+// nextNumber is the number the next message will get; mu is held.
+func (ch *channel) nextNumber() uint64 {
+	if ch.traffic == nil {
+		return 0
+	}
+	return ch.log.next()
 }
 
 // publish appends a publication to the log and returns how many subscribers
@@ -57,6 +76,7 @@ type channel struct {
 func (ch *channel) publish(pub *protocol.Publication, epoch string) int {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
+	ch.open()
 	if pub.Offset > 0 && ch.doubt(pub, epoch) {
 		return len(ch.subs)
 	}
@@ -87,6 +107,7 @@ func (ch *channel) announce(kind messageKind, info *protocol.ClientInfo) {
 
 // add appends m to the log and queues the channel for fan-out; mu is held.
 func (ch *channel) add(m *message) {
+	ch.open()
 	m.channel, m.at = ch, ch.hub.now()
 	if m.offset > 0 || m.kind == marker { // an empty stream, too, may have taken over
 		ch.advance(m)
@@ -173,14 +194,17 @@ func (ch *channel) tailLimits() (count, size int) {
 
 // forget lets go of what is known about the stream; mu is held.
 func (ch *channel) forget() {
-	ch.top, ch.before = engine.Position{}, engine.Position{}
-	ch.have, ch.lost, ch.tries = 0, false, 0
-	ch.tail.reset()
+	ch.top, ch.lost = engine.Position{}, false
+	if ch.traffic != nil {
+		ch.before, ch.have, ch.tries = engine.Position{}, 0, 0
+		ch.tail.reset()
+	}
 }
 
 // refill has what follows top read from the engine; mu is held.
 func (ch *channel) refill() {
 	if !ch.lost {
+		ch.open()
 		ch.lost, ch.newest, ch.tries = true, 0, 0
 		ch.hub.refills.push(ch)
 	}
@@ -208,6 +232,15 @@ func (c *channels) get(name string) *channel {
 	return s.m[name]
 }
 
+// nameOf returns the name that a channel has already, so that its subscribers
+// share one string, or else the one given.
+func (c *channels) nameOf(name string) string {
+	if ch := c.get(name); ch != nil {
+		return ch.name
+	}
+	return name
+}
+
 func (c *channels) make(h *Hub, name string, r *rules) *channel {
 	s := c.shard(name)
 	s.mu.Lock()
@@ -218,9 +251,6 @@ func (c *channels) make(h *Hub, name string, r *rules) *channel {
 			s.m = make(map[string]*channel)
 		}
 		ch = &channel{hub: h, name: name, id: h.channelIDs.Add(1), rules: r, idle: h.now()}
-		if d := h.settings.Client.PositionCheckDelay / 4; d > 0 {
-			ch.jitter = mathrand.N(d)
-		}
 		s.m[name] = ch
 		h.metrics.lingering.Inc()
 	}
@@ -289,7 +319,7 @@ func (h *Hub) enter(ctx context.Context, name string, r *rules, s *subscription)
 			ch.heard = true
 		}
 		ch.mu.Lock()
-		s.channel, s.cursor, s.index = ch, ch.log.next(), len(ch.subs)
+		s.channel, s.cursor, s.index = ch, ch.nextNumber(), int32(len(ch.subs))
 		ch.subs = append(ch.subs, s)
 		if s.positioned {
 			ch.positioned++
@@ -324,7 +354,9 @@ func (h *Hub) exit(ctx context.Context, s *subscription) error {
 	}
 	if last == 0 {
 		ch.subs, ch.idle = nil, h.now()
-		ch.log.drop(len(ch.log.messages)) // nobody is behind any more
+		if ch.traffic != nil {
+			ch.log.drop(len(ch.log.messages)) // nobody is behind any more
+		}
 	}
 	ch.mu.Unlock()
 	h.metrics.subscriptions.Dec()

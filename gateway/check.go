@@ -68,18 +68,12 @@ func (h *Hub) checkRegistry(k complaints) {
 			k.bad("user %s is kept without clients", user)
 		}
 		for _, c := range set.list() {
-			_, ok := r.all[c]
-			users[user] = append(users[user], entry{c, ok})
+			users[user] = append(users[user], entry{c, r.has(c)})
 		}
 	}
-	for fp, set := range r.sessions {
-		if set.len() == 0 {
-			k.bad("session %s is kept without clients", fp)
-		}
-		for _, c := range set.list() {
-			if _, ok := r.all[c]; !ok {
-				k.bad("client %s of session %s is not registered", c.id, fp)
-			}
+	for i, c := range r.all {
+		if int(c.seat) != i+1 {
+			k.bad("client %s sits at %d and thinks it is %d", c.id, i+1, c.seat)
 		}
 	}
 	r.mu.RUnlock()
@@ -104,7 +98,7 @@ func (h *Hub) checkClient(c *client, k complaints) {
 	h.checkSubscriptions(c, k)
 	c.checkOutbox(k)
 	if lean, ok := c.sock.(*leanSocket); ok {
-		if err := lean.Check(); err != nil {
+		if err := lean.conn().Check(); err != nil {
 			k.bad("client %s: %v", c.id, err)
 		}
 	}
@@ -113,11 +107,13 @@ func (h *Hub) checkClient(c *client, k complaints) {
 func (h *Hub) checkSubscriptions(c *client, k complaints) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for name, s := range c.subs {
+	for s := range c.subs.all() {
+		name := s.name
 		switch {
-		case s.client != c || s.name != name:
+		case s.client != c || c.subs.get(name) != s:
 			k.bad("client %s holds a subscription of another in %s", c.id, name)
-		case s.channel == nil || s.left != nil:
+		case k.live && !c.isLive(s): // it is somebody else's to change still, or no more
+		case s.channel == nil || s.known().left != nil:
 			k.odd("client %s is on its way into or out of %s", c.id, name)
 		case h.channels.get(name) != s.channel:
 			k.bad("client %s is subscribed to a channel %s that is not in the hub", c.id, name)
@@ -139,12 +135,12 @@ func (h *Hub) checkChannel(ch *channel, k complaints) {
 	for _, s := range subs {
 		c := s.client
 		c.mu.Lock()
-		if c.subs[ch.name] != s {
+		if c.subs.get(ch.name) != s {
 			k.bad("channel %s has a subscriber %s that does not know", ch.name, c.id)
 		}
 		c.mu.Unlock()
 		h.clients.mu.RLock()
-		_, ok := h.clients.all[c]
+		ok := h.clients.has(c)
 		h.clients.mu.RUnlock()
 		if !ok { // it leaves its channels after that, and the engine may be slow
 			k.odd("channel %s has a subscriber %s that is gone", ch.name, c.id)
@@ -165,14 +161,24 @@ func (ch *channel) checkStream(k complaints) []*subscription {
 		if i < from || i >= to {
 			continue
 		}
-		if s.index != i || s.channel != ch {
+		if int(s.index) != i || s.channel != ch {
 			k.bad("channel %s: subscriber %d thinks it is %d", ch.name, i, s.index)
 		}
 		ch.checkNews(s, k)
 	}
-	if positioned != ch.positioned {
+	if positioned != int(ch.positioned) {
 		k.bad("channel %s: %d of %d positioned subscribers counted", ch.name, ch.positioned, positioned)
 	}
+	if ch.reading != nil {
+		k.odd("channel %s: a read is under way", ch.name)
+	}
+	if ch.traffic != nil {
+		ch.checkTraffic(k)
+	}
+	return append([]*subscription(nil), ch.subs[from:to]...)
+}
+
+func (ch *channel) checkTraffic(k complaints) {
 	next, size := ch.top.Offset, 0
 	for i := len(ch.tail.pubs) - 1; i >= 0; i-- {
 		if ch.tail.pubs[i].Offset != next {
@@ -191,10 +197,6 @@ func (ch *channel) checkStream(k complaints) []*subscription {
 	if counted := ch.log.bytes.Load(); logged != counted {
 		k.bad("channel %s: log of %d bytes counted as %d", ch.name, logged, counted)
 	}
-	if ch.now != nil || ch.next != nil {
-		k.odd("channel %s: a read is under way", ch.name)
-	}
-	return append([]*subscription(nil), ch.subs[from:to]...)
 }
 
 func (h *Hub) checkWheel(k complaints) {
@@ -202,17 +204,18 @@ func (h *Hub) checkWheel(k complaints) {
 	defer h.clients.mu.RUnlock()
 	h.wheel.mu.Lock()
 	defer h.wheel.mu.Unlock()
-	for slot, list := range h.wheel.slots {
-		for i, c := range list {
-			if c.place != (place{slot, i}) {
-				k.bad("client %s sits at %v of the wheel and thinks it is %v", c.id, place{slot, i}, c.place)
+	for slot, first := range h.wheel.slots {
+		var prev *client
+		for c := first; c != nil; prev, c = c, c.place.next {
+			if int(c.place.slot) != slot || c.place.prev != prev {
+				k.bad("client %s sits in slot %d of the wheel and thinks it is %d", c.id, slot, c.place.slot)
 			}
-			if _, ok := h.clients.all[c]; !ok {
+			if !h.clients.has(c) {
 				k.bad("client %s in the wheel is gone", c.id)
 			}
 		}
 	}
-	for c := range h.clients.all {
+	for _, c := range h.clients.all {
 		switch c.place.slot {
 		case nowhere:
 			k.bad("client %s is not in the wheel", c.id)

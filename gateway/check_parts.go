@@ -23,7 +23,7 @@ func (h *Hub) checkRegistered(c *client, k complaints) bool {
 	r := h.clients
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if _, ok := r.all[c]; !ok {
+	if !r.has(c) {
 		return false
 	}
 	if s == nil || state != connected {
@@ -31,9 +31,6 @@ func (h *Hub) checkRegistered(c *client, k complaints) bool {
 	}
 	if !r.users[s.User.OpenID].has(c) {
 		k.bad("client %s is not registered as %s", c.id, s.User.OpenID)
-	}
-	if !r.sessions[s.Fingerprint].has(c) {
-		k.bad("client %s is not registered in its session %s", c.id, s.Fingerprint)
 	}
 	return true
 }
@@ -47,8 +44,12 @@ func (h *Hub) checkPlace(c *client, k complaints) {
 	if p.slot < 0 {
 		return // see checkWheel
 	}
-	if slot := w.slots[p.slot]; p.index >= len(slot) || slot[p.index] != c {
-		k.bad("client %s thinks it sits at %v of the wheel", c.id, p)
+	before := w.slots[p.slot]
+	if p.prev != nil {
+		before = p.prev.place.next
+	}
+	if before != c || p.next != nil && p.next.place.prev != c {
+		k.bad("client %s thinks it sits in slot %d of the wheel", c.id, p.slot)
 	}
 }
 
@@ -88,7 +89,7 @@ func (ch *channel) checkNews(s *subscription, k complaints) {
 	if !s.live || s.dirty || o.writing || o.closed || o.bye != nil || ch.queued {
 		return
 	}
-	if next := ch.log.next(); s.cursor < next { // nobody writes, so nobody moves it
+	if next := ch.nextNumber(); s.cursor < next { // nobody writes, so nobody moves it
 		k.bad("client %s: nobody woke %s, which stands at %d of %d", s.client.id, s.name, s.cursor, next)
 	}
 }

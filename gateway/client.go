@@ -2,12 +2,11 @@ package gateway
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	mathrand "math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,68 +46,68 @@ const (
 
 // client is one connection. The transport calls receive for every message, one
 // after the other, and gone at the end; everything else may come from anywhere.
+// A node has very many that are idle: what few of them need is behind pointers.
 type client struct {
-	hub    *Hub
-	sock   socket
-	id     string
-	ip     string                // read only
-	agent  unique.Handle[string] // its User-Agent, which many share; read only
-	binary bool                  // speaks Protobuf instead of JSON; read only
-
-	compressFrom int // bytes of pushes that are worth compressing; 0: none is; read only
-
-	tokens  []string    // of the handshake, until connect
-	ticket  string      // of the handshake, until connect
-	verdict *Disconnect // what the handshake's tokens lead to, if not a login
+	hub      *Hub
+	sock     socket
+	id       clientID
+	ip       string                  // read only
+	software unique.Handle[software] // at the other end; guarded by mu once the client is registered
+	since    time.Duration           // when it came, on the hub's clock; read only
 
 	asking *asking // nil where no webhook is asked about anything
+	calls  *calls  // nil until an rpc runs beside other commands; of the goroutine that reads
+	pace   pace    // of commands
 
-	calls  *calls // nil until an rpc runs beside other commands; of the goroutine that reads
-	inside bool   // Arrived was told; of the goroutine that reads
-	pace   pace   // of commands
+	binary  bool // speaks Protobuf instead of JSON; read only
+	deflate bool // takes compressed messages; read only
+	inside  bool // Arrived was told; of the goroutine that reads
 
 	working atomic.Bool // a message is being handled: pongs may wait behind it
 	heard   atomic.Bool // something came since the last ping
 
-	mu            sync.Mutex // guards what follows; taken before outbox.mu
-	state         clientState
-	session       *auth.Session
-	token         string // of session, to verify it again; "" after a ticket or JWT
-	jwt           bool   // logged in with a JWT
-	connInfo      protocol.Raw
-	endAt         time.Duration // when a connection that expired is closed; 0: it does not
-	name, version string        // of the SDK, as it says
-	since         time.Time
-	subs          map[string]*subscription
-	turn          engine.Position // among the connections of its user, where only one may be
-	greeted       bool            // the reply to connect is on its way
-	early         []func()        // what the server did before that
-	stale         time.Duration   // when an unconnected socket is closed
-	pingAt        time.Duration
-	pongBy        time.Duration // 0: no ping is outstanding
-	checkAt       time.Duration // when the session is verified again
-	doubted       bool          // the session may have ended unheard; see VerifyAll
-	enlisted      string        // user whom the engine knows to be on this node
+	mu       sync.Mutex // guards what follows; taken before outbox.mu
+	state    clientState
+	jwt      bool     // logged in with a JWT
+	doubted  bool     // the session may have ended unheard; see VerifyAll
+	enlisted bool     // the engine knows that the user is on this node
+	opening  *opening // nil once the reply to connect is on its way
+	session  *auth.Session
+	info     *protocol.Raw    // what others see of it; nil: the claims of the session
+	turn     *engine.Position // among the connections of its user, where only one may be
+	subs     subscriptions
+	endAt    time.Duration // when a connection that expired is closed; 0: it does not
+	pingAt   time.Duration
+	pongBy   time.Duration // 0: no ping is outstanding
+	checkAt  time.Duration // when the session is verified again
+
+	seat int32 // in registry.all, from 1; 0: none. Guarded by registry.mu
 
 	out   outbox
 	place place // in the wheel
 }
 
-func newClient(h *Hub, sock socket) *client {
-	c := &client{hub: h, sock: sock, id: newID(), agent: unique.Make(""), since: time.Now()}
-	c.place.slot = nowhere
-	c.out.room.L, c.out.budget = &c.out.mu, h.budget
-	c.stale = h.now() + h.settings.Client.StaleCloseDelay
-	return c
+// software is what a client says that it runs. Many run the same.
+type software struct{ agent, name, version string }
+
+var unknownSoftware = unique.Make(software{})
+
+// opening is what is to be known of a client until it is connected.
+type opening struct {
+	tokens  []string      // of the handshake
+	ticket  string        // of the handshake
+	verdict *Disconnect   // what the handshake's tokens lead to, if not a login
+	stale   time.Duration // when an unconnected socket is closed
+	early   []func()      // what the server did before the reply to connect; guarded by mu
 }
 
-// newID makes a random UUID (RFC 9562, version 4).
-func newID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+func newClient(h *Hub, sock socket) *client {
+	now := h.now()
+	c := &client{hub: h, sock: sock, id: newID(), since: now, software: unknownSoftware}
+	c.place.slot = nowhere
+	c.out.budget = h.budget
+	c.opening = &opening{stale: now + h.settings.Client.StaleCloseDelay}
+	return c
 }
 
 // protocol is what ConnectionInfo calls it.
@@ -129,16 +128,27 @@ func (c *client) user() string {
 	return c.session.User.OpenID
 }
 
+// connInfo is what others see of the client everywhere; mu is held.
+func (c *client) connInfo() protocol.Raw {
+	switch {
+	case c.info != nil:
+		return *c.info
+	case c.session != nil:
+		return protocol.Raw(c.session.Claims)
+	}
+	return nil
+}
+
 // infoIn is what others see of the client in a channel.
 func (c *client) infoIn(channel string) *protocol.ClientInfo {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	info := &protocol.ClientInfo{Client: c.id, ConnInfo: c.connInfo}
+	info := &protocol.ClientInfo{Client: c.id.String(), ConnInfo: c.connInfo()}
 	if c.session != nil {
 		info.User = c.session.User.OpenID
 	}
-	if s := c.subs[channel]; s != nil {
-		info.ChanInfo = s.info
+	if s := c.subs.get(channel); s != nil {
+		info.ChanInfo = s.known().info
 	}
 	return info
 }
@@ -175,17 +185,18 @@ func (c *client) receive(message []byte) {
 
 // open starts a client whose transport is ready.
 func (c *client) open() {
+	o := c.opening
 	switch {
-	case c.verdict == nil:
-	case c.verdict == DisconnectTokenExpired:
+	case o.verdict == nil:
+	case o.verdict == DisconnectTokenExpired:
 		// An SDK sends connect at once. Error 109 in answer to that makes it
 		// fetch a new token, which the close below would forbid; so wait a
 		// moment for it, and close those who say nothing.
 		c.mu.Lock()
-		c.stale = c.hub.now() + expiredGrace
+		o.stale = c.hub.now() + expiredGrace
 		c.mu.Unlock()
 	default:
-		c.disconnect(c.verdict)
+		c.disconnect(o.verdict)
 	}
 	c.hub.wheel.set(c, c.hub.now()) // the first look finds out when to look next
 }
@@ -199,10 +210,7 @@ func (c *client) gone(why cause) {
 	h.wheel.remove(c)
 	c.mu.Lock()
 	c.state = ending
-	subs := make([]*subscription, 0, len(c.subs))
-	for _, s := range c.subs {
-		subs = append(subs, s)
-	}
+	subs := slices.Collect(c.subs.all())
 	c.mu.Unlock()
 	if c.out.shut(true) {
 		h.metrics.ended(why)
@@ -258,12 +266,12 @@ func (c *client) due(now time.Duration) (next time.Duration, todo chores) {
 	case ending:
 		return now + longAway, todo
 	default:
-		if now < c.stale {
-			return c.stale, todo
+		if now < c.opening.stale {
+			return c.opening.stale, todo
 		}
 		todo.bye = DisconnectStale
-		if c.verdict != nil {
-			todo.bye = c.verdict
+		if c.opening.verdict != nil {
+			todo.bye = c.opening.verdict
 		}
 		return now + longAway, todo
 	}

@@ -169,7 +169,7 @@ func (c *client) target(channel string) (name string, r *rules, subscribed bool,
 		return "", nil, false, err
 	}
 	c.mu.Lock()
-	s := c.subs[channel]
+	s := c.subs.get(channel)
 	c.mu.Unlock()
 	return strings.Clone(channel), r, s != nil && s.isSettled() && s.channel != nil, nil
 }
@@ -179,16 +179,13 @@ func (c *client) unsubscribe(ctx context.Context, req *protocol.UnsubscribeReque
 		return nil, DisconnectBadRequest
 	}
 	c.mu.Lock()
-	s := c.subs[req.Channel]
+	s := c.subs.get(req.Channel)
 	c.mu.Unlock()
 	if s != nil {
 		s.settle()
 	}
 	if s != nil && !c.leaveFor(ctx, s, nil, leftClient) {
-		select { // the server was faster: what it has to say comes before our answer
-		case <-s.left:
-		case <-ctx.Done():
-		}
+		c.awaitLeft(ctx, req.Channel) // the server was faster: what it has to say comes before our answer
 	}
 	// Also for channels it is not subscribed to: on any error here SDKs
 	// start the whole connection anew.

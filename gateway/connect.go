@@ -3,8 +3,10 @@ package gateway
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	"github.com/centrifugal/protocol"
 
@@ -25,7 +27,7 @@ func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 	}
 	c.mu.Lock()
 	c.identify(who)
-	c.name, c.version = clip(req.Name, 16), clip(req.Version, 64)
+	c.software = unique.Make(software{c.software.Value().agent, clip(req.Name, 16), clip(req.Version, 64)})
 	c.mu.Unlock()
 	if !c.hub.clients.login(c, who.session, c.hub.settings.Client.UserConnectionLimit) {
 		return c.reject(cmd.Id, DisconnectConnectionLimit)
@@ -48,7 +50,7 @@ func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 	c.arrive(who.session.User)
 	s := &c.hub.settings.Client
 	res := &protocol.ConnectResult{
-		Client:  c.id,
+		Client:  c.id.String(),
 		Version: c.hub.version,
 		Subs:    results,
 		Expires: expires,
@@ -75,10 +77,7 @@ func (c *client) reject(id uint32, err error) bool {
 	if c.state == opened {
 		c.state = rejected
 	}
-	subs := make([]*subscription, 0, len(c.subs))
-	for _, s := range c.subs {
-		subs = append(subs, s)
-	}
+	subs := slices.Collect(c.subs.all())
 	c.mu.Unlock()
 	ctx, cancel := c.hub.timeout()
 	defer cancel()
@@ -114,14 +113,15 @@ func (c *client) recheckSession(now time.Duration) {
 // login finds out whose connection it is. Everything that carries a token must
 // carry one of the same user. Without any there is no session.
 func (c *client) login(ctx context.Context, token string) (who identity, err error) {
-	if c.verdict != nil {
+	o := c.opening
+	if o.verdict != nil {
 		return who, ErrTokenExpired // other verdicts have ended the connection already
 	}
-	if c.hub.takesJWT(token) && len(c.tokens) == 0 && c.ticket == "" {
+	if c.hub.takesJWT(token) && len(o.tokens) == 0 && o.ticket == "" {
 		who, err = c.hub.verifyJWT(ctx, strings.Clone(token))
 		return who, loginError(err)
 	}
-	tokens := c.tokens
+	tokens := o.tokens
 	if token != "" {
 		tokens = append(tokens[:len(tokens):len(tokens)], strings.Clone(token))
 	}
@@ -133,10 +133,10 @@ func (c *client) login(ctx context.Context, token string) (who identity, err err
 		case who.session != nil && !sameUser(s, who.session):
 			return who, DisconnectInvalidToken
 		}
-		who.session, who.token = s, t
+		who.session = s
 	}
-	if c.ticket != "" {
-		s, err := c.hub.verifyTicket(ctx, c.ticket)
+	if o.ticket != "" {
+		s, err := c.hub.verifyTicket(ctx, o.ticket)
 		switch {
 		case err != nil:
 			return who, loginError(err)
@@ -215,8 +215,7 @@ func (c *client) refresh(ctx context.Context, req *protocol.RefreshRequest) (*pr
 	if c.jwt { // set by connect, on this goroutine
 		return c.refreshJWT(ctx, req.Token)
 	}
-	token := strings.Clone(req.Token)
-	session, err := c.hub.verify(ctx, token)
+	session, err := c.hub.verify(ctx, strings.Clone(req.Token))
 	if err = refreshError(err); err != nil {
 		return nil, err
 	}
@@ -226,14 +225,13 @@ func (c *client) refresh(ctx context.Context, req *protocol.RefreshRequest) (*pr
 		c.mu.Unlock()
 		return nil, DisconnectInvalidToken
 	}
-	info, endAt := c.connInfo, c.endAt
-	c.identify(identity{session: session, token: token})
+	info, endAt := c.connInfo(), c.endAt
+	c.identify(identity{session: session})
 	if c.asking != nil && c.asking.answered { // what the backend said outlives its login
-		c.connInfo, c.endAt = info, endAt
+		c.info, c.endAt = &info, endAt
 		c.planAsking()
 	}
 	c.mu.Unlock()
-	c.hub.clients.relogin(c, old, session)
 	c.mu.Lock()
 	c.recheckSession(c.hub.now())
 	c.mu.Unlock()

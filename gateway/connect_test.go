@@ -177,10 +177,10 @@ func TestEndSession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.EndSession(session.Fingerprint, 3500, "logged out")
+	h.EndSession("alice", session.Fingerprint, 3500, "logged out")
 	one.wantEnd(&Disconnect{3500, "logged out"})
 	two.sync()
-	h.EndSession(auth.Fingerprint{}, 3500, "nobody")
+	h.EndSession("alice", auth.Fingerprint{}, 3500, "nobody")
 	two.sync()
 }
 
@@ -226,9 +226,9 @@ func TestRefresh(t *testing.T) {
 		w.want(`{"id":2,"refresh":{}}`)
 		old, _ := h.verifyToken(t.Context(), "alice/1")
 		now, _ := h.verifyToken(t.Context(), "alice/2")
-		h.EndSession(old.Fingerprint, 3500, "logged out")
+		h.EndSession("alice", old.Fingerprint, 3500, "logged out")
 		w.sync()
-		h.EndSession(now.Fingerprint, 3500, "logged out")
+		h.EndSession("alice", now.Fingerprint, 3500, "logged out")
 		w.wantEnd(&Disconnect{3500, "logged out"})
 	})
 }

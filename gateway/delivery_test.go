@@ -383,7 +383,7 @@ func TestLeaveWhileWriting(t *testing.T) {
 		defer a.goAway()
 		a.receive([]byte(`{"id":2,"subscribe":{"channel":"live:a"}}`))
 		a.mu.Lock()
-		s := a.subs[name]
+		s := a.subs.get(name)
 		a.mu.Unlock()
 		a.silence(s) // as the writer, which has taken s and not looked yet
 		h.publish(name, "1")

@@ -153,8 +153,9 @@ func TestVerifyAllDuringCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := startHub(t, func(s *Settings) { s.Client.PingInterval = 0 })
 		var slow atomic.Bool
-		h.verify = func(ctx context.Context, token string) (*auth.Session, error) {
-			s, err := h.verifyToken(ctx, token)
+		alive := h.Hub.alive
+		h.Hub.alive = func(ctx context.Context, fp auth.Fingerprint) (*auth.Session, error) {
+			s, err := alive(ctx, fp)
 			if slow.Swap(false) {
 				time.Sleep(2 * time.Second)
 			}

@@ -61,7 +61,7 @@ func TestEndingsAreCounted(t *testing.T) {
 			c.mu.Lock()
 			fp := c.session.Fingerprint
 			c.mu.Unlock()
-			h.EndSession(fp, 3503, "logged out")
+			h.EndSession("alice", fp, 3503, "logged out")
 		}, cause{3503, endSession}},
 		"a block":             {func(h *testHub, _ *websocket.Conn, _ net.Conn) { h.EndUser("alice", DisconnectBlocked) }, cause{3503, "blocked"}},
 		"the backend":         {func(h *testHub, _ *websocket.Conn, _ net.Conn) { h.EndUser("alice", &Disconnect{4000, "x"}) }, cause{4000, endBackend}},

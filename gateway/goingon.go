@@ -91,9 +91,9 @@ func (c *client) planAsking() {
 	if c.hub.asksConn() {
 		soonest(c.endAt)
 	}
-	for _, s := range c.subs {
+	for s := range c.subs.all() {
 		if s.asked() {
-			soonest(s.endAt)
+			soonest(s.known().endAt)
 		}
 	}
 }
@@ -121,8 +121,8 @@ func (c *client) askWhatIsDue() {
 	c.mu.Lock()
 	due := c.hub.asksConn() && c.endAt > 0 && now >= c.endAt
 	var subs []*subscription
-	for _, s := range c.subs {
-		if s.asked() && s.endAt > 0 && now >= s.endAt && s.left == nil {
+	for s := range c.subs.all() {
+		if t := s.known(); s.asked() && t.endAt > 0 && now >= t.endAt && t.left == nil {
 			subs = append(subs, s)
 		}
 	}
@@ -169,7 +169,7 @@ func (c *client) askToGoOn() (stays bool) {
 	}
 	c.endAt = c.hub.connDeadline(a.Expires)
 	if a.Info != nil {
-		c.connInfo = protocol.Raw(a.Info)
+		c.inform(a.Info)
 	}
 	return true
 }
@@ -189,12 +189,12 @@ func (c *client) askSubToGoOn(s *subscription) (stays bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {
-		s.endAt = c.hub.now() + askAgain
+		s.endsAt(c.hub.now() + askAgain)
 		return true
 	}
-	s.endAt = c.hub.subDeadline(s.rules, a.Expires)
+	s.endsAt(c.hub.subDeadline(s.rules, a.Expires))
 	if a.Info != nil {
-		s.info = protocol.Raw(a.Info)
+		s.change().info = protocol.Raw(a.Info)
 	}
 	return true
 }

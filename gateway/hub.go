@@ -22,14 +22,14 @@ import (
 type Options struct {
 	Settings Settings
 	Engine   engine.Engine
-	Verify   func(ctx context.Context, token string) (*auth.Session, error) // as auth.Service.Verify
+	Verify   func(ctx context.Context, token string) (*auth.Session, error)        // as auth.Service.Verify
+	Alive    func(ctx context.Context, fp auth.Fingerprint) (*auth.Session, error) // as auth.Service.Alive
 	Metrics  *Metrics
 	Node     engine.Node // UID, Name and Version of this node
 
-	// VerifyTicket verifies the ?ticket= of a handshake, and Alive its session
-	// again later; both nil where there are no tickets.
+	// VerifyTicket verifies the ?ticket= of a handshake; nil where there are no
+	// tickets.
 	VerifyTicket func(ctx context.Context, ticket string) (*auth.Session, error)
-	Alive        func(ctx context.Context, fp auth.Fingerprint) (*auth.Session, error)
 	// JWTs as an alternative to logins, and for subscriptions; nil is off.
 	ConnectTokens, SubscribeTokens *connjwt.Verifier
 	RPC                            RPCFunc      // answers rpc commands that no webhook does; nil: there are none
@@ -37,6 +37,10 @@ type Options struct {
 	// Blocked keeps users of JWTs out, as auth.Service.Blocked; nil lets all in.
 	// Who is blocked later is to be handed to EndUser as well.
 	Blocked func(ctx context.Context, user string) (*auth.Block, error)
+	// Calm is called when very many connections came at once and no more do, every
+	// ten seconds at most: what their handshakes left behind can be cleared away. It
+	// may take its time; nil: nobody does.
+	Calm func()
 	// Arrived is called for each connection of a user that was let in, Left when
 	// it is gone; nil: for none. They must not wait. Nobody has no name.
 	Arrived func(auth.User)
@@ -77,6 +81,9 @@ type Hub struct {
 
 	budget *budget // of bytes that wait
 	load   load
+	burst  burst
+	calm   chan struct{} // capacity 1: a burst is over
+	onCalm func()        // nil: nobody cares
 
 	pending   pending // handshakes and logins under way
 	addresses addresses
@@ -134,6 +141,7 @@ func New(o Options) *Hub {
 	h.memory = newMemory(int64(o.Settings.Client.MemorySoftLimit), o.Metrics)
 	h.budget.lost = o.Metrics.dropped.WithLabelValues(droppedUnsent)
 	h.rpc, h.ask = o.RPC, o.Ask
+	h.calm, h.onCalm = make(chan struct{}, 1), o.Calm
 	h.life, h.end = context.WithCancel(context.Background())
 	if n := o.Settings.Client.ConnectionRateLimit; n > 0 {
 		h.rate = rate.NewLimiter(rate.Limit(n), n)
@@ -166,6 +174,9 @@ func (h *Hub) Run(ctx context.Context) error {
 		g.Go(func() error { h.retireChannels(); return nil })
 	}
 	g.Go(func() error { h.shed(inner); return nil })
+	if h.onCalm != nil {
+		g.Go(func() error { h.rest(inner); return nil })
+	}
 	for range checkWorkers {
 		g.Go(func() error { h.checkSessions(); return nil })
 	}
@@ -289,15 +300,23 @@ func (h *Hub) keepTime(ctx context.Context) {
 		due = h.wheel.turn(now, due)
 		swept = h.sweep(shard, swept)
 		h.load.measure(now)
+		if h.burst.look(now, h.clients.total()) {
+			select {
+			case h.calm <- struct{}{}:
+			default: // it was told, and is still at it
+			}
+		}
 		h.retries.due(now, h.refills)
 	}
 }
 
-// EndSession closes the connections of a session on this node. code is 3000 to
-// 4999, see Disconnect.
-func (h *Hub) EndSession(fp auth.Fingerprint, code uint32, reason string) {
-	for _, c := range h.clients.ofSession(fp) {
-		c.disconnectFor(&Disconnect{code, plainReason(reason)}, endSession)
+// EndSession closes the connections of a user's session on this node. code is
+// 3000 to 4999, see Disconnect.
+func (h *Hub) EndSession(user string, fp auth.Fingerprint, code uint32, reason string) {
+	for _, c := range h.clients.ofUser(user) {
+		if c.isOf(fp) {
+			c.disconnectFor(&Disconnect{code, plainReason(reason)}, endSession)
+		}
 	}
 }
 
@@ -346,14 +365,15 @@ func (c *client) describe() (ConnectionInfo, bool) {
 	if c.session == nil {
 		return ConnectionInfo{}, false
 	}
-	info := ConnectionInfo{IP: c.ip, UserAgent: c.agent.Value(), Transport: "websocket", Protocol: c.protocol()}
+	info := ConnectionInfo{IP: c.ip, Transport: "websocket", Protocol: c.protocol()}
 	u := c.session.User
-	info.Client, info.User, info.AppID, info.UnionID = c.id, u.OpenID, u.AppID, u.UnionID
+	info.Client, info.User, info.AppID, info.UnionID = c.id.String(), u.OpenID, u.AppID, u.UnionID
 	info.Session, info.Device = c.session.Fingerprint.String(), c.session.Device
-	info.Name, info.Version, info.Since = c.name, c.version, c.since
-	info.Channels = make([]string, 0, len(c.subs))
-	for name := range c.subs {
-		info.Channels = append(info.Channels, name)
+	s := c.software.Value()
+	info.UserAgent, info.Name, info.Version, info.Since = s.agent, s.name, s.version, c.hub.start.Add(c.since)
+	info.Channels = make([]string, 0, c.subs.len())
+	for s := range c.subs.all() {
+		info.Channels = append(info.Channels, s.name)
 	}
 	slices.Sort(info.Channels)
 	return info, true

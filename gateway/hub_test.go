@@ -62,8 +62,9 @@ type testHub struct {
 	registry *prometheus.Registry
 
 	mu       sync.Mutex
-	sessions map[string]error    // by token, where it is not simply good
-	groups   map[string][]string // by user: what login names
+	sessions map[string]error            // by token, where it is not simply good
+	groups   map[string][]string         // by user: what login names
+	logins   map[auth.Fingerprint]string // tokens that were verified
 	verified int
 }
 
@@ -86,7 +87,7 @@ func startPrepared(t testing.TB, prepare func(*Hub), change func(*Settings), mor
 		t.Fatal(err)
 	}
 	o := Options{
-		Settings: s, Engine: th.engine, Verify: th.verifyToken, VerifyTicket: th.verifyTicket, Alive: th.alive,
+		Settings: s, Engine: th.engine, Verify: th.verifyLogin, VerifyTicket: th.verifyTicket, Alive: th.alive,
 		ConnectTokens: tokens, SubscribeTokens: tokens, Blocked: th.blockOf,
 		Metrics: NewMetrics(th.registry), Node: engine.Node{UID: "n1", Name: "node", Version: "test"},
 	}
@@ -170,6 +171,20 @@ func (e *flakyEngine) History(ctx context.Context, channel string, q engine.Hist
 		}
 	}
 	return pubs, top, err
+}
+
+// verifyLogin is verifyToken of what alive is asked about later.
+func (th *testHub) verifyLogin(ctx context.Context, token string) (*auth.Session, error) {
+	s, err := th.verifyToken(ctx, token)
+	if err == nil {
+		th.mu.Lock()
+		defer th.mu.Unlock()
+		if th.logins == nil {
+			th.logins = map[auth.Fingerprint]string{}
+		}
+		th.logins[s.Fingerprint] = strings.Clone(token)
+	}
+	return s, err
 }
 
 // verifyToken takes "user" or "user/anything" for a login of that user, and

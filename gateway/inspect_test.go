@@ -26,22 +26,18 @@ func TestContradictionsAreFound(t *testing.T) {
 		restOnly    bool // at work it may be on its way
 	}{
 		"a user that nobody entered": {
-			func(x hand) { locked(&x.h.clients.mu, func() { drop(x.h.clients.users, "alice", x.c) }) },
-			func(x hand) { locked(&x.h.clients.mu, func() { put(x.h.clients.users, "alice", x.c) }) },
+			func(x hand) { locked(&x.h.clients.mu, func() { delete(x.h.clients.users, "alice") }) },
+			func(x hand) { locked(&x.h.clients.mu, func() { x.h.clients.users["alice"] = clientSet{one: x.c} }) },
 			"is not registered as alice", false,
 		},
-		"a session that nobody entered": {
-			func(x hand) {
-				locked(&x.h.clients.mu, func() { drop(x.h.clients.sessions, x.c.session.Fingerprint, x.c) })
-			},
-			func(x hand) {
-				locked(&x.h.clients.mu, func() { put(x.h.clients.sessions, x.c.session.Fingerprint, x.c) })
-			},
-			"is not registered in its session", false,
+		"a seat of somebody else": {
+			func(x hand) { locked(&x.h.clients.mu, func() { x.c.seat = 2 }) },
+			func(x hand) { locked(&x.h.clients.mu, func() { x.c.seat = 1 }) },
+			"sits at 1 and thinks it is 2", false,
 		},
 		"a client of somebody else": {
-			func(x hand) { locked(&x.h.clients.mu, func() { put(x.h.clients.users, "bob", x.c) }) },
-			func(x hand) { locked(&x.h.clients.mu, func() { drop(x.h.clients.users, "bob", x.c) }) },
+			func(x hand) { locked(&x.h.clients.mu, func() { x.h.clients.users["bob"] = clientSet{one: x.c} }) },
+			func(x hand) { locked(&x.h.clients.mu, func() { delete(x.h.clients.users, "bob") }) },
 			"is registered as bob and is alice", false,
 		},
 		"a user without clients": {
@@ -95,7 +91,7 @@ func TestContradictionsAreFound(t *testing.T) {
 			"feed:a has news that nobody writes", false,
 		},
 		"a subscriber that nobody woke": {
-			func(x hand) { locked(&x.ch.mu, func() { x.ch.log.first++ }) },
+			func(x hand) { locked(&x.ch.mu, func() { x.ch.open(); x.ch.log.first++ }) },
 			func(x hand) { locked(&x.ch.mu, func() { x.ch.log.first-- }) },
 			"nobody woke feed:a, which stands at 0 of 1", false,
 		},
@@ -105,8 +101,8 @@ func TestContradictionsAreFound(t *testing.T) {
 			"subscriber 0 thinks it is 3", false,
 		},
 		"a subscription that its client forgot": {
-			func(x hand) { locked(&x.c.mu, func() { delete(x.c.subs, "feed:a") }) },
-			func(x hand) { locked(&x.c.mu, func() { x.c.subs["feed:a"] = x.s }) },
+			func(x hand) { locked(&x.c.mu, func() { x.c.subs.remove(x.s) }) },
+			func(x hand) { locked(&x.c.mu, func() { x.c.subs.add(x.s) }) },
 			"that does not know", false,
 		},
 		"a count of positions": {

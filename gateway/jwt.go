@@ -17,7 +17,6 @@ import (
 // identity is whose connection it is, and how that can be asked again.
 type identity struct {
 	session *auth.Session
-	token   string                // of session; "" where it came with a ticket or jwt
 	jwt     *connjwt.ConnectToken // instead of a login
 	said    *ask.ConnectAnswer    // by the connect proxy, nil: it was not asked or had nothing to say
 }
@@ -118,20 +117,25 @@ func (c *client) refreshJWT(ctx context.Context, token string) (*protocol.Refres
 	}
 	c.identify(who)
 	c.mu.Unlock()
-	c.hub.clients.relogin(c, old, who.session)
 	c.lookSoon()
 	return &protocol.RefreshResult{Expires: expires, Ttl: seconds}, nil
 }
 
 // identify notes whose connection it is; mu is held.
 func (c *client) identify(who identity) {
-	c.session, c.token, c.tokens, c.ticket = who.session, who.token, nil, ""
-	c.connInfo = protocol.Raw(who.session.Claims)
+	c.session, c.info = who.session, nil
 	if who.jwt != nil {
-		c.jwt, c.connInfo = true, protocol.Raw(who.jwt.Info)
+		c.jwt = true
+		c.inform(who.jwt.Info)
 	}
 	c.endAt = c.hub.connDeadline(who.expires())
 	c.remember(who)
+}
+
+// inform sets what others see of the client; mu is held.
+func (c *client) inform(info []byte) {
+	raw := protocol.Raw(info)
+	c.info = &raw
 }
 
 // lookSoon has deadlines that changed taken into account.
@@ -149,9 +153,9 @@ func (c *client) nextCheck() time.Duration {
 	if c.endAt > 0 && !c.hub.asksConn() {
 		at = min(at, c.endAt)
 	}
-	for _, s := range c.subs {
-		if s.endAt > 0 && !s.asked() {
-			at = min(at, s.endAt)
+	for s := range c.subs.all() {
+		if end := s.known().endAt; end > 0 && !s.asked() {
+			at = min(at, end)
 		}
 	}
 	return at
@@ -160,17 +164,15 @@ func (c *client) nextCheck() time.Duration {
 // verifyAgain finds out whether a connected client is still who it was.
 func (c *client) verifyAgain(ctx context.Context) (*auth.Session, error) {
 	c.mu.Lock()
-	session, token, jwt, endAt := c.session, c.token, c.jwt, c.endAt
+	session, jwt, endAt := c.session, c.jwt, c.endAt
 	c.mu.Unlock()
 	switch {
 	case endAt > 0 && !c.hub.asksConn() && c.hub.now() >= endAt:
 		return nil, ErrExpired
 	case jwt:
 		return session, c.hub.checkBlocked(ctx, session.User.OpenID)
-	case token == "":
-		return c.hub.alive(ctx, session.Fingerprint)
 	}
-	return c.hub.verify(ctx, token)
+	return c.hub.alive(ctx, session.Fingerprint)
 }
 
 // grant verifies the token of a subscribe request; nil where there is none, or
@@ -197,7 +199,7 @@ func (c *client) grant(ctx context.Context, channel, token string, r *rules) (*c
 // fits tells whether a subscription token was made for this user, connection
 // and channel.
 func (c *client) fits(t *connjwt.SubscribeToken, channel string) error {
-	if t.Channel != channel || t.User != c.user() || t.Client != "" && t.Client != c.id {
+	if t.Channel != channel || t.User != c.user() || t.Client != "" && !c.id.is(t.Client) {
 		return DisconnectInvalidToken
 	}
 	return nil
@@ -228,8 +230,8 @@ func (c *client) subRefresh(ctx context.Context, req *protocol.SubRefreshRequest
 		return nil, subRefreshError(err)
 	}
 	c.mu.Lock()
-	if s := c.subs[channel]; s != nil {
-		s.endAt = c.hub.subDeadline(s.rules, t.Expires)
+	if s := c.subs.get(channel); s != nil {
+		s.endsAt(c.hub.subDeadline(s.rules, t.Expires))
 	}
 	c.mu.Unlock()
 	c.lookSoon()
@@ -254,8 +256,8 @@ func (c *client) endExpired(ctx context.Context) {
 	now := c.hub.now()
 	var expired []*subscription
 	c.mu.Lock()
-	for _, s := range c.subs {
-		if s.endAt > 0 && !s.asked() && now >= s.endAt {
+	for s := range c.subs.all() {
+		if end := s.known().endAt; end > 0 && !s.asked() && now >= end {
 			expired = append(expired, s)
 		}
 	}

@@ -52,8 +52,15 @@ func (th *testHub) verifyTicket(ctx context.Context, ticket string) (*auth.Sessi
 	return th.verifyToken(ctx, user)
 }
 
-// alive knows the sessions of tickets, and what setToken says of "alive".
+// alive knows the sessions of logins and tickets; of those of tickets what
+// setToken says of "alive".
 func (th *testHub) alive(ctx context.Context, fp auth.Fingerprint) (*auth.Session, error) {
+	th.mu.Lock()
+	token, login := th.logins[fp]
+	th.mu.Unlock()
+	if login {
+		return th.verifyToken(ctx, token)
+	}
 	s, err := th.verifyToken(ctx, "alive")
 	if err != nil {
 		return nil, err

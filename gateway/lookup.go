@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -217,17 +218,17 @@ func (h *Hub) answerConnections(q ConnectionQuery) (connectionsAnswer, error) {
 // client, and little for most of them: a node has many.
 func (q *ConnectionQuery) pick(list []*client) (picked []*client) {
 	sorted := func() []*client {
-		slices.SortFunc(picked, func(x, y *client) int { return strings.Compare(x.id, y.id) })
+		slices.SortFunc(picked, func(x, y *client) int { return bytes.Compare(x.id[:], y.id[:]) })
 		return picked[:min(len(picked), q.Limit)]
 	}
-	last := "" // nothing above it is among the first
+	var last *client // nothing above it is among the first
 	for _, c := range list {
-		if last != "" && c.id > last || !q.matches(c) {
+		if last != nil && bytes.Compare(c.id[:], last.id[:]) > 0 || !q.matches(c) {
 			continue
 		}
 		if picked = append(picked, c); len(picked) >= 4*q.Limit {
 			picked = sorted()
-			last = picked[q.Limit-1].id
+			last = picked[q.Limit-1]
 		}
 	}
 	return sorted()
@@ -258,7 +259,7 @@ func (h *Hub) subscribers(channel string) (list []*client) {
 }
 
 func (q *ConnectionQuery) matches(c *client) bool {
-	if c.id <= q.After || q.Client != "" && q.Client != c.id {
+	if id := c.id.text(); string(id[:]) <= q.After || q.Client != "" && !c.id.is(q.Client) {
 		return false
 	}
 	c.mu.Lock()
@@ -279,7 +280,7 @@ func (q *ConnectionQuery) matches(c *client) bool {
 	if q.Session != "" && !isSession(c.session.Fingerprint, q.Session) {
 		return false
 	}
-	if q.Channel != "" && c.subs[q.Channel] == nil {
+	if q.Channel != "" && c.subs.get(q.Channel) == nil {
 		return false
 	}
 	if q.IP == "" {

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -192,7 +191,7 @@ func TestPages(t *testing.T) {
 }
 
 func TestConnectionsByAddress(t *testing.T) {
-	c := &client{id: "c1", session: &auth.Session{}, ip: "192.0.2.7"}
+	c := &client{id: newID(), session: &auth.Session{}, ip: "192.0.2.7"}
 	for ip, want := range map[string]bool{
 		"192.0.2.7": true, "192.0.2.0/24": true, "0.0.0.0/0": true, "192.0.2.8": false, "198.51.100.0/24": false,
 		"::ffff:192.0.2.7": true, "::/0": false,
@@ -269,19 +268,18 @@ func TestKick(t *testing.T) {
 
 // TestPick: those that sort first, whatever the order in which they come.
 func TestPick(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(1, 2))
 	for _, n := range []int{0, 1, 3, 50, 500} {
 		list, ids := make([]*client, n), make([]string, n)
 		for i := range list {
-			ids[i] = fmt.Sprintf("%04d", rnd.IntN(10_000)*10+i%10)
-			list[i] = &client{id: ids[i], session: &auth.Session{}}
+			list[i] = &client{id: newID(), session: &auth.Session{}}
+			ids[i] = list[i].id.String()
 		}
 		slices.Sort(ids)
 		for _, limit := range []int{1, 2, 7, 100} {
 			q := ConnectionQuery{Limit: limit}
 			var got []string
 			for _, c := range q.pick(list) {
-				got = append(got, c.id)
+				got = append(got, c.id.String())
 			}
 			if want := ids[:min(n, limit)]; !slices.Equal(got, want) {
 				t.Errorf("of %d the first %d: %v, want %v", n, limit, got, want)

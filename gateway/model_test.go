@@ -107,7 +107,7 @@ type modelNode struct {
 func startModelNode(e engine.Engine, uid string) *modelNode {
 	tokens := &testHub{sessions: map[string]error{}}
 	h := New(Options{
-		Settings: modelSettings(), Engine: e, Verify: tokens.verifyToken,
+		Settings: modelSettings(), Engine: e, Verify: tokens.verifyLogin, Alive: tokens.alive,
 		Metrics: NewMetrics(prometheus.NewRegistry()), Node: engine.Node{UID: uid, Name: uid, Version: "test"},
 	})
 	ctx, cancel := context.WithCancel(context.Background())

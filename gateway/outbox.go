@@ -31,7 +31,7 @@ type outbox struct {
 	writingSize int64         // bytes of the frame that is being written
 	moved       time.Duration // when a frame was written last, or the first reply queued
 
-	room   sync.Cond // something was taken from replies, or nothing more will be
+	room   *sync.Cond // something was taken from replies, or nothing more will be; nil while nobody has waited for that
 	writer sync.WaitGroup
 }
 
@@ -48,6 +48,21 @@ func (o *outbox) begin() bool {
 
 // full tells whether limit bytes wait already; mu is held.
 func (o *outbox) full(limit int) bool { return o.size >= limit && o.bye == nil && !o.closed }
+
+// awaitRoom waits until there may be room; mu is held.
+func (o *outbox) awaitRoom() {
+	if o.room == nil {
+		o.room = sync.NewCond(&o.mu)
+	}
+	o.room.Wait()
+}
+
+// madeRoom tells those who wait; mu is held.
+func (o *outbox) madeRoom() {
+	if o.room != nil {
+		o.room.Broadcast()
+	}
+}
 
 // send queues an encoded message that the client did not ask for. Messages are
 // written in the order of the calls. It never waits: a client that lets too
@@ -66,7 +81,7 @@ func (c *client) enqueue(msg []byte, patient bool, announced ...*subscription) (
 	o := &c.out
 	o.mu.Lock()
 	for patient && o.full(limit) {
-		o.room.Wait() // what fills it is being written, or the writer fails in time
+		o.awaitRoom() // what fills it is being written, or the writer fails in time
 	}
 	overflow := o.full(limit)
 	if queued = o.bye == nil && !o.closed && !overflow; queued {
@@ -150,7 +165,7 @@ func (c *client) disconnectFor(d *Disconnect, why string) bool {
 		if d == DisconnectSlow {
 			o.drop()
 		}
-		o.room.Broadcast()
+		o.madeRoom()
 		start = o.begin()
 	}
 	o.mu.Unlock()
@@ -187,7 +202,7 @@ func (o *outbox) shut(counts bool) bool {
 		o.parked = false
 		o.retire()
 	}
-	o.room.Broadcast()
+	o.madeRoom()
 	return first
 }
 

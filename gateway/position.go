@@ -85,7 +85,7 @@ func (ch *channel) locate(ctx context.Context, w wanted) (placed, error) {
 			ch.hub.metrics.placedFromMemory.Inc()
 			return p, nil
 		}
-		under := ch.now
+		under := ch.reading
 		if under != nil && !waited {
 			// What is read just now may be all that is missing in memory.
 			ch.mu.Unlock()
@@ -115,8 +115,10 @@ func (ch *channel) locate(ctx context.Context, w wanted) (placed, error) {
 // recall answers from memory, if that is certain; mu is held.
 func (ch *channel) recall(w *wanted) (p placed, ok bool) {
 	p.top = ch.top
-	from := w.from.Under(ch.top, ch.before)
-	now := ch.hub.now()
+	from, now := w.from, ch.hub.now()
+	if ch.traffic != nil {
+		from = from.Under(ch.top, ch.before)
+	}
 	switch {
 	case ch.top.Epoch == "" || ch.lost:
 		return p, false
@@ -128,17 +130,17 @@ func (ch *channel) recall(w *wanted) (p placed, ok bool) {
 		p.recovered = p.top.Offset > 0
 		return p, true
 	case w.cache:
-		p.pubs, ok = ch.tail.last(1, now)
+		p.pubs, ok = ch.recent(1, now)
 		p.recovered = ok
 		return p, ok || p.top.Offset == 0
 	case from.Epoch != "" && from.Epoch != p.top.Epoch || from.Offset > p.top.Offset:
 		return p, false
 	}
 	missed := p.top.Offset - from.Offset
-	if ch.rewound.ambiguous(from) || missed > uint64(min(w.limit, ch.rules.HistorySize)) {
+	if ch.traffic != nil && ch.rewound.ambiguous(from) || missed > uint64(min(w.limit, ch.rules.HistorySize)) {
 		return p, true // history cannot have it either
 	}
-	p.pubs, ok = ch.tail.last(missed, now)
+	p.pubs, ok = ch.recent(missed, now)
 	p.recovered = ok
 	return p, ok
 }
@@ -179,6 +181,8 @@ type reading struct {
 	since engine.Position // of query.Since
 	wide  bool            // the newest publications, whatever anybody has seen
 
+	next *reading // that follows; guarded by channel.mu
+
 	done   chan struct{} // closed when what follows is set
 	pubs   []*protocol.Publication
 	top    engine.Position
@@ -199,9 +203,9 @@ func (r *reading) wait(ctx context.Context) error {
 // whether the caller is the one to do it. crowd says that others have come for
 // the same channel. mu is held.
 func (ch *channel) join(w *wanted, crowd bool) (r *reading, mine bool) {
-	at := &ch.now
-	if ch.now != nil {
-		at = &ch.next
+	at := &ch.reading
+	if ch.reading != nil {
+		at = &ch.reading.next
 	}
 	if r = *at; r == nil {
 		r = &reading{done: make(chan struct{}), since: w.from}
@@ -247,11 +251,12 @@ func (ch *channel) read(r *reading) {
 	if r.err == nil {
 		ch.kept = q.Keep
 		ch.learn(before, r.top, r.pubs)
-		if r.top.Epoch == ch.top.Epoch {
+		if r.top.Epoch == ch.top.Epoch && (ch.traffic != nil || r.before != engine.Position{}) {
+			ch.open()
 			ch.before = r.before
 		}
 	}
-	ch.now, ch.next = ch.next, nil
+	ch.reading, r.next = r.next, nil
 	ch.mu.Unlock()
 	close(r.done)
 }
@@ -264,7 +269,10 @@ func (ch *channel) learn(before, top engine.Position, pubs []*protocol.Publicati
 	case ch.lost: // the refill under way will settle it
 		return checkRepaired
 	case ch.top.Epoch == "":
-		ch.top, ch.have, ch.verified = top, 0, now
+		ch.top, ch.verified = top, now
+		if ch.traffic != nil {
+			ch.have = 0
+		}
 	case before.Epoch == "" || before.Epoch != ch.top.Epoch: // known since, or changed meanwhile
 	case top.Epoch != before.Epoch:
 		ch.refill() // which finds nothing to join the two, and says so
@@ -278,6 +286,7 @@ func (ch *channel) learn(before, top engine.Position, pubs []*protocol.Publicati
 		ch.verified = now
 	}
 	if top.Epoch == ch.top.Epoch && len(pubs) > 0 && pubs[len(pubs)-1].Offset == top.Offset && top.Offset <= ch.top.Offset {
+		ch.open()
 		if top.Epoch == ch.removed.Epoch {
 			pubs = pubs[len(pubs)-countAfter(pubs, ch.removed.Offset):]
 		}

@@ -8,15 +8,14 @@ import (
 	"github.com/minigate/minigate/auth"
 )
 
-// registry is the clients of this node, and by user and session those that
-// have logged in.
+// registry is the clients of this node, and by user those that have logged in.
 type registry struct {
 	metrics *Metrics
 
 	mu       sync.RWMutex
-	all      map[*client]struct{}
+	all      []*client // each knows its seat
 	users    map[string]clientSet
-	sessions map[auth.Fingerprint]clientSet
+	came     uint64 // clients, since the start
 	closed   bool
 	over     bool // connections are cut: those that come late, too
 	admitted int  // connections, those not upgraded yet among them
@@ -25,12 +24,7 @@ type registry struct {
 }
 
 func newRegistry(m *Metrics) *registry {
-	return &registry{
-		metrics:  m,
-		all:      map[*client]struct{}{},
-		users:    map[string]clientSet{},
-		sessions: map[auth.Fingerprint]clientSet{},
-	}
+	return &registry{metrics: m, users: map[string]clientSet{}}
 }
 
 // admit makes room for a connection that is about to be upgraded, or says why
@@ -62,7 +56,9 @@ func (r *registry) leave() {
 func (r *registry) add(c *client) (closed, over bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.all[c] = struct{}{}
+	r.all = append(r.all, c)
+	c.seat = int32(len(r.all))
+	r.came++
 	r.metrics.connections.Inc()
 	return r.closed, r.over
 }
@@ -73,13 +69,34 @@ func (r *registry) remove(c *client) {
 	c.mu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.all, c)
+	r.unseat(c)
 	r.metrics.connections.Dec()
-	if s != nil {
-		drop(r.users, s.User.OpenID, c)
-		drop(r.sessions, s.Fingerprint, c)
-		r.metrics.users.Set(float64(len(r.users)))
+	if s == nil {
+		return
 	}
+	if set := r.users[s.User.OpenID].without(c); set.len() > 0 {
+		r.users[s.User.OpenID] = set
+	} else {
+		delete(r.users, s.User.OpenID)
+	}
+	r.metrics.users.Set(float64(len(r.users)))
+}
+
+// unseat takes a client out of all; mu is held.
+func (r *registry) unseat(c *client) {
+	if !r.has(c) {
+		return
+	}
+	last := r.all[len(r.all)-1]
+	r.all[c.seat-1], last.seat = last, c.seat
+	r.all[len(r.all)-1] = nil
+	r.all = r.all[:len(r.all)-1]
+	c.seat = 0
+}
+
+// has tells whether a client is in all; mu is held.
+func (r *registry) has(c *client) bool {
+	return c.seat > 0 && int(c.seat) <= len(r.all) && r.all[c.seat-1] == c
 }
 
 // login enters a client under its user, unless that one has limit clients
@@ -90,34 +107,15 @@ func (r *registry) login(c *client, s *auth.Session, limit int) bool {
 	if user := s.User.OpenID; limit > 0 && user != "" && r.users[user].len() >= limit {
 		return false
 	}
-	put(r.users, s.User.OpenID, c)
-	put(r.sessions, s.Fingerprint, c)
+	r.users[s.User.OpenID] = r.users[s.User.OpenID].with(c)
 	r.metrics.users.Set(float64(len(r.users)))
 	return true
-}
-
-// relogin moves a client to another session of the same user.
-func (r *registry) relogin(c *client, from, to *auth.Session) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	drop(r.sessions, from.Fingerprint, c)
-	put(r.sessions, to.Fingerprint, c)
-}
-
-func put[K comparable](m map[K]clientSet, k K, c *client) { m[k] = m[k].with(c) }
-
-func drop[K comparable](m map[K]clientSet, k K, c *client) {
-	if set := m[k].without(c); set.len() > 0 {
-		m[k] = set
-	} else {
-		delete(m, k)
-	}
 }
 
 func (r *registry) list() []*client {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return slices.AppendSeq(make([]*client, 0, len(r.all)), maps.Keys(r.all))
+	return slices.Clone(r.all)
 }
 
 func (r *registry) ofUser(user string) []*client {
@@ -126,58 +124,59 @@ func (r *registry) ofUser(user string) []*client {
 	return r.users[user].list()
 }
 
-func (r *registry) ofSession(fp auth.Fingerprint) []*client {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.sessions[fp].list()
-}
-
-// clientSet is the clients of a user or session. There is hardly ever more than
-// one, and a map takes some 300 bytes.
+// clientSet is the clients of a user. There is hardly ever more than one, and a
+// map takes some 200 bytes.
 type clientSet struct {
-	few  []*client
-	many map[*client]struct{} // instead of few, once there were more than fewClients
+	one  *client
+	many map[*client]struct{} // instead of one, once there were more
 }
 
-const fewClients = 8
-
-func (s clientSet) len() int { return len(s.few) + len(s.many) }
+func (s clientSet) len() int {
+	if s.one != nil {
+		return 1
+	}
+	return len(s.many)
+}
 
 func (s clientSet) has(c *client) bool {
 	_, ok := s.many[c]
-	return ok || slices.Contains(s.few, c)
+	return ok || s.one == c
 }
 
 func (s clientSet) list() []*client {
-	if s.many == nil {
-		return slices.Clone(s.few)
+	if s.one != nil {
+		return []*client{s.one}
 	}
 	return slices.AppendSeq(make([]*client, 0, len(s.many)), maps.Keys(s.many))
 }
 
 func (s clientSet) with(c *client) clientSet {
 	switch {
-	case s.many == nil && slices.Contains(s.few, c):
+	case s.one == c:
 		return s
-	case s.many == nil && len(s.few) < fewClients:
-		return clientSet{few: append(s.few, c)}
+	case s.one == nil && s.many == nil:
+		return clientSet{one: c}
 	case s.many == nil:
-		s.many = make(map[*client]struct{}, 2*fewClients)
-		for _, old := range s.few {
-			s.many[old] = struct{}{}
-		}
-		s.few = nil
+		s.many = map[*client]struct{}{s.one: {}}
+		s.one = nil
 	}
 	s.many[c] = struct{}{}
 	return s
 }
 
 func (s clientSet) without(c *client) clientSet {
-	delete(s.many, c)
-	if i := slices.Index(s.few, c); i >= 0 {
-		s.few = slices.Delete(s.few, i, i+1)
+	if s.one == c {
+		return clientSet{}
 	}
+	delete(s.many, c)
 	return s
+}
+
+// total counts all that ever came.
+func (r *registry) total() uint64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.came
 }
 
 func (r *registry) counts() (clients, users int) {

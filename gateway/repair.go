@@ -47,6 +47,7 @@ func (h *Hub) refillOnce(ctx context.Context, ch *channel) error {
 // often enough.
 func (h *Hub) retryRefill(ch *channel) bool {
 	ch.mu.Lock()
+	ch.open()
 	n := ch.tries
 	ch.tries++
 	ch.mu.Unlock()
@@ -117,19 +118,28 @@ const backlogAge = 15 * time.Second
 func (ch *channel) sweep(now time.Duration) {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	ch.log.expire(now - backlogAge)
-	if len(ch.tail.pubs) > 0 && now >= ch.tail.until {
-		ch.tail.reset()
+	if ch.traffic != nil {
+		ch.log.expire(now - backlogAge)
+		if len(ch.tail.pubs) > 0 && now >= ch.tail.until {
+			ch.tail.reset()
+		}
 	}
 	if !ch.retiring && ch.lingered(now) {
 		ch.retiring = true
 		ch.hub.retired.push(ch)
 	}
 	delay := ch.hub.settings.Client.PositionCheckDelay
-	if delay > 0 && ch.positioned > 0 && !ch.checking && !ch.lost && ch.top.Epoch != "" && now-ch.verified > delay+ch.jitter {
+	if delay > 0 && ch.positioned > 0 && !ch.checking && !ch.lost && ch.top.Epoch != "" && now-ch.verified > delay+ch.jitter(delay/4) {
 		ch.checking = true
 		ch.hub.positions.push(ch)
 	}
+}
+
+// jitter spreads the position checks of channels: it is less than limit, and
+// each has its own.
+func (ch *channel) jitter(limit time.Duration) time.Duration {
+	const golden = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio: multiples of it spread evenly
+	return time.Duration(float64(uint64(ch.id)*golden>>11) / (1 << 53) * float64(limit))
 }
 
 func (h *Hub) retireChannels() {

@@ -55,7 +55,7 @@ func (c *client) callRPC(id uint32, req *protocol.RPCRequest) error {
 		return ErrBadRequest
 	}
 	call := RPC{
-		Client: c.id, IP: c.ip, Method: strings.Clone(req.Method),
+		Client: c.id.String(), IP: c.ip, Method: strings.Clone(req.Method),
 		Data: bytes.Clone(req.Data), // of the read buffer, which is used again
 	}
 	c.mu.Lock()

@@ -27,7 +27,7 @@ func (c *client) claim(ctx context.Context, s *auth.Session) error {
 	if rule == "" || s.User.OpenID == "" {
 		return nil
 	}
-	req := &userRequest{User: s.User.OpenID, Client: c.id}
+	req := &userRequest{User: s.User.OpenID, Client: c.id.String()}
 	if rule == singleDevice {
 		req.Device = deviceOf(s)
 	}
@@ -38,7 +38,7 @@ func (c *client) claim(ctx context.Context, s *auth.Session) error {
 	}
 	req.Turn = res.Position
 	c.mu.Lock()
-	c.turn = res.Position
+	c.turn = &req.Turn
 	c.mu.Unlock()
 	newer, err := c.hub.surveyUser(ctx, opSingle, req)
 	if err == nil && newer > 0 {
@@ -64,9 +64,9 @@ func (h *Hub) keepOne(req *userRequest) (newer int) {
 		turn, s, state := c.turn, c.session, c.state
 		c.mu.Unlock()
 		switch {
-		case c.id == req.Client || s == nil || req.Device != "" && req.Device != deviceOf(s):
+		case c.id.is(req.Client) || s == nil || req.Device != "" && req.Device != deviceOf(s):
 		case state == ending || state == rejected: // it goes anyway
-		case turn.Offset == 0: // it has no number yet and will ask us
+		case turn == nil: // it has no number yet and will ask us
 		case turn.Epoch == req.Turn.Epoch && turn.Offset > req.Turn.Offset:
 			newer++
 		default: // also with a number from before the engine lost its numbers

@@ -13,7 +13,7 @@ import (
 
 // leanSocket is a socket that is watched by epoll: an idle one has no goroutine
 // and no buffer.
-type leanSocket struct{ *epoll.Conn[*client] }
+type leanSocket epoll.Conn[*client]
 
 // closeTimeout is how long a client may take to answer a close frame.
 const closeTimeout = 5 * time.Second
@@ -96,23 +96,25 @@ func (h *Hub) detach(c *client, sock *wsSocket) bool {
 	if !ok {
 		return false
 	}
-	lean := &leanSocket{poller.Take(fd, sock.early, sock.deflate, c)}
-	c.sock = lean
+	lean := poller.Take(fd, sock.deflate, c)
+	c.sock = (*leanSocket)(lean)
 	h.metrics.held.WithLabelValues(heldByEpoll).Inc()
 	_ = sock.conn.CloseNow() // of the old descriptor; the connection goes on
 	h.enroll(c)
-	lean.Start()
+	lean.Start(sock.early)
 	return true
 }
+
+func (s *leanSocket) conn() *epoll.Conn[*client] { return (*epoll.Conn[*client])(s) }
 
 func (s *leanSocket) waits() bool { return false }
 
 func (s *leanSocket) write(frames []byte, shared bool) (left int, err error) {
-	return s.Write(frames, shared)
+	return s.conn().Write(frames, shared)
 }
 
 func (s *leanSocket) close(code uint32, reason string) {
-	_ = s.Close(uint16(code), reason) // gone either way
+	_ = s.conn().Close(uint16(code), reason) // gone either way
 }
 
-func (s *leanSocket) abort() { s.Abort() }
+func (s *leanSocket) abort() { s.conn().Abort() }

@@ -32,7 +32,9 @@ func (c *client) subscribe(ctx context.Context, id uint32, req *protocol.Subscri
 		c.leave(ctx, s, nil)
 		return ErrUnrecoverable
 	}
-	s.data = nil // it has served, and may be large
+	if s.special != nil {
+		s.special.data = nil // it has served, and may be large
+	}
 	c.reply(c.encodeReply(&protocol.Reply{Id: id, Subscribe: res}), s)
 	if !t.Expires.IsZero() {
 		c.lookSoon()
@@ -70,7 +72,7 @@ func (c *client) admit(ctx context.Context, req *protocol.SubscribeRequest) (*su
 		t = &connjwt.SubscribeToken{}
 	}
 	s := c.newSubscription(channel, r, req, t.SubscribeOptions)
-	s.endAt = c.hub.subDeadline(r, t.Expires)
+	s.endsAt(c.hub.subDeadline(r, t.Expires))
 	if err := c.reserve(s); err != nil {
 		return nil, nil, err
 	}
@@ -79,7 +81,7 @@ func (c *client) admit(ctx context.Context, req *protocol.SubscribeRequest) (*su
 		return nil, nil, ErrPermissionDenied
 	}
 	if req.Tf != nil {
-		if s.filter, err = r.tagsFilter(req.Tf); err != nil {
+		if s.specially().filter, err = r.tagsFilter(req.Tf); err != nil {
 			c.release(s)
 			return nil, nil, err
 		}
@@ -104,11 +106,16 @@ func (c *client) newSubscription(channel string, r *rules, req *protocol.Subscri
 	user := c.user()
 	r = r.adjust(o.Override)
 	mayHistory := r.keepsHistory() && r.mayReadHistory(channel, user, true)
-	s := &subscription{client: c, name: channel, rules: r, info: protocol.Raw(o.Info), data: protocol.Raw(o.Data)}
-	s.encoding = c.encoding()
+	s := &subscription{client: c, name: c.hub.channels.nameOf(channel), rules: r, encoding: c.encoding()}
+	if o.Info != nil {
+		s.change().info = protocol.Raw(o.Info)
+	}
+	if o.Data != nil {
+		s.specially().data = protocol.Raw(o.Data)
+	}
 	if req.Delta == fossil && req.Tf == nil && r.allowsDelta() { // a filter would tear the chain of deltas
 		s.encoding |= forDelta
-		s.sent = new(publicationID)
+		s.specially().sent = new(publicationID)
 	}
 	s.recoverable = r.ForceRecovery || req.Recoverable && (r.AllowRecovery || mayHistory)
 	s.positioned = s.recoverable || r.ForcePositioning || req.Positioned && (r.AllowPositioning || mayHistory)
@@ -119,12 +126,7 @@ func (c *client) newSubscription(channel string, r *rules, req *protocol.Subscri
 // awaitLeft waits for the end of a subscription that the server is ending: the
 // client may have been told already, and comes back before all is done.
 func (c *client) awaitLeft(ctx context.Context, channel string) {
-	c.mu.Lock()
-	var left chan struct{}
-	if s := c.subs[channel]; s != nil {
-		left = s.left
-	}
-	c.mu.Unlock()
+	left := c.leaving(channel)
 	if left == nil {
 		return
 	}
@@ -132,6 +134,17 @@ func (c *client) awaitLeft(ctx context.Context, channel string) {
 	case <-left:
 	case <-ctx.Done():
 	}
+}
+
+// leaving returns what is closed once the end of a subscription that has begun
+// is complete; nil where none has.
+func (c *client) leaving(channel string) chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.subs.get(channel); s != nil {
+		return s.known().left
+	}
+	return nil
 }
 
 // mayReserve tells what reserve would, before anything else is asked: as with
@@ -145,9 +158,9 @@ func (c *client) mayReserve(channel string) error {
 // full tells why there is no place for a channel, or nil; mu is held.
 func (c *client) full(channel string) error {
 	switch {
-	case c.subs[channel] != nil:
+	case c.subs.get(channel) != nil:
 		return ErrAlreadySubscribed
-	case len(c.subs) >= c.hub.settings.Client.ChannelLimit && len(channel) <= c.hub.settings.Channel.MaxLength:
+	case c.subs.len() >= c.hub.settings.Client.ChannelLimit && len(channel) <= c.hub.settings.Channel.MaxLength:
 		return ErrLimitExceeded
 	}
 	return nil
@@ -157,7 +170,7 @@ func (c *client) full(channel string) error {
 func (c *client) reserve(s *subscription) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.subs[s.name] != nil {
+	if c.subs.get(s.name) != nil {
 		return ErrAlreadySubscribed
 	}
 	return c.take(s)
@@ -168,19 +181,14 @@ func (c *client) take(s *subscription) error {
 	if err := c.full(s.name); err != nil {
 		return err
 	}
-	if c.subs == nil {
-		c.subs = make(map[string]*subscription)
-	}
-	c.subs[s.name] = s
+	c.subs.add(s)
 	return nil
 }
 
 func (c *client) release(s *subscription) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.subs[s.name] == s {
-		delete(c.subs, s.name)
-	}
+	c.subs.remove(s)
 }
 
 // attach makes a reserved subscription hear its channel and finds out where it
@@ -195,8 +203,10 @@ func (c *client) attach(ctx context.Context, s *subscription, req *protocol.Subs
 		return nil, err
 	}
 	res := &protocol.SubscribeResult{
-		Recoverable: s.recoverable, Positioned: s.positioned, WasRecovering: req.Recover,
-		Data: s.data, Delta: s.encoding&forDelta != 0,
+		Recoverable: s.recoverable, Positioned: s.positioned, WasRecovering: req.Recover, Delta: s.encoding&forDelta != 0,
+	}
+	if s.special != nil {
+		res.Data = s.special.data
 	}
 	if req.Flag&flagChannelIDs != 0 && c.takesChannelIDs() && !s.serverSide {
 		s.encoding |= byID
@@ -207,7 +217,7 @@ func (c *client) attach(ctx context.Context, s *subscription, req *protocol.Subs
 		return nil, err
 	}
 	if s.rules.Presence {
-		if err := c.hub.engine.AddPresence(ctx, s.name, c.id, c.infoIn(s.name)); err != nil {
+		if err := c.hub.engine.AddPresence(ctx, s.name, c.id.String(), c.infoIn(s.name)); err != nil {
 			c.leave(ctx, s, nil)
 			return nil, err
 		}
@@ -230,10 +240,11 @@ func (c *client) takesChannelIDs() bool {
 // subscription, nor its notice be taken for one about that.
 func (c *client) leave(ctx context.Context, s *subscription, notice []byte) bool {
 	c.mu.Lock()
-	first, joined := s.left == nil, s.joined
+	t := s.change()
+	first, joined := t.left == nil, t.joined
 	if first {
-		s.left = make(chan struct{})
-		defer close(s.left)
+		t.left = make(chan struct{})
+		defer close(t.left)
 	}
 	c.mu.Unlock()
 	if !first {
@@ -248,7 +259,7 @@ func (c *client) leave(ctx context.Context, s *subscription, notice []byte) bool
 	}
 	info := c.infoIn(s.name)
 	if s.rules.Presence {
-		if err := h.engine.RemovePresence(ctx, s.name, c.id); err != nil {
+		if err := h.engine.RemovePresence(ctx, s.name, c.id.String()); err != nil {
 			slog.Debug("presence not removed", "channel", s.name, "error", err) // its lease ends with the node's
 		}
 	}
@@ -272,10 +283,11 @@ func (h *Hub) announceJoin(s *subscription) {
 	}
 	c := s.client
 	c.mu.Lock()
-	gone := s.left != nil
+	t := s.change()
+	gone := t.left != nil
 	if !gone {
-		s.joined = make(chan struct{})
-		defer close(s.joined)
+		t.joined = make(chan struct{})
+		defer close(t.joined)
 	}
 	c.mu.Unlock()
 	if gone {

@@ -10,43 +10,89 @@ import (
 	"github.com/minigate/minigate/gateway/engine"
 )
 
-// subscription is one client in one channel.
+// subscription is one client in one channel. There are more of them than of
+// anything else: what few need is in special and terms, made when needed.
 type subscription struct {
-	client *client
-	name   string
-	rules  *rules
+	client  *client
+	channel *channel // set by Hub.enter
+	name    string
+	rules   *rules
+	next    *subscription // in client.subs, guarded by client.mu
 
 	serverSide  bool // the server's doing: the client is closed where a lost position would only unsubscribe it
 	positioned  bool // publications must follow each other without a gap
 	recoverable bool
-	joinLeave   bool // wants to be told who comes and goes
+	joinLeave   bool     // wants to be told who comes and goes
+	encoding    encoding // of what it is sent; read only once it is announced
 
-	encoding encoding // of what it is sent; read only once it is announced
-	filter   *filter  // by tags, nil: it gets everything
+	live  bool // guarded by outbox.mu: the client knows of it, pushes may follow
+	dirty bool // guarded by outbox.mu: in outbox.dirty
+	again bool // guarded by outbox.mu: the client is to be told of it once more
+
+	index int32 // in channel.subs, guarded by channel.mu
+
+	// Set while subscribing; from then on only the client's writer uses them.
+	cursor   uint64          // number of the next message in the log
+	position engine.Position // of the last publication sent
+	special  *special        // nil: nothing is special about what it is sent
+
+	terms *terms // guarded by client.mu; nil: nothing is set
+}
+
+// special is how what a subscriber is sent differs from what others are.
+type special struct {
+	filter *filter        // by tags, nil: it gets everything
+	sent   *publicationID // the last publication sent, where deltas are taken
+	owed   owed           // what comes before the log
+	data   protocol.Raw   // for the subscribe reply, and to repeat what the server announced; nil once it has served
+}
+
+// specially returns what is special about s, to be changed.
+func (s *subscription) specially() *special {
+	if s.special == nil {
+		s.special = &special{}
+	}
+	return s.special
+}
+
+// terms are what else is to be known about a subscription; guarded by client.mu.
+type terms struct {
+	info  protocol.Raw  // what others see of the subscription
+	endAt time.Duration // when it is ended unless refreshed; 0: never
 
 	// Closed when a subscription that the server makes while the client is at
 	// work is made, or has failed; nil for all others. Until then nobody else
 	// touches it.
 	settled chan struct{}
 
-	channel *channel // set by Hub.enter
-	index   int      // in channel.subs, guarded by channel.mu
+	left   chan struct{} // made when the end begins, closed when nothing is left
+	joined chan struct{} // made when the others are about to be told, closed when they were
+}
 
-	// Set while subscribing; from then on only the client's writer uses them.
-	cursor   uint64          // number of the next message in the log
-	position engine.Position // of the last publication sent
-	sent     *publicationID  // the last publication sent, where deltas are taken
-	owed     owed            // what comes before the log
+var noTerms terms // read only
 
-	live  bool // guarded by outbox.mu: the client knows of it, pushes may follow
-	dirty bool // guarded by outbox.mu: in outbox.dirty
-	again bool // guarded by outbox.mu: the client is to be told of it once more
+// known returns the terms of s, to be read; client.mu is held.
+func (s *subscription) known() *terms {
+	if s.terms == nil {
+		return &noTerms
+	}
+	return s.terms
+}
 
-	info   protocol.Raw  // guarded by client.mu: what others see of the subscription
-	data   protocol.Raw  // for the subscribe reply, and to repeat what the server announced; nil once it has served
-	endAt  time.Duration // guarded by client.mu: when it is ended unless refreshed; 0: never
-	left   chan struct{} // guarded by client.mu: made when the end begins, closed when nothing is left
-	joined chan struct{} // guarded by client.mu: made when the others are about to be told, closed when they were
+// change returns the terms of s, to be changed; client.mu is held, or nobody
+// else knows s yet.
+func (s *subscription) change() *terms {
+	if s.terms == nil {
+		s.terms = &terms{}
+	}
+	return s.terms
+}
+
+// endsAt sets when the subscription ends, 0 for never; as for change.
+func (s *subscription) endsAt(t time.Duration) {
+	if t != s.known().endAt {
+		s.change().endAt = t
+	}
 }
 
 // owed is what a subscriber missed and the writer has not sent yet. It is not
@@ -89,18 +135,19 @@ func (s *subscription) collect(b *batch) verdict {
 // settleUp adds what is owed to b, as far as there is room, and reports whether
 // that was all.
 func (s *subscription) settleUp(b *batch) bool {
-	if s.owed.top.Epoch == "" {
+	if s.special == nil || s.special.owed.top.Epoch == "" {
 		return true
 	}
-	for i, p := range s.owed.pubs {
+	o := &s.special.owed
+	for i, p := range o.pubs {
 		if b.full() {
-			s.owed.pubs = s.owed.pubs[i:]
+			o.pubs = o.pubs[i:]
 			return false
 		}
-		s.addMissed(p, s.owed.top.Epoch, b)
+		s.addMissed(p, o.top.Epoch, b)
 		s.position.Offset = p.Offset
 	}
-	s.position, s.owed = s.owed.top, owed{}
+	s.position, *o = o.top, owed{}
 	return true
 }
 
@@ -121,6 +168,9 @@ func (s *subscription) look(b *batch) (n int, v verdict) {
 	ch := s.channel
 	ch.mu.RLock()
 	defer ch.mu.RUnlock()
+	if ch.traffic == nil {
+		return 0, upToDate
+	}
 	ms, missed := ch.log.from(s.cursor)
 	if missed {
 		if !s.positioned {
@@ -155,7 +205,7 @@ func (s *subscription) take(ms []*message, b *batch) verdict {
 		if v != upToDate {
 			return v
 		}
-		if send && (m.kind != publication || s.filter == nil || s.filter.matches(m.pub.Tags)) {
+		if send && (m.kind != publication || s.special == nil || s.special.wants(m.pub)) {
 			s.write(m, b)
 		}
 		s.cursor++
@@ -163,10 +213,19 @@ func (s *subscription) take(ms []*message, b *batch) verdict {
 	return upToDate
 }
 
+// wants tells whether the filter lets a publication through.
+func (s *special) wants(p *protocol.Publication) bool {
+	return s.filter == nil || s.filter.matches(p.Tags)
+}
+
 // write adds a message to b as the subscriber takes it.
 func (s *subscription) write(m *message, b *batch) {
 	e := s.encoding
-	if s.sent != nil && m.base != nil && *s.sent == m.baseID {
+	var sent *publicationID
+	if s.special != nil {
+		sent = s.special.sent
+	}
+	if sent != nil && m.base != nil && *sent == m.baseID {
 		e |= asDelta
 	}
 	f := m.in(e)
@@ -174,8 +233,8 @@ func (s *subscription) write(m *message, b *batch) {
 		s.client.hub.metrics.undeliverable.Inc()
 		return
 	}
-	if s.sent != nil && m.kind == publication {
-		*s.sent = m.id
+	if sent != nil && m.kind == publication {
+		*sent = m.id
 	}
 	b.share(f)
 }
@@ -233,7 +292,7 @@ func (s *subscription) repair(ctx context.Context, why verdict, b *batch) verdic
 	case carried || why == lostTrack || len(pubs) == 0:
 		return lostTrack
 	}
-	s.owed = owed{s.missed(pubs, top.Epoch), top}
+	s.specially().owed = owed{s.missed(pubs, top.Epoch), top}
 	return upToDate
 }
 
@@ -274,6 +333,7 @@ func (ch *channel) append(at, from engine.Position, pubs []*protocol.Publication
 	whole := continuous(from, pubs, top)
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
+	ch.open()
 	if !ch.lost || ch.top != at { // the channel has started over meanwhile
 		return false
 	}

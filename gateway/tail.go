@@ -93,8 +93,17 @@ func (t *tail) at(offset uint64) *protocol.Publication {
 	return t.pubs[offset-t.pubs[0].Offset]
 }
 
+// recent returns the n newest publications, if there are as many; mu is held.
+func (ch *channel) recent(n uint64, now time.Duration) ([]*protocol.Publication, bool) {
+	if ch.traffic == nil {
+		return nil, n == 0
+	}
+	return ch.tail.last(n, now)
+}
+
 // removeUpTo notes that history up to a place was removed; mu is held.
 func (ch *channel) removeUpTo(p engine.Position) {
+	ch.open()
 	if p.Epoch == ch.removed.Epoch {
 		p.Offset = max(p.Offset, ch.removed.Offset)
 	}
@@ -128,7 +137,7 @@ func (r *rewound) ambiguous(p engine.Position) bool {
 func (ch *channel) ambiguous(p engine.Position) bool {
 	ch.mu.RLock()
 	defer ch.mu.RUnlock()
-	return ch.rewound.ambiguous(p)
+	return ch.traffic != nil && ch.rewound.ambiguous(p)
 }
 
 // doubt looks at what is delivered for signs that the stream fell back in its
@@ -151,6 +160,7 @@ func (ch *channel) doubt(pub *protocol.Publication, epoch string) (repeated bool
 // position are sent to find out anew where they stand, and those that were
 // beyond are told that they are not recovered. mu is held.
 func (ch *channel) rewind(to engine.Position) {
+	ch.open()
 	r := rewound{epoch: to.Epoch, low: to.Offset, high: ch.top.Offset}
 	if r.epoch == ch.rewound.epoch {
 		r.low, r.high = min(r.low, ch.rewound.low), max(r.high, ch.rewound.high)

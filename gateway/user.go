@@ -192,9 +192,9 @@ func (h *Hub) subscribeUser(req *userRequest) subscribed {
 func (h *Hub) concerned(req *userRequest) []*client {
 	return slices.DeleteFunc(h.clients.ofUser(req.User), func(c *client) bool {
 		_, ok := c.describe()
-		return !ok || req.Client != "" && req.Client != c.id ||
+		return !ok || req.Client != "" && !c.id.is(req.Client) ||
 			req.Session != "" && !c.inSession(req.Session) ||
-			slices.Contains(req.Whitelist, c.id)
+			len(req.Whitelist) > 0 && slices.Contains(req.Whitelist, c.id.String())
 	})
 }
 
@@ -202,6 +202,13 @@ func (h *Hub) concerned(req *userRequest) []*client {
 // shorter id that operators see.
 func isSession(fp auth.Fingerprint, meant string) bool {
 	return meant == fp.String() || meant == fp.ID()
+}
+
+// isOf tells whether the client has logged in with a session.
+func (c *client) isOf(fp auth.Fingerprint) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.session != nil && c.session.Fingerprint == fp
 }
 
 func (c *client) inSession(meant string) bool {
@@ -223,11 +230,12 @@ const earlyWait = time.Second
 func (c *client) whenWelcome(f func()) {
 	c.mu.Lock()
 	done := make(chan struct{})
-	wait := (c.state == opened || c.state == connected && !c.greeted) && len(c.early) < maxEarly
+	o := c.opening
+	wait := o != nil && (c.state == opened || c.state == connected) && len(o.early) < maxEarly
 	if wait {
-		c.early = append(c.early, func() { defer close(done); f() })
+		o.early = append(o.early, func() { defer close(done); f() })
 	}
-	now := c.state == connected && c.greeted
+	now := c.state == connected && o == nil
 	c.mu.Unlock()
 	if now {
 		f()
@@ -246,8 +254,8 @@ func (c *client) whenWelcome(f func()) {
 // greet does what had to wait for the reply to connect.
 func (c *client) greet() {
 	c.mu.Lock()
-	early := c.early
-	c.greeted, c.early = true, nil
+	early := c.opening.early
+	c.opening = nil
 	c.mu.Unlock()
 	for _, f := range early {
 		f()
@@ -270,8 +278,9 @@ func (c *client) subscribeByAPI(channel string, o *SubscribeOptions) error {
 		req.Recover, req.Offset, req.Epoch = true, o.Since.Offset, o.Since.Epoch
 	}
 	s := c.newSubscription(channel, r, req, connjwt.SubscribeOptions{Info: o.Info, Data: o.Data, Override: o.Override})
-	s.serverSide, s.settled = true, make(chan struct{})
-	defer close(s.settled)
+	settled := make(chan struct{})
+	s.serverSide, s.change().settled = true, settled
+	defer close(settled)
 	switch old, err := c.reserveByAPI(s); {
 	case old != nil:
 		c.repeat(old)
@@ -289,7 +298,7 @@ func (c *client) subscribeByAPI(channel string, o *SubscribeOptions) error {
 	c.announce(s, res)
 	if !o.ExpireAt.IsZero() {
 		c.mu.Lock()
-		s.endAt = c.hub.subDeadline(s.rules, o.ExpireAt)
+		s.endsAt(c.hub.subDeadline(s.rules, o.ExpireAt))
 		c.mu.Unlock()
 		c.lookSoon()
 	}
@@ -302,7 +311,7 @@ func (c *client) subscribeByAPI(channel string, o *SubscribeOptions) error {
 func (c *client) reserveByAPI(s *subscription) (old *subscription, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if old = c.subs[s.name]; old != nil || c.state != connected {
+	if old = c.subs.get(s.name); old != nil || c.state != connected {
 		return old, errGone
 	}
 	return nil, c.take(s)
@@ -312,7 +321,7 @@ func (c *client) reserveByAPI(s *subscription) (old *subscription, err error) {
 // since the position asked for, and what follows, flows from then on.
 func (c *client) announce(s *subscription, res *protocol.SubscribeResult) {
 	if len(res.Publications) > 0 {
-		s.owed = owed{res.Publications, s.position}
+		s.specially().owed = owed{res.Publications, s.position}
 		s.position.Offset = res.Offset
 	}
 	c.enqueue(encodeSubscribed(s, res), false, s)
@@ -334,9 +343,13 @@ func (c *client) repeat(s *subscription) {
 // announceAgain is the push that repeat asks for. Only the writer can make it:
 // the position is that of what it has sent.
 func (s *subscription) announceAgain() []byte {
-	return encodeSubscribed(s, &protocol.SubscribeResult{
-		Recoverable: s.recoverable, Positioned: s.positioned, Epoch: s.position.Epoch, Offset: s.position.Offset, Data: s.data,
-	})
+	res := &protocol.SubscribeResult{
+		Recoverable: s.recoverable, Positioned: s.positioned, Epoch: s.position.Epoch, Offset: s.position.Offset,
+	}
+	if s.special != nil {
+		res.Data = s.special.data
+	}
+	return encodeSubscribed(s, res)
 }
 
 func encodeSubscribed(s *subscription, res *protocol.SubscribeResult) []byte {
@@ -347,22 +360,30 @@ func encodeSubscribed(s *subscription, res *protocol.SubscribeResult) []byte {
 
 // isSettled tells whether nobody is making the subscription just now.
 func (s *subscription) isSettled() bool {
-	if s.settled == nil { // made by the goroutine that reads
+	settled := s.making()
+	if settled == nil {
 		return true
 	}
 	select {
-	case <-s.settled:
+	case <-settled:
 		return true
 	default:
 		return false
 	}
 }
 
+// making returns terms.settled; nil where the goroutine that reads makes s.
+func (s *subscription) making() chan struct{} {
+	s.client.mu.Lock()
+	defer s.client.mu.Unlock()
+	return s.known().settled
+}
+
 // settle waits until nobody is making the subscription any more: that takes at
 // most request_timeout.
 func (s *subscription) settle() {
-	if s.settled != nil {
-		<-s.settled
+	if settled := s.making(); settled != nil {
+		<-settled
 	}
 }
 
@@ -370,8 +391,8 @@ func (s *subscription) settle() {
 func (c *client) unsubscribeByServer(channel string) {
 	c.mu.Lock()
 	var subs []*subscription
-	for name, s := range c.subs {
-		if channel == "" || channel == name {
+	for s := range c.subs.all() {
+		if channel == "" || channel == s.name {
 			subs = append(subs, s)
 		}
 	}
@@ -408,7 +429,7 @@ func (c *client) refreshByAPI(o *RefreshOptions) {
 	c.mu.Lock()
 	c.endAt = c.hub.connDeadline(o.ExpireAt)
 	if len(o.Info) > 0 {
-		c.connInfo = protocol.Raw(o.Info)
+		c.inform(o.Info)
 	}
 	c.mu.Unlock()
 	c.lookSoon()

@@ -17,12 +17,15 @@ const (
 // all connections, so that an idle one costs no timer.
 type wheel struct {
 	mu    sync.Mutex
-	slots [wheelSlots][]*client
-	done  int64 // the last tick that was served
+	slots [wheelSlots]*client // each the first of a list through client.place
+	done  int64               // the last tick that was served
 }
 
 // place is where a client sits in the wheel; guarded by wheel.mu.
-type place struct{ slot, index int }
+type place struct {
+	slot       int32
+	prev, next *client // in the slot
+}
 
 // set has c looked at once at is past. It replaces an earlier call.
 func (w *wheel) set(c *client, at time.Duration) {
@@ -39,9 +42,13 @@ func (w *wheel) set(c *client, at time.Duration) {
 func (w *wheel) put(c *client, at time.Duration) {
 	tick := max(int64((at+wheelTick-1)/wheelTick), w.done+1)
 	tick = min(tick, w.done+wheelSlots-1)
-	slot := int(tick % wheelSlots)
-	c.place = place{slot, len(w.slots[slot])}
-	w.slots[slot] = append(w.slots[slot], c)
+	slot := int32(tick % wheelSlots)
+	next := w.slots[slot]
+	c.place = place{slot: slot, next: next}
+	if next != nil {
+		next.place.prev = c
+	}
+	w.slots[slot] = c
 }
 
 // again is set for a client that was looked at just now. Where somebody asked
@@ -62,16 +69,19 @@ func (w *wheel) remove(c *client) {
 }
 
 func (w *wheel) take(c *client) {
-	if c.place.slot < 0 {
+	p := c.place
+	if p.slot < 0 {
 		return
 	}
-	s := w.slots[c.place.slot]
-	last := s[len(s)-1]
-	s[c.place.index] = last
-	last.place.index = c.place.index
-	s[len(s)-1] = nil
-	w.slots[c.place.slot] = s[:len(s)-1]
-	c.place.slot = nowhere
+	if p.prev == nil {
+		w.slots[p.slot] = p.next
+	} else {
+		p.prev.place.next = p.next
+	}
+	if p.next != nil {
+		p.next.place.prev = p.prev
+	}
+	c.place = place{slot: nowhere}
 }
 
 // advance returns the clients whose time has come.
@@ -81,12 +91,13 @@ func (w *wheel) advance(now time.Duration, due []*client) []*client {
 	for tick := int64(now / wheelTick); w.done < tick; {
 		w.done++
 		slot := &w.slots[w.done%wheelSlots]
-		for _, c := range *slot {
-			c.place.slot = nowhere
+		for c := *slot; c != nil; {
+			next := c.place.next
+			c.place = place{slot: nowhere}
 			due = append(due, c)
+			c = next
 		}
-		clear(*slot)
-		*slot = (*slot)[:0]
+		*slot = nil
 	}
 	return due
 }

@@ -19,7 +19,7 @@ func (c *client) enlist(ctx context.Context, user string) {
 		return
 	}
 	c.mu.Lock()
-	c.enlisted = user
+	c.enlisted = true
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, enlistTimeout)
 	defer cancel()
@@ -31,11 +31,11 @@ func (c *client) enlist(ctx context.Context, user string) {
 // delist is the end of enlist.
 func (c *client) delist() {
 	c.mu.Lock()
-	user := c.enlisted
-	c.enlisted = ""
+	listed := c.enlisted
+	c.enlisted = false
 	c.mu.Unlock()
-	if user != "" {
-		c.hub.engine.RemoveUser(user)
+	if listed {
+		c.hub.engine.RemoveUser(c.user())
 	}
 }
 

@@ -77,7 +77,7 @@ func (o *outbox) next(b *batch) (s *subscription, bye *Disconnect, ok bool) {
 		if o.replies = slices.Delete(o.replies, 0, n); len(o.replies) == 0 {
 			o.replies = nil
 		}
-		o.room.Broadcast()
+		o.madeRoom()
 	}
 	switch {
 	case o.closed:

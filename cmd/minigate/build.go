@@ -122,7 +122,7 @@ func (s *server) buildLive(signer *jws.Signer) (err error) {
 	o := gateway.Options{
 		Settings: live, Ask: backend, Engine: s.stores.engine(&cfg.Redis, s.registry), Verify: s.auth.Verify,
 		VerifyTicket: s.verifySocketTicket, Alive: s.auth.Alive, ConnectTokens: connectTokens, SubscribeTokens: subscribeTokens,
-		Blocked: s.auth.Blocked, RPC: s.rpc(), Metrics: gateway.NewMetrics(s.registry), Node: thisNode(cfg),
+		Blocked: s.auth.Blocked, RPC: s.rpc(), Metrics: gateway.NewMetrics(s.registry), Node: thisNode(cfg), Calm: giveBack,
 	}
 	if err := s.buildStatus(&o); err != nil {
 		return err
@@ -130,7 +130,7 @@ func (s *server) buildLive(signer *jws.Signer) (err error) {
 	s.hub = gateway.New(o)
 	s.auth.OnEnd(func(end auth.SessionEnd) {
 		// A terminal code: the client does not come back with the same token.
-		s.hub.EndSession(end.Fingerprint, gateway.DisconnectForced.Code, goodbye(end.Reason))
+		s.hub.EndSession(end.User.OpenID, end.Fingerprint, gateway.DisconnectForced.Code, goodbye(end.Reason))
 	})
 	s.auth.OnBlock(func(change auth.BlockChange) {
 		if change.Blocked {

@@ -19,18 +19,23 @@ const (
 // channel's stripe, which is what keeps them in the order of the offsets.
 type Memory struct {
 	life
+	start   time.Time
 	stripes [stripeCount]stripe
 }
 
 // NewMemory returns an engine that needs nothing but Run.
 func NewMemory() *Memory {
-	m := &Memory{life: newLife()}
+	m := &Memory{life: newLife(), start: time.Now()}
 	for i := range m.stripes {
 		m.stripes[i].channels = make(map[string]*memoryChannel)
 		m.stripes[i].results = make(map[resultKey]result)
 	}
 	return m
 }
+
+// now is the engine's clock: monotonic, zero when it was made. A moment on it
+// takes a third of a time.Time.
+func (m *Memory) now() time.Duration { return time.Since(m.start) }
 
 // Run implements Engine; it owns the sweeper of expired data.
 func (m *Memory) Run(ctx context.Context, r Receiver) error {
@@ -45,7 +50,8 @@ func (m *Memory) Run(ctx context.Context, r Receiver) error {
 		case <-ctx.Done():
 			m.stop()
 			return nil
-		case now := <-tick.C:
+		case <-tick.C:
+			now := m.now()
 			for i := range m.stripes {
 				m.stripes[i].sweep(now)
 			}
@@ -93,19 +99,20 @@ func (m *Memory) Publish(ctx context.Context, channel string, pub *protocol.Publ
 	}
 	defer s.mu.Unlock()
 
-	now := time.Now()
+	now := m.now()
 	if pos, ok := s.result(channel, o.IdempotencyKey, now); ok {
 		pub.Offset = pos.Offset
 		return PublishResult{Position: pos, Repeated: true}, nil
 	}
 	var res PublishResult
 	if o.HistorySize > 0 && o.HistoryTTL > 0 {
-		st := s.stream(channel, now)
-		if st.outdated(o) {
-			pub.Offset = st.top
-			return PublishResult{Position: Position{Offset: st.top, Epoch: st.epoch}, Suppressed: true}, nil
+		c := s.stream(channel, now)
+		if c.outdated(o) {
+			pub.Offset = c.top
+			return PublishResult{Position: c.position(), Suppressed: true}, nil
 		}
-		res.Position = s.append(channel, st, pub, o, now)
+		s.append(channel, c, pub, o, now)
+		res.Position = c.position()
 	} else {
 		pub.Offset = 0
 	}
@@ -164,10 +171,11 @@ func (m *Memory) Unsubscribe(ctx context.Context, channel string) error {
 	}
 	defer s.mu.Unlock()
 	if c := s.channels[channel]; c != nil {
-		if c.subscribed && c.stream != nil && c.stream.top == 0 {
-			c.stream.known = time.Now().Add(c.stream.lasts)
+		if c.waits() {
+			c.known = m.now() + c.lasts
 		}
 		c.subscribed = false
+		s.timeMeta(channel, c)
 		s.drop(channel, c)
 	}
 	return nil
@@ -180,10 +188,10 @@ func (m *Memory) History(ctx context.Context, channel string, q HistoryQuery) ([
 		return nil, Position{}, err
 	}
 	defer s.mu.Unlock()
-	now := time.Now()
-	st := s.stream(channel, now)
-	st.prolong(q.MetaTTL, q.Keep, now)
-	return st.read(q), Position{Offset: st.top, Epoch: st.epoch}, nil
+	now := m.now()
+	c := s.stream(channel, now)
+	c.prolong(q.MetaTTL, q.Keep, now)
+	return c.read(q), c.position(), nil
 }
 
 // RemoveHistory implements Engine.
@@ -193,9 +201,11 @@ func (m *Memory) RemoveHistory(ctx context.Context, channel string) (top Positio
 		return top, err
 	}
 	defer s.mu.Unlock()
-	if c := s.channels[channel]; c != nil && c.stream != nil {
-		c.stream.pubs = nil
-		top = Position{Offset: c.stream.top, Epoch: c.stream.epoch}
+	if c := s.channels[channel]; c != nil && c.epoch != "" {
+		if c.kept != nil {
+			c.kept.pubs = nil
+		}
+		top = c.position()
 	}
 	return top, nil
 }
@@ -209,12 +219,11 @@ func (m *Memory) AddPresence(ctx context.Context, channel, client string, info *
 	defer s.mu.Unlock()
 	c := s.channel(channel)
 	c.part(client)
-	if c.presence == nil {
-		c.presence = make(map[string]*protocol.ClientInfo)
-		c.users = make(map[string]int)
+	if c.crowd == nil {
+		c.crowd = &crowd{clients: make(map[string]*protocol.ClientInfo), users: make(map[string]int)}
 	}
-	c.presence[client] = info
-	c.users[info.User]++
+	c.crowd.clients[client] = info
+	c.crowd.users[info.User]++
 	return nil
 }
 
@@ -240,10 +249,10 @@ func (m *Memory) Presence(ctx context.Context, channel string) (map[string]*prot
 	}
 	defer s.mu.Unlock()
 	c := s.channels[channel]
-	if c == nil || len(c.presence) == 0 {
+	if c == nil || c.crowd == nil {
 		return map[string]*protocol.ClientInfo{}, nil
 	}
-	return maps.Clone(c.presence), nil
+	return maps.Clone(c.crowd.clients), nil
 }
 
 // PresenceStats implements Engine.
@@ -253,8 +262,8 @@ func (m *Memory) PresenceStats(ctx context.Context, channel string) (clients, us
 		return 0, 0, err
 	}
 	defer s.mu.Unlock()
-	if c := s.channels[channel]; c != nil {
-		clients, users = len(c.presence), len(c.users)
+	if c := s.channels[channel]; c != nil && c.crowd != nil {
+		clients, users = len(c.crowd.clients), len(c.crowd.users)
 	}
 	return clients, users, nil
 }
@@ -297,26 +306,36 @@ type stripe struct {
 	channels map[string]*memoryChannel
 	results  map[resultKey]result
 	due      dueHeap
+	epoch    string // of streams that are made; "": there has to be a new one
 }
 
-// memoryChannel is all that is known about a channel. It is dropped as soon
-// as none of it says anything.
+// memoryChannel is all that is known about a channel. It is dropped as soon as
+// none of it says anything. Most are heard and empty: what others have is
+// behind pointers.
 type memoryChannel struct {
 	subscribed bool
-	presence   map[string]*protocol.ClientInfo
-	users      map[string]int // clients in presence by user
-	stream     *stream
+	stream
+	crowd *crowd // who is present; nil: nobody
+}
+
+// crowd is who is present in a channel.
+type crowd struct {
+	clients map[string]*protocol.ClientInfo
+	users   map[string]int // clients by user
 }
 
 // part takes a client out of presence, if it is there.
 func (c *memoryChannel) part(client string) {
-	info := c.presence[client]
-	if info == nil {
+	if c.crowd == nil || c.crowd.clients[client] == nil {
 		return
 	}
-	delete(c.presence, client)
-	if c.users[info.User]--; c.users[info.User] == 0 {
-		delete(c.users, info.User)
+	user := c.crowd.clients[client].User
+	delete(c.crowd.clients, client)
+	if c.crowd.users[user]--; c.crowd.users[user] == 0 {
+		delete(c.crowd.users, user)
+	}
+	if len(c.crowd.clients) == 0 {
+		c.crowd = nil
 	}
 }
 
@@ -330,10 +349,7 @@ func (s *stripe) channel(name string) *memoryChannel {
 }
 
 func (s *stripe) drop(name string, c *memoryChannel) {
-	if len(c.presence) == 0 {
-		c.presence, c.users = nil, nil
-	}
-	if !c.subscribed && c.presence == nil && c.stream == nil {
+	if !c.subscribed && c.crowd == nil && c.epoch == "" {
 		delete(s.channels, name)
 	}
 }

@@ -21,16 +21,14 @@ const (
 // Conn is one connection. Write comes from one goroutine at a time, everything
 // else from any.
 type Conn[T any] struct {
-	poller *Poller[T]
-	loop   *loop[T]
-	owner  T
-	state  atomic.Uint32 // of reading
+	loop  *loop[T]
+	owner T
+	state atomic.Uint32 // of reading
 
 	deflate bool    // permessage-deflate was agreed on; read only
 	deaf    bool    // of the goroutine that reads: what comes is thrown away
 	broke   uint16  // of the goroutine that reads: the code of the close frame that answered a violation
 	reader  *Reader // of the goroutine that reads; nil between messages
-	early   []byte  // of the goroutine that reads: what came before the poller had the connection
 
 	mu      sync.Mutex // guards what follows, and system calls on fd that may meet its end
 	fd      int32      // -1 once closed
@@ -43,16 +41,17 @@ type Conn[T any] struct {
 }
 
 // Take makes a connection of a descriptor that Detach returned, and owns it
-// from then on. early is what was read from it already, and is the connection's
 // from then on. deflate says that the handshake agreed on permessage-deflate
 // (RFC 7692) without context takeover on either side. Nothing is read, and
 // nobody is told anything, until Start, which has to follow.
-func (p *Poller[T]) Take(fd int, early []byte, deflate bool, owner T) *Conn[T] {
-	return &Conn[T]{poller: p, loop: p.loops[fd%len(p.loops)], owner: owner, early: early, deflate: deflate, fd: int32(fd)}
+func (p *Poller[T]) Take(fd int, deflate bool, owner T) *Conn[T] {
+	return &Conn[T]{loop: p.loops[fd%len(p.loops)], owner: owner, deflate: deflate, fd: int32(fd)}
 }
 
-// Start begins to read. From now on the owner is told, and Gone will come.
-func (c *Conn[T]) Start() {
+// Start begins to read, first early: what was read from the descriptor already,
+// which is the connection's from then on. From now on the owner is told, and
+// Gone will come.
+func (c *Conn[T]) Start(early []byte) {
 	c.state.Store(reading) // whatever comes now is served by the goroutine below
 	c.loop.put(c)
 	// Edge triggered and for both directions, so that nothing has to be changed
@@ -63,7 +62,7 @@ func (c *Conn[T]) Start() {
 	if err != nil { // out of memory, or max_user_watches
 		c.Abort()
 	}
-	go c.read()
+	go c.read(early)
 }
 
 // event is called by the loop, and does not wait.
@@ -78,7 +77,7 @@ func (c *Conn[T]) event(events uint32) {
 			set |= hungUp
 		}
 		if c.state.Or(set)&reading == 0 {
-			go c.read()
+			go c.read(nil)
 		}
 	}
 }
@@ -94,15 +93,16 @@ var (
 
 // read takes in what has arrived, until there is no more for now. It is the
 // only one that closes the descriptor, so that it needs no lock to read.
-func (c *Conn[T]) read() {
+func (c *Conn[T]) read(early []byte) {
 	buf := buffers.Get().(*[readBuffer]byte)
 	defer buffers.Put(buf)
 	for {
 		c.state.And(^uint32(readable))
-		if err := c.drain(buf[:]); err != nil {
+		if err := c.drain(early, buf[:]); err != nil {
 			c.end(err)
 			return
 		}
+		early = nil
 		if c.reader != nil && c.reader.Idle() {
 			readers.Put(c.reader)
 			c.reader = nil
@@ -113,11 +113,10 @@ func (c *Conn[T]) read() {
 	}
 }
 
-// drain reads until there is nothing left, and returns an error at the end of
-// the connection.
-func (c *Conn[T]) drain(buf []byte) error {
-	if early := c.early; early != nil {
-		c.early = nil
+// drain takes what is early and reads until there is nothing left. It returns an
+// error at the end of the connection.
+func (c *Conn[T]) drain(early, buf []byte) error {
+	if len(early) > 0 {
 		if err := c.feed(early); err != nil {
 			return err
 		}
@@ -150,7 +149,7 @@ func (c *Conn[T]) drain(buf []byte) error {
 func (c *Conn[T]) feed(b []byte) error {
 	if c.reader == nil {
 		c.reader = readers.Get().(*Reader)
-		c.reader.reset(c.poller.MessageLimit, c.deflate)
+		c.reader.reset(c.loop.poller.MessageLimit, c.deflate)
 	}
 	for len(b) > 0 && !c.deaf {
 		ev, used, ok, err := c.reader.Next(b)
@@ -181,7 +180,7 @@ func (c *Conn[T]) handle(ev Event) error {
 		return ErrLeft
 	default:
 		if !c.isOver() {
-			c.poller.Message(c.owner, ev.Opcode, ev.Payload)
+			c.loop.poller.Message(c.owner, ev.Opcode, ev.Payload)
 		}
 	}
 	return nil
@@ -219,7 +218,7 @@ func (c *Conn[T]) end(why error) {
 	}
 	c.mu.Unlock()
 	c.reader = nil
-	c.poller.Gone(c.owner, why)
+	c.loop.poller.Gone(c.owner, why)
 }
 
 // Abort ends the connection at once.
@@ -277,7 +276,7 @@ func (c *Conn[T]) Close(code uint16, reason string) error {
 		return err
 	}
 	if c.fd >= 0 && c.patient == nil {
-		c.patient = time.AfterFunc(c.poller.CloseTimeout, c.Abort)
+		c.patient = time.AfterFunc(c.loop.poller.CloseTimeout, c.Abort)
 	}
 	return nil
 }

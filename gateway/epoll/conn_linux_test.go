@@ -115,9 +115,9 @@ func (s *site) accept(t *testing.T, poller *Poller[*peer], w http.ResponseWriter
 		return
 	}
 	p := &peer{t: t, gone: make(chan struct{}), room: make(chan error, 1), errs: make(chan error, 1)}
-	p.conn = poller.Take(fd, h.early, w.Header().Get("Sec-WebSocket-Extensions") != "", p)
+	p.conn = poller.Take(fd, w.Header().Get("Sec-WebSocket-Extensions") != "", p)
 	_ = conn.CloseNow()
-	p.conn.Start()
+	p.conn.Start(h.early)
 	s.peers <- p
 }
 
@@ -400,7 +400,7 @@ func TestUnwatchedIsFound(t *testing.T) {
 	if _, _, err := conn.Read(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := p.conn.poller.Len(), p.conn.Check(); n != 1 || err != nil {
+	if n, err := p.conn.loop.poller.Len(), p.conn.Check(); n != 1 || err != nil {
 		t.Errorf("%d watched, %v", n, err)
 	}
 	l, fd := p.conn.loop, int(p.conn.fd)
@@ -413,7 +413,7 @@ func TestUnwatchedIsFound(t *testing.T) {
 		}
 	}
 	l.drop(p.conn)
-	if n, err := p.conn.poller.Len(), p.conn.Check(); n != 0 || err == nil {
+	if n, err := p.conn.loop.poller.Len(), p.conn.Check(); n != 0 || err == nil {
 		t.Errorf("%d watched, %v", n, err)
 	}
 	l.put(p.conn)

@@ -25,6 +25,8 @@ type Poller[T any] struct {
 
 // loop is one epoll instance and what is watched by it.
 type loop[T any] struct {
+	poller *Poller[T]
+
 	file *os.File // the instance, itself watched by the Go runtime
 	raw  syscall.RawConn
 	fd   int
@@ -37,7 +39,7 @@ type loop[T any] struct {
 func NewPoller[T any](o Options[T]) (*Poller[T], error) {
 	p := &Poller[T]{Options: o}
 	for range min(runtime.GOMAXPROCS(0), 8) {
-		l, err := newLoop[T]()
+		l, err := p.newLoop()
 		if err != nil {
 			p.close()
 			return nil, err
@@ -47,7 +49,7 @@ func NewPoller[T any](o Options[T]) (*Poller[T], error) {
 	return p, nil
 }
 
-func newLoop[T any]() (*loop[T], error) {
+func (p *Poller[T]) newLoop() (*loop[T], error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
@@ -59,7 +61,7 @@ func newLoop[T any]() (*loop[T], error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	l := &loop[T]{file: os.NewFile(uintptr(fd), "epoll"), fd: fd}
+	l := &loop[T]{poller: p, file: os.NewFile(uintptr(fd), "epoll"), fd: fd}
 	if l.raw, err = l.file.SyscallConn(); err != nil {
 		_ = l.file.Close()
 		return nil, fmt.Errorf("epoll: %w", err)

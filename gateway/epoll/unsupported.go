@@ -27,7 +27,7 @@ func CanDetach(net.Conn) bool { return false }
 func Detach(net.Conn) (fd int, ok bool) { return -1, false }
 
 // Take must not be called.
-func (p *Poller[T]) Take(int, []byte, bool, T) *Conn[T] { panic("epoll: unsupported") }
+func (p *Poller[T]) Take(int, bool, T) *Conn[T] { panic("epoll: unsupported") }
 
 // Len counts none.
 func (p *Poller[T]) Len() int { return 0 }
@@ -36,7 +36,7 @@ func (p *Poller[T]) Len() int { return 0 }
 type Conn[T any] struct{}
 
 // Start must not be called.
-func (c *Conn[T]) Start() { panic("epoll: unsupported") }
+func (c *Conn[T]) Start([]byte) { panic("epoll: unsupported") }
 
 // Write always fails.
 func (c *Conn[T]) Write([]byte, bool) (left int, err error) { return 0, errors.ErrUnsupported }

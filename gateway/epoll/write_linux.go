@@ -41,7 +41,7 @@ func (c *Conn[T]) send(b []byte, shared bool) (left int, err error) {
 			return 0, err
 		}
 		b = b[n:]
-		c.unsent = &unsent{late: time.AfterFunc(c.poller.WriteTimeout, c.tooLate)}
+		c.unsent = &unsent{late: time.AfterFunc(c.loop.poller.WriteTimeout, c.tooLate)}
 	}
 	if !shared {
 		b = slices.Clone(b)
@@ -104,7 +104,7 @@ func (c *Conn[T]) sendUnsent() {
 	}
 	c.mu.Unlock()
 	if owner && (done || err != nil) {
-		c.poller.Room(c.owner, err)
+		c.loop.poller.Room(c.owner, err)
 	}
 }
 
@@ -149,7 +149,7 @@ func (c *Conn[T]) tooLate() {
 	case u == nil: // sent just now
 	case u.sent >= writePiece:
 		u.sent = 0
-		u.late.Reset(c.poller.WriteTimeout)
+		u.late.Reset(c.loop.poller.WriteTimeout)
 		u = nil
 	default:
 		c.forget()
@@ -158,6 +158,6 @@ func (c *Conn[T]) tooLate() {
 	}
 	c.mu.Unlock()
 	if u != nil && u.owner {
-		c.poller.Room(c.owner, ErrTimeout)
+		c.loop.poller.Room(c.owner, ErrTimeout)
 	}
 }

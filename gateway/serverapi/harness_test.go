@@ -83,13 +83,20 @@ func newHub(reg *prometheus.Registry) *gateway.Hub {
 		Metrics:  gateway.NewMetrics(reg),
 		Node:     engine.Node{UID: "n1", Name: "node-1", Version: "1.2.3"},
 		Verify: func(_ context.Context, token string) (*auth.Session, error) {
-			return &auth.Session{
-				Fingerprint: auth.Fingerprint([]byte(token + strings.Repeat("0", 32))[:32]),
-				User:        auth.User{AppID: "wx1", OpenID: "o-" + token, UnionID: "u-" + token},
-				Expires:     time.Now().Add(time.Hour),
-			}, nil
+			return sessionOf(auth.Fingerprint([]byte(token + strings.Repeat("0", 32))[:32])), nil
 		},
+		Alive: func(_ context.Context, fp auth.Fingerprint) (*auth.Session, error) { return sessionOf(fp), nil },
 	})
+}
+
+// sessionOf is the login whose token begins the fingerprint.
+func sessionOf(fp auth.Fingerprint) *auth.Session {
+	token := strings.TrimRight(string(fp[:]), "0")
+	return &auth.Session{
+		Fingerprint: fp,
+		User:        auth.User{AppID: "wx1", OpenID: "o-" + token, UnionID: "u-" + token},
+		Expires:     time.Now().Add(time.Hour),
+	}
 }
 
 func runHub(t testing.TB, hub *gateway.Hub) {
