@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,8 +30,15 @@ type conn struct {
 	fd    int32
 	index int32 // among all connections
 	state state
-	stall bool   // reads nothing any more
+	tries uint8  // to come back, since it was lost
 	rest  []byte // of a frame that has not arrived whole; nil while there is none
+
+	stall   atomic.Bool // reads nothing any more
+	leaving atomic.Bool // its end is no failure
+
+	epoch  string        // of the channel, where positions are followed
+	offset atomic.Uint64 // of the last publication
+	lost   time.Time     // when it was, until it is back
 }
 
 var (
@@ -67,7 +75,7 @@ func dial(to netip.AddrPort, from netip.Addr, receive int) (int, error) {
 
 // upgrade is the handshake; the key is always the same, nobody checks it here.
 func (l *loop) upgrade(c *conn) error {
-	req := "GET " + l.path + " HTTP/1.1\r\nHost: " + l.to.String() + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+	req := "GET " + l.path(c) + " HTTP/1.1\r\nHost: " + l.to.String() + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEA==\r\nUser-Agent: load\r\n"
 	if l.deflate {
 		req += "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover; server_no_context_takeover\r\n"
@@ -85,8 +93,10 @@ func write(fd int32, b []byte) error {
 }
 
 // text is a masked text frame; a mask of zero leaves the payload readable.
-func text(payload []byte) []byte {
-	b := []byte{0x81}
+func text(payload []byte) []byte { return frame(1, payload) }
+
+func frame(op byte, payload []byte) []byte {
+	b := []byte{0x80 | op}
 	if n := len(payload); n < 126 {
 		b = append(b, 0x80|byte(n))
 	} else {
@@ -99,6 +109,13 @@ func text(payload []byte) []byte {
 
 var pong = text([]byte("{}"))
 
+// Opcodes of WebSocket (RFC 6455, section 5.2).
+const (
+	opText, opBinary, opClose, opPing, opPong byte = 1, 2, 8, 9, 10
+
+	compressed = 0x40 // the bit RSV1 beside them (RFC 7692)
+)
+
 // feed takes what was read and returns what is not whole yet.
 func (l *loop) feed(c *conn, b []byte) (rest []byte, err error) {
 	if c.state == greeting {
@@ -109,10 +126,17 @@ func (l *loop) feed(c *conn, b []byte) (rest []byte, err error) {
 		if !bytes.HasPrefix(b, []byte("HTTP/1.1 101")) {
 			return nil, fmt.Errorf("%w: %.80q", errRefused, b)
 		}
+		if bytes.Contains(b[:end], []byte("permessage-deflate")) {
+			l.deflated.Store(true)
+		}
 		b = b[end+4:]
-		c.state = joining
-		if err := write(c.fd, text(l.hello(c))); err != nil {
-			return nil, err
+		if l.bare {
+			l.ready(c)
+		} else {
+			c.state = joining
+			if err := write(c.fd, text(l.hello(c))); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for {
@@ -121,13 +145,23 @@ func (l *loop) feed(c *conn, b []byte) (rest []byte, err error) {
 			return b, nil
 		}
 		b = b[size:]
-		switch op &^ 0x40 { // with or without deflate
-		case 1, 2:
-			if err := l.message(c, payload, op&0x40 != 0); err != nil {
-				return nil, err
+		switch op &^ compressed {
+		case opText, opBinary:
+			l.stats.bytes.Add(int64(len(payload)))
+			if op&compressed != 0 {
+				payload, err = l.inflate(payload)
 			}
-		case 8:
-			return nil, fmt.Errorf("%w: %q", errClosed, payload)
+			if err == nil {
+				err = l.message(c, payload)
+			}
+		case opPing:
+			l.stats.pings.Add(1)
+			err = write(c.fd, frame(opPong, payload))
+		case opClose:
+			err = fmt.Errorf("%w: %q", errClosed, payload)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 }
@@ -152,28 +186,37 @@ func parse(b []byte) (payload []byte, op byte, size int) {
 	return b[head : head+n], b[0] & 0x4f, head + n
 }
 
-// message handles one WebSocket message: replies and pushes in lines.
-func (l *loop) message(c *conn, b []byte, deflated bool) error {
-	if deflated { // only counted: what inflating costs is not the server's
-		l.stats.arrived(1, int64(len(b)), 0)
-		return nil
-	}
-	if len(b) == 2 { // {}
+// message handles one WebSocket message: a publication, or replies and pushes
+// in lines.
+func (l *loop) message(c *conn, b []byte) error {
+	switch {
+	case l.bare:
+		l.stats.arrived(1, stamp(b))
+	case len(b) == 2: // {}
 		l.stats.pings.Add(1)
 		return write(c.fd, pong)
-	}
-	if c.state == joining {
+	case c.state == joining:
 		switch {
 		case bytes.Contains(b, []byte(`"error":`)), bytes.Contains(b, []byte(`"disconnect":`)):
 			return fmt.Errorf("connect was answered with %.120q", b)
 		case bytes.Contains(b, []byte(l.joined)):
-			c.state = ready
-			l.ready()
+			if l.follow != nil {
+				if err := l.follow.subscribed(c, b); err != nil {
+					return err
+				}
+			}
+			l.ready(c)
 		}
 		return nil
+	default:
+		if l.onReply != nil && bytes.Contains(b, []byte(`"error":`)) {
+			return fmt.Errorf("a command was answered with %.120q", b)
+		}
+		if l.follow != nil {
+			l.follow.published(c, b)
+		}
+		l.stats.arrived(int64(1+bytes.Count(b, []byte{'\n'})), stamp(b))
 	}
-	pushes := 1 + bytes.Count(b, []byte{'\n'})
-	l.stats.arrived(int64(pushes), int64(len(b)), stamp(b))
 	if l.onReply != nil {
 		l.onReply(c)
 	}

@@ -16,46 +16,68 @@ import (
 // loop serves its share of the connections on one goroutine.
 type loop struct {
 	to      netip.AddrPort
-	path    string
+	path    func(*conn) string
 	deflate bool
+	bare    bool
 	receive int                // bytes, see dial
 	hello   func(*conn) []byte // the first commands
 	joined  string             // what the last reply to them contains
 	onReply func(*conn)        // nil: nothing
+	follow  *follow            // nil: nothing
 	stats   *stats
+
+	inflater inflater
 
 	epoll            int
 	mu               sync.Mutex // guards conns while they are added
 	conns            map[int32]*conn
 	numReady, failed atomic.Int64
+	deflated         atomic.Bool   // the server took the offer
 	wake             chan struct{} // capacity 1: something became ready or failed
 
 	first atomic.Pointer[error] // the first failure
 }
 
-func newLoop(to netip.AddrPort, path string, s *stats) (*loop, error) {
+func newLoop(to netip.AddrPort, s *stats) (*loop, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
-	return &loop{to: to, path: path, stats: s, epoll: fd, conns: make(map[int32]*conn), wake: make(chan struct{}, 1)}, nil
+	return &loop{to: to, stats: s, epoll: fd, conns: make(map[int32]*conn), wake: make(chan struct{}, 1)}, nil
 }
 
 // open begins one more connection.
 func (l *loop) open(from netip.Addr, index int) error {
-	fd, err := dial(l.to, from, l.receive)
+	return l.begin(&conn{index: int32(index)}, l.to, from)
+}
+
+func (l *loop) begin(c *conn, to netip.AddrPort, from netip.Addr) error {
+	fd, err := dial(to, from, l.receive)
 	if err != nil {
 		return err
 	}
-	c := &conn{fd: int32(fd), index: int32(index)}
+	c.fd = int32(fd)
 	l.mu.Lock()
 	l.conns[c.fd] = c
 	l.mu.Unlock()
 	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLET, Fd: c.fd})
 }
 
-func (l *loop) ready() {
+// each calls f for every connection.
+func (l *loop) each(f func(*conn)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.conns {
+		f(c)
+	}
+}
+
+func (l *loop) ready(c *conn) {
+	c.state = ready
 	l.numReady.Add(1)
+	if l.follow != nil && !c.lost.IsZero() {
+		l.follow.returned(c)
+	}
 	l.nudge()
 }
 
@@ -102,7 +124,7 @@ func (l *loop) serve(c *conn, events uint32, buf []byte) error {
 			return err
 		}
 	}
-	if c.stall {
+	if c.stall.Load() {
 		return nil
 	}
 	for {
@@ -134,13 +156,19 @@ func (l *loop) fail(c *conn, err error) {
 	if c.state == ready {
 		l.numReady.Add(-1)
 	}
-	c.state = closed
 	_ = unix.Close(int(c.fd))
 	l.mu.Lock()
 	delete(l.conns, c.fd)
 	l.mu.Unlock()
-	l.failed.Add(1)
-	l.first.CompareAndSwap(nil, &err)
+	switch {
+	case c.leaving.Load():
+	case l.follow != nil:
+		l.follow.lose(c, c.state == ready)
+	default:
+		l.failed.Add(1)
+		l.first.CompareAndSwap(nil, &err)
+	}
+	c.state = closed
 	l.nudge()
 }
 

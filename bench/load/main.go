@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/minigate/minigate/bench/harness"
 )
 
 // options are the flags.
@@ -27,19 +29,21 @@ type options struct {
 	deflate               bool
 	pids                  string
 	sources               int
-	hold                  time.Duration
+	hold, pause           time.Duration
+	bare                  bool
+	then, backoff         string
 }
 
 func parseFlags() (o options) {
-	flag.StringVar(&o.mode, "mode", "idle", "idle, storm, fanout, rate, unicast, command or stall")
-	flag.StringVar(&o.socket, "url", "ws://127.0.0.1:8080/connection/websocket", "where sockets connect; loopback only")
+	flag.StringVar(&o.mode, "mode", "idle", "idle, storm, handshake, fanout, rate, unicast, command, stall, hold or failover")
+	flag.StringVar(&o.socket, "url", "ws://127.0.0.1:8080/connection/websocket", "where sockets connect, loopback only; {user} stands for the user of a connection")
 	flag.StringVar(&o.channel, "channel", "feed:load", "channel that every connection subscribes to; empty for none")
-	flag.StringVar(&o.publish, "publish", "http://127.0.0.1:9000/api/publish", "server API method that publishes to a channel")
+	flag.StringVar(&o.publish, "publish", "http://127.0.0.1:9000/api/publish", "server API method that publishes to a channel; with -bare where data is posted, {channel} stands for the channel")
 	flag.StringVar(&o.key, "key", "dev", "API key")
 	flag.StringVar(&o.tokens, "tokens", "", "file with a login token and, for unicast, its user on each line; - for none at all")
 	flag.StringVar(&o.login, "login", "http://127.0.0.1:8080/auth/login", "where tokens come from if there is no file: codes sim:loadN are redeemed")
 	flag.IntVar(&o.n, "n", 1000, "connections")
-	flag.IntVar(&o.count, "count", 40, "publications of fanout")
+	flag.IntVar(&o.count, "count", 40, "publications of fanout and stall, and of others for hold")
 	flag.IntVar(&o.stalled, "stalled", 1000, "connections of stall that stop reading")
 	flag.IntVar(&o.publishers, "publishers", 8, "publishers of unicast, and of rate")
 	flag.IntVar(&o.size, "size", 128, "bytes of data in a publication")
@@ -51,6 +55,10 @@ func parseFlags() (o options) {
 	flag.StringVar(&o.pids, "pids", "", "process ids of the server, comma separated, for its CPU and memory")
 	flag.IntVar(&o.sources, "sources", 1, "local addresses 127.0.0.2 and up to connect from")
 	flag.DurationVar(&o.hold, "hold", 10*time.Second, "how long idle holds its connections")
+	flag.DurationVar(&o.pause, "pause", 2*time.Second, "time between the last connection of idle and the look at memory")
+	flag.BoolVar(&o.bare, "bare", false, "no protocol: a message is a publication")
+	flag.StringVar(&o.then, "then", "", "where connections of failover go when theirs is lost")
+	flag.StringVar(&o.backoff, "backoff", "sdk", "how they go: sdk, with delays as the SDKs have them, or none, all at once")
 	flag.Parse()
 	return o
 }
@@ -102,11 +110,20 @@ func parsePIDs(text string) (s server, err error) {
 	return s, nil
 }
 
-func (s server) usage() (sum usage) {
-	for _, pid := range s {
-		u := usageOf(pid)
-		sum.cpu += u.cpu
-		sum.rss += u.rss
+// cpu is what the server has used so far; a server that is gone used nothing.
+func (s server) cpu() time.Duration {
+	sum, err := harness.CPUTime(s...)
+	if err != nil {
+		return 0
+	}
+	return sum
+}
+
+// memory is what the server holds, in bytes.
+func (s server) memory() int64 {
+	sum, err := harness.Memory(s...)
+	if err != nil {
+		return 0
 	}
 	return sum
 }
@@ -116,6 +133,7 @@ func (t *trial) work() error {
 	modes := map[string]func() error{
 		"idle": t.idle, "storm": t.storm, "fanout": t.fanout, "rate": t.rate,
 		"unicast": t.unicast, "command": t.command, "stall": t.stall,
+		"handshake": t.handshake, "hold": t.wait, "failover": t.failover,
 	}
 	mode := modes[t.mode]
 	if mode == nil {

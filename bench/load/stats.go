@@ -4,22 +4,19 @@ package main
 
 import (
 	"math"
-	"os"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 )
 
 // stats counts what arrives, by all loops at once.
 type stats struct {
-	pushes, bytes, pings atomic.Int64
+	pushes, pings atomic.Int64
+	bytes         atomic.Int64 // of messages, as they came
 	latency              histogram
 }
 
-func (s *stats) arrived(pushes, bytes int64, late time.Duration) {
+func (s *stats) arrived(pushes int64, late time.Duration) {
 	s.pushes.Add(pushes)
-	s.bytes.Add(bytes)
 	if late > 0 {
 		s.latency.add(late, pushes)
 	}
@@ -57,24 +54,4 @@ func (h *histogram) quantile(q float64) time.Duration {
 		}
 	}
 	return time.Duration(h.max.Load())
-}
-
-// usage is what a process has used.
-type usage struct {
-	cpu time.Duration
-	rss int64 // bytes
-}
-
-// usageOf reads /proc (proc(5)); pid 0 is nobody and uses nothing.
-func usageOf(pid int) (u usage) {
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return u
-	}
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+2:]))
-	user, _ := strconv.ParseInt(fields[11], 10, 64)
-	system, _ := strconv.ParseInt(fields[12], 10, 64)
-	pages, _ := strconv.ParseInt(fields[21], 10, 64)
-	const tick = 10 * time.Millisecond // USER_HZ is 100 on every Linux
-	return usage{time.Duration(user+system) * tick, pages * int64(os.Getpagesize())}
 }

@@ -1,0 +1,142 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/minigate/minigate/bench/harness"
+)
+
+// channel is the one that all connections subscribe to.
+const channel = "feed:load"
+
+// verifyCache has minigate remember logins for as long as a scenario lasts.
+const verifyCache = "MINIGATE_SESSION_VERIFY_CACHE=1m"
+
+// bench is one run.
+type bench struct {
+	options
+	limit      int // open files of a process
+	servers    []server
+	scenarios  []scenario
+	run        *harness.Run
+	programs   map[string]string
+	tokens     string // file
+	compresses bool   // minigate can
+	results    map[string][]trial
+}
+
+// trial is what one server did in one round of a scenario.
+type trial = harness.Result
+
+func (b *bench) close() {
+	if b.run != nil {
+		b.run.Close()
+	}
+}
+
+func openFiles() (int, error) {
+	var limit syscall.Rlimit
+	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)
+	return int(min(limit.Max, 1<<20)), err
+}
+
+// prepare builds all programs and logs everybody in: minigate keeps sessions,
+// and knows them when it is started again.
+func (b *bench) prepare(ctx context.Context) (err error) {
+	if b.run, err = harness.New(); err != nil {
+		return err
+	}
+	packages := []string{"./cmd/minigate", "./bench/load", "./bench/peers/centrifuge", "./bench/peers/gws", "./bench/peers/raw"}
+	if b.minigate != "" {
+		packages = packages[1:]
+	}
+	list, err := b.run.Build(ctx, packages...)
+	if err != nil {
+		return err
+	}
+	b.programs = map[string]string{"minigate": b.minigate}
+	for _, p := range list {
+		b.programs[filepath.Base(p)] = p
+	}
+	settings, err := exec.CommandContext(ctx, b.programs["minigate"], "docs").Output()
+	if err != nil {
+		return fmt.Errorf("minigate docs: %w", err)
+	}
+	b.compresses = strings.Contains(string(settings), compression)
+	most := 0
+	for _, s := range b.scenarios {
+		most = max(most, s.n)
+	}
+	m, err := b.run.StartMinigate(ctx, b.programs["minigate"], "data")
+	if err != nil {
+		return err
+	}
+	defer b.run.Stop(m.Process)
+	b.progress("logging in %d users", most)
+	logins, err := harness.LogIn(ctx, m.Public, "load", most, 16)
+	if err != nil {
+		return err
+	}
+	b.tokens = filepath.Join(b.run.Dir, "tokens")
+	return harness.WriteLogins(b.tokens, logins)
+}
+
+func (b *bench) progress(format string, args ...any) {
+	_, _ = fmt.Fprintf(os.Stderr, format+"\n", args...) // only for those who wait
+}
+
+// measure runs one scenario once with a server of its own.
+func (b *bench) measure(ctx context.Context, round int, s scenario, of server) error {
+	if s.without[of.name] {
+		return nil
+	}
+	r, err := of.start(b, ctx, s)
+	if err != nil {
+		return err
+	}
+	defer b.run.Stop(r.Process)
+	args, err := r.args(of, b.tokens)
+	if err != nil {
+		return err
+	}
+	result, err := b.run.Load(ctx, b.programs["load"], append(args, s.args()...)...)
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, r.Said())
+	}
+	if result.Failed > 0 {
+		b.progress("%s: %s: %d connections failed, the first with: %s", of.name, s.name, result.Failed, result.FirstError)
+	}
+	line := make([]string, 0, len(s.metrics))
+	for _, m := range s.metrics {
+		line = append(line, m.what+" "+m.show(m.value(result)))
+	}
+	b.progress("round %d  %-10s %-10s %s", round+1, s.name, of.name, strings.Join(line, ", "))
+	key := s.name + " " + of.name
+	b.results[key] = append(b.results[key], result)
+	return nil
+}
+
+// complete tells what was lost.
+func (b *bench) complete() error {
+	var errs []error
+	for key, trials := range b.results {
+		for _, t := range trials {
+			lost := t.Wanted > 0 && t.Deliveries != t.Wanted
+			silent := t.Wanted == 0 && t.Deliveries == 0 && t.Pings == 0 && t.Mode != "handshake"
+			if lost || silent || t.Failed > 0 {
+				errs = append(errs, fmt.Errorf("%s: %d deliveries of %d, %d pings, %d connections failed %s",
+					key, t.Deliveries, t.Wanted, t.Pings, t.Failed, t.FirstError))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

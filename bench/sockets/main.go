@@ -1,0 +1,107 @@
+//go:build linux
+
+// Command sockets compares minigate's sockets with other servers in one run:
+// what a connection, a handshake, a ping and a delivery cost, how fast messages
+// go out and how late they are. The others are
+//
+//	centrifuge   the library that Centrifugo is made of, doing the same work
+//	tuned        the same with what it offers to those with many connections
+//	nchan        nginx with its pub/sub module, without logins
+//	gws          a bare WebSocket library: no logins, no channels, no history
+//	raw          what the kernel allows: frames built once, written one by one
+//
+// All scenarios run for all servers in turns, each with a server that was just
+// started, for a number of rounds. The table shows medians, and in brackets how
+// many times better minigate is: below 1 it is worse.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"regexp"
+	"strings"
+	"syscall"
+)
+
+type options struct {
+	rounds   int
+	peers    string
+	only     string
+	quick    bool
+	markdown bool
+	minigate string
+}
+
+func main() {
+	var o options
+	flag.IntVar(&o.rounds, "rounds", 3, "`number` of rounds")
+	flag.StringVar(&o.peers, "peers", "centrifuge,tuned,nchan,gws,raw", "`names` of the servers beside minigate")
+	flag.StringVar(&o.only, "only", "", "regular `expression` for the scenarios to run; their names are "+names())
+	flag.BoolVar(&o.quick, "quick", false, "a few connections and messages, to see that everything works; it fails where a message is lost")
+	flag.BoolVar(&o.markdown, "markdown", false, "print the table in Markdown")
+	flag.StringVar(&o.minigate, "minigate", "", "`program` to measure; built from the repository if empty")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, o, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "sockets:", err)
+		os.Exit(1)
+	}
+}
+
+func names() string {
+	var list []string
+	for _, s := range scenarios(false, 0) {
+		list = append(list, s.name)
+	}
+	return strings.Join(list, ", ")
+}
+
+// run measures all servers in turns, so that what else happens on the machine
+// meets all of them.
+func run(ctx context.Context, o options, out io.Writer) error {
+	limit, err := openFiles()
+	if err != nil {
+		return err
+	}
+	only, err := regexp.Compile(o.only)
+	if err != nil {
+		return err
+	}
+	b := &bench{options: o, limit: limit, results: make(map[string][]trial)}
+	for _, s := range scenarios(o.quick, limit) {
+		if only.MatchString(s.name) {
+			b.scenarios = append(b.scenarios, s)
+		}
+	}
+	if len(b.scenarios) == 0 {
+		return fmt.Errorf("-only %s: the scenarios are %s", o.only, names())
+	}
+	if b.servers, err = choose(o.peers); err != nil {
+		return err
+	}
+	defer b.close()
+	if err := b.prepare(ctx); err != nil {
+		return err
+	}
+	for round := range o.rounds {
+		for _, s := range b.scenarios {
+			for _, of := range b.servers {
+				if err := b.measure(ctx, round, s, of); err != nil {
+					return fmt.Errorf("%s: %s: %w", of.name, s.name, err)
+				}
+			}
+		}
+	}
+	if err := b.print(out); err != nil {
+		return err
+	}
+	if o.quick {
+		return b.complete()
+	}
+	return nil
+}

@@ -1,0 +1,213 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/minigate/minigate/bench/harness"
+)
+
+// server is one of those that are compared.
+type server struct {
+	name  string
+	bare  bool // speaks no Centrifuge protocol
+	start func(b *bench, ctx context.Context, s scenario) (*running, error)
+}
+
+// running is a server that runs.
+type running struct {
+	*harness.Process
+
+	socket, publish string // URLs
+}
+
+// servers are all there are, minigate first.
+var servers = []server{
+	{name: "minigate", start: (*bench).startMinigate},
+	{name: "centrifuge", start: func(b *bench, ctx context.Context, s scenario) (*running, error) { return b.startCentrifuge(s) }},
+	{name: "tuned", start: func(b *bench, ctx context.Context, s scenario) (*running, error) {
+		return b.startCentrifuge(s, "-tuned")
+	}},
+	{name: "nchan", bare: true, start: (*bench).startNchan},
+	{name: "gws", bare: true, start: func(b *bench, ctx context.Context, s scenario) (*running, error) { return b.startBare("gws", s) }},
+	{name: "raw", bare: true, start: func(b *bench, ctx context.Context, s scenario) (*running, error) { return b.startBare("raw", s) }},
+}
+
+// choose returns minigate and the peers with these names.
+func choose(peers string) ([]server, error) {
+	chosen := servers[:1:1]
+	for name := range strings.SplitSeq(peers, ",") {
+		found := false
+		for _, s := range servers[1:] {
+			if s.name == name {
+				chosen, found = append(chosen, s), true
+			}
+		}
+		if !found && name != "" {
+			return nil, fmt.Errorf("-peers: there is no %q", name)
+		}
+	}
+	return chosen, nil
+}
+
+// compression is the setting that switches permessage-deflate on, where this
+// minigate has it.
+const compression = "MINIGATE_WEBSOCKET_COMPRESSION"
+
+func (b *bench) startMinigate(ctx context.Context, s scenario) (*running, error) {
+	environ := []string{"MINIGATE_CLIENT_PING_INTERVAL=" + s.ping.String(), "MINIGATE_CLIENT_PONG_TIMEOUT=" + (s.ping / 3).String(), verifyCache}
+	if s.deflate && b.compresses {
+		environ = append(environ, compression+"=true")
+	}
+	m, err := b.run.StartMinigate(ctx, b.programs["minigate"], "data", environ...)
+	if err != nil {
+		return nil, err
+	}
+	return &running{m.Process, m.Socket(), m.Ops + "/api/publish"}, nil
+}
+
+func (b *bench) startCentrifuge(s scenario, args ...string) (*running, error) {
+	p, sockets, publish, err := b.startPeer("centrifuge", s, append(args, "-tokens", b.tokens)...)
+	if err != nil {
+		return nil, err
+	}
+	return &running{p, "ws://" + sockets + "/connection/websocket", "http://" + publish + "/api/publish"}, nil
+}
+
+func (b *bench) startBare(name string, s scenario) (*running, error) {
+	p, sockets, publish, err := b.startPeer(name, s)
+	if err != nil {
+		return nil, err
+	}
+	return &running{p, "ws://" + sockets + "/?user={user}", "http://" + publish + "/publish?channel={channel}"}, nil
+}
+
+// startPeer starts one of our peers, which says where it listens for sockets
+// and for publications.
+func (b *bench) startPeer(name string, s scenario, args ...string) (p *harness.Process, sockets, publish string, err error) {
+	args = append(args, "-ping", s.ping.String())
+	if s.deflate {
+		args = append(args, "-deflate")
+	}
+	cmd := exec.Command(b.programs[name], args...)
+	out, wrote, err := os.Pipe()
+	if err != nil {
+		return nil, "", "", err
+	}
+	defer func() { _ = out.Close() }() // nothing else is said
+	cmd.Stdout = wrote
+	p, err = b.run.Start(cmd)
+	_ = wrote.Close() // the child has its own
+	if err != nil {
+		return nil, "", "", err
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		b.run.Stop(p)
+		return nil, "", "", fmt.Errorf("it did not say where it listens: %w\n%s", err, p.Said())
+	}
+	sockets, publish, _ = strings.Cut(strings.TrimSpace(line), " ")
+	return p, sockets, publish, nil
+}
+
+// nchanModule is where Debian's package libnginx-mod-nchan puts it.
+const nchanModule = "/usr/lib/nginx/modules/ngx_nchan_module.so"
+
+// nchanConf has what the other servers have as far as nchan knows it: two
+// channels for each connection, 100 messages kept for 5 minutes, pings.
+const nchanConf = `daemon off;
+load_module ` + nchanModule + `;
+worker_processes auto;
+worker_rlimit_nofile %d;
+%s
+pid nginx.pid;
+error_log stderr crit;
+events { worker_connections %d; }
+http {
+	access_log off;
+	client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+	client_body_buffer_size 64k;
+	keepalive_requests 1000000000;
+	nchan_shared_memory_size 512m;
+	nchan_message_buffer_length 100;
+	nchan_message_timeout 300s;
+	server {
+		listen %s backlog=65535;
+		location = /sub {
+			nchan_subscriber websocket;
+			nchan_channel_id "$arg_channel" "%%23$arg_user";
+			nchan_subscriber_first_message newest;
+			nchan_websocket_ping_interval %d;
+		}
+		location = /pub {
+			nchan_publisher http;
+			nchan_channel_id "$arg_channel";
+			nchan_deflate_message_for_websocket %s;
+		}
+	}
+}
+`
+
+func (b *bench) startNchan(ctx context.Context, s scenario) (*running, error) {
+	program, err := harness.Nginx()
+	if err == nil {
+		_, err = os.Stat(nchanModule)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w; install nginx and libnginx-mod-nchan, or leave nchan out of -peers", err)
+	}
+	addr, err := harness.FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(b.run.Dir, "nchan-")
+	if err != nil {
+		return nil, err
+	}
+	user := ""
+	if os.Getuid() == 0 {
+		user = "user root;" // its workers reach the benchmark's folder
+	}
+	ping, deflate := max(int(s.ping/time.Second), 1), "off"
+	if s.deflate {
+		deflate = "on"
+	}
+	conf := fmt.Appendf(nil, nchanConf, b.limit, user, b.limit-100, addr, ping, deflate)
+	file := filepath.Join(dir, "nginx.conf")
+	if err := os.WriteFile(file, conf, 0o600); err != nil {
+		return nil, err
+	}
+	p, err := b.run.Start(exec.Command(program, "-p", dir, "-c", file, "-e", "stderr"))
+	if err != nil {
+		return nil, err
+	}
+	return &running{
+		p, "ws://" + addr + "/sub?channel=" + url.QueryEscape(channel) + "&user={user}", "http://" + addr + "/pub?channel={channel}",
+	}, p.Await(ctx, addr)
+}
+
+// args are what the load generator has to know of a server.
+func (r *running) args(of server, tokens string) ([]string, error) {
+	pids, err := r.PIDs()
+	if err != nil {
+		return nil, err
+	}
+	var list []string
+	for _, pid := range pids {
+		list = append(list, strconv.Itoa(pid))
+	}
+	return []string{
+		"-url", r.socket, "-publish", r.publish, "-bare=" + strconv.FormatBool(of.bare),
+		"-pids", strings.Join(list, ","), "-tokens", tokens, "-channel", channel,
+	}, nil
+}

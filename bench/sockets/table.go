@@ -1,0 +1,117 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// row is one line of the table.
+type row []string
+
+// table has a row for each metric and a column for each server.
+func (b *bench) table() []row {
+	head := row{"scenario", "measured"}
+	for _, s := range b.servers {
+		head = append(head, s.name)
+	}
+	rows := []row{head}
+	for _, s := range b.scenarios {
+		for i, m := range s.metrics {
+			r := row{"", m.what}
+			if i == 0 {
+				r[0] = s.title()
+			}
+			ours, _ := b.median(s, b.servers[0], m)
+			for j, of := range b.servers {
+				v, measured := b.median(s, of, m)
+				switch {
+				case !measured:
+					r = append(r, "–")
+				case j == 0 || ours <= 0 || v <= 0:
+					r = append(r, m.show(v))
+				default:
+					ratio := v / ours
+					if m.more {
+						ratio = ours / v
+					}
+					r = append(r, fmt.Sprintf("%s (%.2g×)", m.show(v), ratio))
+				}
+			}
+			rows = append(rows, r)
+		}
+	}
+	return rows
+}
+
+// median is that of all rounds. A server that did not take what the scenario
+// is about was not measured.
+func (b *bench) median(s scenario, of server, m metric) (v float64, measured bool) {
+	var values []float64
+	for _, t := range b.results[s.name+" "+of.name] {
+		if s.deflate && (!t.Deflated || t.Bytes > float64(s.size)) {
+			return 0, false
+		}
+		values = append(values, m.value(t))
+	}
+	if len(values) == 0 {
+		return 0, false
+	}
+	slices.Sort(values)
+	return (values[(len(values)-1)/2] + values[len(values)/2]) / 2, true
+}
+
+// title says what a scenario does.
+func (s scenario) title() string {
+	n := thousands(s.n)
+	switch s.mode {
+	case "idle":
+		return n + " idle sockets"
+	case "handshake":
+		return n + " connects"
+	case "rate":
+		return fmt.Sprintf("%g × %d B a second to %s", s.rate, s.size, n)
+	case "command":
+		return n + " sockets send commands"
+	case "unicast":
+		return "8 publishers to one user each of " + n
+	case "stall":
+		return fmt.Sprintf("%d × %d B to %s, %s of them stalled", s.count, s.size, n, thousands(s.stalled))
+	}
+	title := fmt.Sprintf("%d × %s B to %s", s.count, thousands(s.size), n)
+	if s.deflate {
+		title += ", deflated"
+	}
+	return title
+}
+
+func thousands(n int) string {
+	if n < 1000 {
+		return fmt.Sprint(n)
+	}
+	return fmt.Sprintf("%s,%03d", thousands(n/1000), n%1000)
+}
+
+func (b *bench) print(out io.Writer) error {
+	rows := b.table()
+	if b.markdown {
+		var text strings.Builder
+		for i, r := range rows {
+			text.WriteString("| " + strings.Join(r, " | ") + " |\n")
+			if i == 0 {
+				text.WriteString("|---|---|" + strings.Repeat("---:|", len(r)-2) + "\n")
+			}
+		}
+		_, err := io.WriteString(out, text.String())
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	for _, r := range rows {
+		_, _ = fmt.Fprintln(w, strings.Join(r, "\t")) // Flush tells
+	}
+	return w.Flush()
+}
