@@ -197,7 +197,12 @@ func (t *trial) failover() error {
 	switch t.backoff {
 	case "sdk":
 	case "none":
-		delay = func(tries int) time.Duration { return sdkDelay(tries-1) * time.Duration(min(tries, 1)) }
+		delay = func(tries int) time.Duration {
+			if tries == 0 {
+				return 0
+			}
+			return sdkDelay(tries)
+		}
 	default:
 		return fmt.Errorf("-backoff: %q is neither sdk nor none", t.backoff)
 	}

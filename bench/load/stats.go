@@ -12,7 +12,7 @@ import (
 type stats struct {
 	pushes, pings atomic.Int64
 	bytes         atomic.Int64 // of messages, as they came
-	latency              histogram
+	latency       histogram
 }
 
 func (s *stats) arrived(pushes int64, late time.Duration) {

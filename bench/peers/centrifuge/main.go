@@ -90,7 +90,7 @@ func (s *server) readLogins() error {
 
 func (s *server) websocket() centrifuge.WebsocketConfig {
 	c := centrifuge.WebsocketConfig{
-		Compression:    s.deflate,
+		Compression: s.deflate, CompressionLevel: 1, // as Centrifugo has it; the library does not compress at all by default
 		PingPongConfig: centrifuge.PingPongConfig{PingInterval: s.ping, PongTimeout: s.ping / 3},
 	}
 	if s.tuned {

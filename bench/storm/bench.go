@@ -1,0 +1,189 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/minigate/minigate/bench/harness"
+)
+
+// Channels of those who lose their node, and of those who do not.
+const (
+	stormChannel     = "feed:storm"
+	bystanderChannel = "feed:bystander"
+)
+
+// patience ends a storm that does not end.
+const patience = 5 * time.Minute
+
+// bench is one run.
+type bench struct {
+	options
+	run            *harness.Run
+	program, load  string
+	shared         []string // settings of both nodes
+	refuge         *harness.Minigate
+	tokens, others string // files: of those who lose their node, of bystanders
+	nodes          int    // started so far
+}
+
+// prepare starts Redis and the node that stays, and logs everybody in.
+func (b *bench) prepare(ctx context.Context) error {
+	packages := []string{"./bench/load", "./cmd/minigate"}
+	if b.minigate != "" {
+		packages = packages[:1]
+	}
+	programs, err := b.run.Build(ctx, packages...)
+	if err != nil {
+		return err
+	}
+	b.load, b.program = programs[0], b.minigate
+	if b.program == "" {
+		b.program = programs[1]
+	}
+	redis, err := b.run.StartRedis(ctx)
+	if err != nil {
+		return err
+	}
+	b.shared = redis.Shared()
+	if b.refuge, err = b.node(ctx); err != nil {
+		return err
+	}
+	logins, err := harness.LogIn(ctx, b.refuge.Public, "storm", b.n+b.bystanders, 16)
+	if err != nil {
+		return err
+	}
+	b.tokens, b.others = filepath.Join(b.run.Dir, "tokens"), filepath.Join(b.run.Dir, "others")
+	if err := harness.WriteLogins(b.tokens, logins[:b.n]); err != nil {
+		return err
+	}
+	return harness.WriteLogins(b.others, logins[b.n:])
+}
+
+func (b *bench) node(ctx context.Context) (*harness.Minigate, error) {
+	b.nodes++
+	return b.run.StartMinigate(ctx, b.program, "node"+strconv.Itoa(b.nodes), b.shared...)
+}
+
+// storm is one: connect, kill, come back.
+func (b *bench) storm(ctx context.Context, backoff string) (o outcome, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	o.backoff = backoff
+	victim, err := b.node(ctx)
+	if err != nil {
+		return o, err
+	}
+	crowd, err := b.run.Hold(b.load, "-mode", "failover", "-n", strconv.Itoa(b.n), "-url", victim.Socket(), "-then", b.refuge.Socket(),
+		"-tokens", b.tokens, "-channel", stormChannel, "-backoff", backoff)
+	if err != nil {
+		return o, err
+	}
+	defer b.run.Kill(crowd.Process)
+	if err := crowd.Await(ctx, "ready"); err != nil {
+		return o, err
+	}
+	if o.before, err = b.watch(ctx, func() error { return b.publish(ctx, bystanderChannel, int(b.quiet/b.every)) }); err != nil {
+		return o, err
+	}
+	o.while, err = b.watch(ctx, func() error {
+		b.run.Kill(victim.Process)
+		return b.untilBack(ctx, crowd)
+	})
+	if err != nil {
+		return o, err
+	}
+	if o.storm, err = crowd.End(ctx); err != nil {
+		return o, err
+	}
+	if o.storm.Failover == nil {
+		return o, fmt.Errorf("load said nothing of coming back: %+v", o.storm)
+	}
+	return o, nil
+}
+
+// untilBack publishes what connections miss while they are away, publishes to
+// the bystanders until all are back, and then once more to all of them.
+func (b *bench) untilBack(ctx context.Context, crowd *harness.Holding) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel()
+	missed, back := make(chan error, 1), make(chan error, 1)
+	group.Go(func() { missed <- b.publish(ctx, stormChannel, b.missed) })
+	group.Go(func() { back <- crowd.Await(ctx, "back") })
+	began := time.Now()
+	for i := 0; ; i++ {
+		due := began.Add(time.Duration(i) * b.every) // whatever the ones before took
+		time.Sleep(time.Until(due))
+		if err := b.publishOnce(ctx, bystanderChannel, due); err != nil {
+			return err
+		}
+		select {
+		case err := <-back:
+			if err == nil {
+				err = <-missed
+			}
+			if err != nil {
+				return err
+			}
+			return b.publishOnce(ctx, stormChannel, time.Now())
+		default:
+		}
+	}
+}
+
+// watch has bystanders see what is published to them during work.
+func (b *bench) watch(ctx context.Context, work func() error) (result harness.Result, err error) {
+	h, err := b.run.Hold(b.load, "-mode", "hold", "-n", strconv.Itoa(b.bystanders), "-count", "1", "-url", b.refuge.Socket(),
+		"-tokens", b.others, "-channel", bystanderChannel)
+	if err != nil {
+		return result, err
+	}
+	defer b.run.Kill(h.Process)
+	if err := h.Await(ctx, "ready"); err != nil {
+		return result, err
+	}
+	if err := work(); err != nil {
+		return result, err
+	}
+	if err := h.Await(ctx, "delivered"); err != nil {
+		return result, err
+	}
+	return h.End(ctx)
+}
+
+// publish publishes count messages at a fixed rate. They are late from the
+// moment they were due.
+func (b *bench) publish(ctx context.Context, channel string, count int) error {
+	began := time.Now()
+	for i := range count {
+		due := began.Add(time.Duration(i) * b.every)
+		time.Sleep(time.Until(due))
+		if err := b.publishOnce(ctx, channel, due); err != nil {
+			return err
+		}
+	}
+	time.Sleep(time.Until(began.Add(time.Duration(count) * b.every)))
+	return nil
+}
+
+func (b *bench) publishOnce(ctx context.Context, channel string, due time.Time) error {
+	var answer struct {
+		Error *struct{ Message string }
+	}
+	body := map[string]any{"channel": channel, "data": map[string]any{"t": due.UnixNano(), "p": strings.Repeat("x", 96)}}
+	err := harness.Post(ctx, http.DefaultClient, b.refuge.Ops+"/api/publish", "dev", body, &answer)
+	if err == nil && answer.Error != nil {
+		err = fmt.Errorf("publish: %s", answer.Error.Message)
+	}
+	return err
+}
