@@ -156,10 +156,10 @@ func (l *loop) fail(c *conn, err error) {
 	if c.state == ready {
 		l.numReady.Add(-1)
 	}
-	_ = unix.Close(int(c.fd))
 	l.mu.Lock()
 	delete(l.conns, c.fd)
 	l.mu.Unlock()
+	_ = unix.Close(int(c.fd)) // last: the number is another connection's at once
 	switch {
 	case c.leaving.Load():
 	case l.follow != nil:
