@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,6 +35,9 @@ func New() (*Run, error) {
 
 // Close ends what still runs, last started first, and waits for it.
 func (r *Run) Close() {
+	for _, p := range slices.Backward(r.running) {
+		_ = p.Cmd.Process.Signal(syscall.SIGTERM) // it may have ended; all end at the same time
+	}
 	for len(r.running) > 0 {
 		r.Stop(r.running[len(r.running)-1])
 	}
