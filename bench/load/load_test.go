@@ -3,15 +3,14 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
-	"os"
-	"os/exec"
-	"path/filepath"
+	"compress/flate"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/minigate/minigate/bench/harness"
 )
 
 func TestTargetsOtherMachinesNever(t *testing.T) {
@@ -68,13 +67,15 @@ func TestStampFindsTheNewest(t *testing.T) {
 
 // Every mode measures a real minigate, and sees all that it should.
 func TestModesAgainstMinigate(t *testing.T) {
-	public, ops, pid := startMinigate(t)
+	m := startMinigate(t)
 	const n = 60
-	for mode, deliveries := range map[string]int64{"idle": 0, "storm": 0, "fanout": 5 * n, "rate": 10 * n, "stall": 5 * (n - 10), "unicast": -1, "command": -1} {
+	for mode, deliveries := range map[string]int64{
+		"idle": 0, "storm": 0, "handshake": 0, "fanout": 5 * n, "rate": 10 * n, "stall": 5 * (n - 10), "unicast": -1, "command": -1,
+	} {
 		r, err := newRun(options{
-			mode: mode, socket: "ws" + strings.TrimPrefix(public, "http") + "/connection/websocket", channel: "feed:load",
-			publish: ops + "/api/publish", key: "dev", login: public + "/auth/login",
-			n: n, count: 5, stalled: 10, publishers: 2, size: 128, rate: 100, length: 100 * time.Millisecond, loops: 2, pids: strconv.Itoa(pid), sources: 2,
+			mode: mode, socket: m.Socket(), channel: "feed:load", publish: m.Ops + "/api/publish", key: "dev", login: m.Public + "/auth/login",
+			n: n, count: 5, stalled: 10, publishers: 2, size: 128, rate: 100, length: 100 * time.Millisecond, loops: 2,
+			pids: strconv.Itoa(m.Cmd.Process.Pid), sources: 2,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -92,31 +93,113 @@ func TestModesAgainstMinigate(t *testing.T) {
 	}
 }
 
-// startMinigate starts the program of this repository as make dev does.
-func startMinigate(t *testing.T) (public, ops string, pid int) {
-	t.Helper()
-	program := filepath.Join(t.TempDir(), "minigate")
-	if out, err := exec.Command("go", "build", "-C", "../..", "-o", program, "./cmd/minigate").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	cmd := exec.Command(program, "dev", "--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0", "--data", t.TempDir())
-	cmd.Env = append(os.Environ(), "MINIGATE_SESSION_LOGIN_BURST=1000", "MINIGATE_SESSION_LOGIN_RATE=1000")
-	out, err := cmd.StdoutPipe()
+// A command that is refused is not taken for one that was carried out.
+func TestRefusedCommandsAreFailures(t *testing.T) {
+	m := startMinigate(t, "MINIGATE_CHANNEL_NAMESPACES=[{name: feed, allow_subscribe_for_client: true}]")
+	r, err := newRun(options{
+		mode: "command", socket: m.Socket(), channel: "feed:load", login: m.Public + "/auth/login", n: 5, length: 50 * time.Millisecond,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := r.work(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	for s := bufio.NewScanner(out); s.Scan(); {
-		if f := strings.Fields(s.Text()); len(f) == 4 && f[0] == "phones" {
-			return f[1], strings.TrimSuffix(f[3], "/"), cmd.Process.Pid
+	if r.result.Failed != 5 || r.result.Deliveries != 0 {
+		t.Errorf("got %+v", r.result)
+	}
+}
+
+func startMinigate(t *testing.T, environ ...string) *harness.Minigate {
+	t.Helper()
+	r, err := harness.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	programs, err := r.Build(t.Context(), "./cmd/minigate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := r.StartMinigate(t.Context(), programs[0], "data", environ...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// What is compressed is opened, also what is sent to many.
+func TestInflating(t *testing.T) {
+	l := new(loop)
+	for i := range 3 * maxKnown {
+		want := strings.Repeat("hello ", i%(2*maxKnown))
+		var b bytes.Buffer
+		w, err := flate.NewWriter(&b, flate.BestSpeed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(want)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		message := bytes.TrimSuffix(b.Bytes(), []byte("\x00\x00\xff\xff"))
+		for range 2 {
+			if got, err := l.inflate(message); err != nil || string(got) != want {
+				t.Fatalf("got %q, %v, want %q", got, err, want)
+			}
 		}
 	}
-	t.Fatal("minigate did not say where it listens")
-	return "", "", 0
+	if _, err := l.inflate([]byte("\xff\xff")); err == nil {
+		t.Error("nonsense is taken")
+	}
+}
+
+// Connections that come back are told apart by what they missed.
+func TestFollowing(t *testing.T) {
+	f := new(follow)
+	c := new(conn)
+	reply := func(s string) {
+		t.Helper()
+		if err := f.subscribed(c, []byte(`{"id":1,"connect":{"subs":{"#me":{"epoch":"other","offset":77}}}}`+"\n"+s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(what string, recovered, unrecovered, gaps int64, offset uint64) {
+		t.Helper()
+		if f.recovered.Load() != recovered || f.unrecovered.Load() != unrecovered || f.gaps.Load() != gaps || c.offset.Load() != offset {
+			t.Errorf("%s: recovered %d, unrecovered %d, gaps %d, offset %d", what, f.recovered.Load(), f.unrecovered.Load(), f.gaps.Load(), c.offset.Load())
+		}
+	}
+	reply(`{"id":2,"subscribe":{"recoverable":true,"epoch":"e","offset":5,"positioned":true}}`)
+	want("new", 0, 0, 0, 5)
+	f.published(c, []byte(`{"push":{"channel":"c","pub":{"data":{"p":"x","t":1},"offset":6}}}`+"\n"+`{"push":{"channel":"c","pub":{"data":{},"offset":7}}}`))
+	want("two more", 0, 0, 0, 7)
+	reply(`{"id":2,"subscribe":{"epoch":"e","offset":9,"recovered":true,"was_recovering":true,"publications":[{"data":{},"offset":8},{"data":{},"offset":9}]}}`)
+	want("recovered", 2, 0, 0, 9)
+	f.published(c, []byte(`{"push":{"channel":"c","pub":{"data":{},"offset":11}}}`))
+	want("a gap", 2, 0, 1, 11)
+	f.published(c, []byte(`{"push":{"channel":"c","pub":{"data":{},"offset":11}}}`))
+	want("twice", 2, 0, 2, 11)
+	reply(`{"id":2,"subscribe":{"epoch":"f","offset":3,"was_recovering":true}}`)
+	want("unrecovered", 2, 1, 2, 3)
+	if c.epoch != "f" {
+		t.Errorf("epoch %q", c.epoch)
+	}
+}
+
+func TestDelaysOfTheSDKs(t *testing.T) {
+	for tries, most := range []time.Duration{time.Second, 1500 * time.Millisecond, 2500 * time.Millisecond, 4500 * time.Millisecond} {
+		for range 1000 {
+			if d := sdkDelay(tries); d < minDelay || d > most {
+				t.Fatalf("%v after %d tries, want %v at most", d, tries, most)
+			}
+		}
+	}
+	for range 1000 {
+		if d := sdkDelay(200); d < minDelay || d > maxDelay {
+			t.Fatalf("%v after many tries", d)
+		}
+	}
 }

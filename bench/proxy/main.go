@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"github.com/minigate/minigate/bench/harness"
 )
 
 type options struct {
@@ -62,6 +64,15 @@ type side struct {
 	result result
 }
 
+// cpuTime is what all its processes have used so far.
+func (s *side) cpuTime() (time.Duration, error) {
+	pids, err := s.pids()
+	if err != nil {
+		return 0, err
+	}
+	return harness.CPUTime(pids...)
+}
+
 // run measures both sides in turns, so that what else happens on the machine
 // meets both.
 func run(ctx context.Context, o options, out io.Writer) error {
@@ -78,7 +89,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	}
 	for range o.rounds {
 		for _, s := range sides {
-			before, err := cpuTime(s)
+			before, err := s.cpuTime()
 			if err != nil {
 				return err
 			}
@@ -86,7 +97,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
-			after, err := cpuTime(s)
+			after, err := s.cpuTime()
 			if err != nil {
 				return err
 			}

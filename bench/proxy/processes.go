@@ -2,66 +2,36 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
-	"time"
+
+	"github.com/minigate/minigate/bench/harness"
 )
 
 // bench owns the processes of a run.
 type bench struct {
 	options
-	dir     string
-	running []*exec.Cmd
+	run *harness.Run
 }
 
 func listen() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }
 
-// freeAddress is one that nobody listens on.
-func freeAddress() (string, error) {
-	l, err := listen()
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String(), nil
-}
-
-// close ends what was started last first, and waits for it.
 func (b *bench) close() {
-	for i := len(b.running) - 1; i >= 0; i-- {
-		_ = b.running[i].Process.Signal(syscall.SIGTERM)
-		_ = b.running[i].Wait()
+	if b.run != nil {
+		b.run.Close()
 	}
-	if b.dir != "" {
-		_ = os.RemoveAll(b.dir)
-	}
-}
-
-func (b *bench) launch(cmd *exec.Cmd) error {
-	cmd.SysProcAttr = dieWithParent()
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	b.running = append(b.running, cmd)
-	return nil
 }
 
 // start starts both sides and what they need: nginx first, minigate second.
 func (b *bench) start(ctx context.Context) ([]*side, error) {
 	var err error
-	if b.dir, err = os.MkdirTemp("", "minigate-bench-"); err != nil {
+	if b.run, err = harness.New(); err != nil {
 		return nil, err
 	}
 	upstream, _, err := b.own("upstream", strconv.Itoa(b.size))
@@ -99,7 +69,7 @@ func (b *bench) own(what, arg string) (addr string, pid int, err error) {
 	if err != nil {
 		return "", 0, err
 	}
-	if err := b.launch(cmd); err != nil {
+	if _, err := b.run.Start(cmd); err != nil {
 		return "", 0, err
 	}
 	addr, err = bufio.NewReader(out).ReadString('\n')
@@ -110,58 +80,22 @@ func (b *bench) own(what, arg string) (addr string, pid int, err error) {
 func (b *bench) startMinigate(ctx context.Context, upstream string) (*side, error) {
 	program := b.minigate
 	if program == "" {
-		root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+		built, err := b.run.Build(ctx, "./cmd/minigate")
 		if err != nil {
 			return nil, err
 		}
-		program = filepath.Join(b.dir, "minigate")
-		build := exec.CommandContext(ctx, "go", "build", "-o", program, "./cmd/minigate")
-		build.Dir = filepath.Dir(strings.TrimSpace(string(root)))
-		if out, err := build.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("%w\n%s", err, out)
-		}
+		program = built[0]
 	}
-	public, err1 := freeAddress()
-	ops, err2 := freeAddress()
-	if err := errors.Join(err1, err2); err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(program, "dev", "--listen", public, "--ops", ops, "--data", filepath.Join(b.dir, "data"))
-	cmd.Env = append(os.Environ(), "MINIGATE_PROXY_ROUTES=[{prefix: /api/, upstream: 'http://"+upstream+"'}]")
-	if err := b.launch(cmd); err != nil {
-		return nil, err
-	}
-	if err := await(ctx, public); err != nil {
-		return nil, err
-	}
-	s := &side{name: "minigate", url: "http://" + public, pids: func() ([]int, error) { return []int{cmd.Process.Pid}, nil }}
-	_, _ = fmt.Fprintln(os.Stderr, "minigate's profiles are at http://"+ops+"/debug/pprof/")
-	token, err := login(ctx, s.url)
-	s.token = token
-	return s, err
-}
-
-func login(ctx context.Context, url string) (token string, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/auth/login", strings.NewReader(`{"code":"sim:bench"}`))
+	m, err := b.run.StartMinigate(ctx, program, "data", "MINIGATE_PROXY_ROUTES=[{prefix: /api/, upstream: 'http://"+upstream+"'}]")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	res, err := http.DefaultClient.Do(req)
+	_, _ = fmt.Fprintln(os.Stderr, "minigate's profiles are at "+m.Ops+"/debug/pprof/") // only for those who look
+	logins, err := harness.LogIn(ctx, m.Public, "bench", 1, 1)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	defer func() { _ = res.Body.Close() }()
-	var answer struct {
-		Token string `json:"token"`
-	}
-	body, err := io.ReadAll(res.Body)
-	if err == nil {
-		err = json.Unmarshal(body, &answer)
-	}
-	if err == nil && answer.Token == "" {
-		err = fmt.Errorf("the login was answered %d %s", res.StatusCode, body)
-	}
-	return answer.Token, err
+	return &side{name: "minigate", url: m.Public, pids: m.PIDs, token: logins[0].Token}, nil
 }
 
 // nginxConf does what minigate does: it asks who is calling, says so, takes
@@ -213,7 +147,7 @@ http {
 `
 
 func (b *bench) startNginx(ctx context.Context, upstream, auth string, authPID int) (*side, error) {
-	addr, err := freeAddress()
+	addr, err := harness.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -221,43 +155,23 @@ func (b *bench) startNginx(ctx context.Context, upstream, auth string, authPID i
 	if os.Getuid() == 0 {
 		user = "user root;" // its workers reach the benchmark's folder
 	}
-	conf := filepath.Join(b.dir, "nginx.conf")
+	conf := filepath.Join(b.run.Dir, "nginx.conf")
 	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConf, user, upstream, auth, addr), 0o600); err != nil {
 		return nil, err
 	}
-	program, err := exec.LookPath("nginx")
+	program, err := harness.Nginx()
 	if err != nil {
-		program = "/usr/sbin/nginx" // not in everybody's PATH
-	}
-	cmd := exec.Command(program, "-p", b.dir, "-c", conf, "-e", "stderr")
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	if err := b.launch(cmd); err != nil {
 		return nil, err
 	}
-	if err := await(ctx, addr); err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, said.String())
+	p, err := b.run.Start(exec.Command(program, "-p", b.run.Dir, "-c", conf, "-e", "stderr"))
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Await(ctx, addr); err != nil {
+		return nil, err
 	}
 	return &side{name: "nginx + auth", url: "http://" + addr, pids: func() ([]int, error) {
-		workers, err := childrenOf(cmd.Process.Pid)
-		return append(workers, cmd.Process.Pid, authPID), err
+		pids, err := p.PIDs()
+		return append(pids, authPID), err
 	}}, nil
-}
-
-// await returns once somebody accepts connections at addr.
-func await(ctx context.Context, addr string) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	for {
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, "tcp", addr)
-		if err == nil {
-			return conn.Close()
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("nobody answers at %s: %w", addr, err)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }

@@ -6,10 +6,12 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/minigate/minigate/bench/harness"
@@ -31,8 +33,9 @@ type bench struct {
 	program, load  string
 	shared         []string // settings of both nodes
 	refuge         *harness.Minigate
-	tokens, others string // files: of those who lose their node, of bystanders
-	nodes          int    // started so far
+	tokens, others string       // files: of those who lose their node, of bystanders
+	nodes          int          // started so far
+	refused        atomic.Int64 // publications that were answered with an error
 }
 
 // prepare starts Redis and the node that stays, and logs everybody in.
@@ -78,6 +81,7 @@ func (b *bench) storm(ctx context.Context, backoff string) (o outcome, err error
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	o.backoff = backoff
+	b.refused.Store(0)
 	victim, err := b.node(ctx)
 	if err != nil {
 		return o, err
@@ -104,6 +108,7 @@ func (b *bench) storm(ctx context.Context, backoff string) (o outcome, err error
 	if o.storm, err = crowd.End(ctx); err != nil {
 		return o, err
 	}
+	o.refused = b.refused.Load()
 	if o.storm.Failover == nil {
 		return o, fmt.Errorf("load said nothing of coming back: %+v", o.storm)
 	}
@@ -176,14 +181,31 @@ func (b *bench) publish(ctx context.Context, channel string, count int) error {
 	return nil
 }
 
+// publishOnce publishes as a backend does: where that fails it counts it, and
+// tries again until it works or ctx ends.
 func (b *bench) publishOnce(ctx context.Context, channel string, due time.Time) error {
+	for {
+		err := b.call(ctx, channel, due)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		b.refused.Add(1)
+		_, _ = fmt.Fprintln(os.Stderr, err) // only for those who wait
+		select {
+		case <-ctx.Done():
+		case <-time.After(b.every):
+		}
+	}
+}
+
+func (b *bench) call(ctx context.Context, channel string, due time.Time) error {
 	var answer struct {
 		Error *struct{ Message string }
 	}
 	body := map[string]any{"channel": channel, "data": map[string]any{"t": due.UnixNano(), "p": strings.Repeat("x", 96)}}
 	err := harness.Post(ctx, http.DefaultClient, b.refuge.Ops+"/api/publish", "dev", body, &answer)
 	if err == nil && answer.Error != nil {
-		err = fmt.Errorf("publish: %s", answer.Error.Message)
+		err = fmt.Errorf("publish: %s\n%s", answer.Error.Message, b.refuge.Said())
 	}
 	return err
 }

@@ -64,6 +64,7 @@ type outcome struct {
 	backoff       string
 	storm         harness.Result
 	before, while harness.Result // of the bystanders
+	refused       int64          // publications that were answered with an error, and sent again
 }
 
 // lost counts connections that do not have all that was published.
@@ -104,7 +105,7 @@ func print(out io.Writer, o options, outcomes []outcome) error {
 	rows := [][]string{{"clients come back"}}
 	for _, what := range []string{
 		"last one subscribed after", "a connection was away, p50", "p99", "attempts that failed",
-		"missed publications recovered", "connections that miss one", "bystanders' messages before, p99", "meanwhile, p99", "max",
+		"missed publications recovered", "connections that miss one", "calls of publish that failed", "bystanders' messages before, p99", "meanwhile, p99", "max",
 	} {
 		rows = append(rows, []string{what})
 	}
@@ -113,7 +114,7 @@ func print(out io.Writer, o options, outcomes []outcome) error {
 		for i, cell := range []string{
 			map[string]string{"sdk": "as the SDKs do", "none": "all at once"}[one.backoff],
 			fmt.Sprintf("%.2f s", f.LastBack), fmt.Sprintf("%.0f ms", f.AwayP50), fmt.Sprintf("%.0f ms", f.AwayP99), fmt.Sprint(f.Refused),
-			fmt.Sprint(f.Recovered), fmt.Sprint(one.lost()),
+			fmt.Sprint(f.Recovered), fmt.Sprint(one.lost()), fmt.Sprint(one.refused),
 			fmt.Sprintf("%.1f ms", one.before.P99), fmt.Sprintf("%.1f ms", one.while.P99), fmt.Sprintf("%.1f ms", one.while.Max),
 		} {
 			rows[i] = append(rows[i], cell)

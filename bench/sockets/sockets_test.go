@@ -1,0 +1,106 @@
+//go:build linux
+
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestRuns runs all scenarios with a few of everything and measures nothing
+// worth reading: that all servers deliver everything is all it wants to know.
+// nchan is left out: only make bench has it installed.
+func TestRuns(t *testing.T) {
+	var out strings.Builder
+	o := options{rounds: 1, quick: true, markdown: true, peers: "centrifuge,tuned,gws,raw"}
+	if err := run(t.Context(), o, &out); err != nil {
+		t.Fatal(err)
+	}
+	table := out.String()
+	if want := "| scenario | measured | minigate | centrifuge | tuned | gws | raw |\n"; !strings.HasPrefix(table, want) {
+		t.Errorf("no %q in\n%s", want, table)
+	}
+	lines := strings.Split(strings.TrimSpace(table), "\n")[2:]
+	want := 0
+	for _, s := range scenarios(true, 1000) {
+		want += len(s.metrics)
+	}
+	if len(lines) != want {
+		t.Errorf("%d rows, want %d", len(lines), want)
+	}
+	for _, line := range lines {
+		if cells := strings.Count(line, "|"); cells != 8 {
+			t.Errorf("%d columns in %s", cells, line)
+		}
+	}
+	for _, s := range []string{"Centrifuge", "deflated"} {
+		if !strings.Contains(table, strings.ToLower(s)) {
+			t.Errorf("nothing of %s in\n%s", s, table)
+		}
+	}
+}
+
+// A table holds medians, and how many times better minigate is.
+func TestTable(t *testing.T) {
+	cost := metric{what: "CPU", value: func(t trial) float64 { return t.CPU }, show: micros}
+	speed := metric{what: "deliveries/s", value: func(t trial) float64 { return t.PerSecond }, show: number, more: true}
+	s := scenario{name: "x", mode: "fanout", n: 12345, count: 3, size: 1024, metrics: []metric{cost, speed}}
+	deflated := scenario{name: "z", mode: "fanout", n: 1, count: 1, size: 1024, deflate: true, metrics: []metric{cost}}
+	b := &bench{
+		options: options{markdown: true}, scenarios: []scenario{s, deflated}, servers: servers[:2],
+		results: map[string][]trial{
+			"x minigate":   {{CPU: 5, PerSecond: 2e6}, {CPU: 1, PerSecond: 1e6}, {CPU: 2, PerSecond: 9e6}},
+			"x centrifuge": {{CPU: 10, PerSecond: 100e3}, {CPU: 6, PerSecond: 100e3}},
+			"z minigate":   {{CPU: 1, Deflated: true, Bytes: 2000}},
+			"z centrifuge": {{CPU: 1, Bytes: 500}},
+		},
+	}
+	var out strings.Builder
+	if err := b.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	want := `| scenario | measured | minigate | centrifuge |
+|---|---|---:|---:|
+| 3 × 1,024 B to 12,345 | CPU | 2 µs | 8 µs (4×) |
+|  | deliveries/s | 2.00M | 100k (20×) |
+| 1 × 1,024 B to 1, deflated | CPU | – | – |
+`
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", out.String(), want)
+	}
+}
+
+// What was not delivered, or not measured at all, is an error of quick runs.
+func TestLossesAreTold(t *testing.T) {
+	for name, bad := range map[string]trial{
+		"lost":    {Mode: "fanout", Wanted: 10, Deliveries: 9},
+		"twice":   {Mode: "fanout", Wanted: 10, Deliveries: 11},
+		"nothing": {Mode: "command"},
+		"failed":  {Mode: "handshake", Failed: 1},
+		"no ping": {Mode: "idle"},
+	} {
+		b := &bench{results: map[string][]trial{"x minigate": {{Mode: "fanout", Wanted: 1, Deliveries: 1}, bad}}}
+		if err := b.complete(); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	b := &bench{results: map[string][]trial{"x minigate": {
+		{Mode: "fanout", Wanted: 1, Deliveries: 1}, {Mode: "idle", Pings: 1}, {Mode: "handshake"}, {Mode: "command", Deliveries: 5},
+	}}}
+	if err := b.complete(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPeersAreKnown(t *testing.T) {
+	if _, err := choose("centrifuge,nobody"); err == nil {
+		t.Error("a peer that does not exist is taken")
+	}
+	got, err := choose("")
+	if err != nil || len(got) != 1 || got[0].name != "minigate" {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if err := run(t.Context(), options{only: "nothing like it"}, nil); err == nil {
+		t.Error("a run without scenarios is taken")
+	}
+}
