@@ -78,8 +78,8 @@ type follow struct {
 }
 
 // lose has c come back after a while. wasReady tells a connection from an
-// attempt.
-func (f *follow) lose(c *conn, wasReady bool) {
+// attempt, of which why is kept.
+func (f *follow) lose(c *conn, wasReady bool, why error) {
 	next := &conn{index: c.index, epoch: c.epoch, lost: c.lost, tries: c.tries + 1}
 	next.offset.Store(c.offset.Load())
 	if wasReady {
@@ -91,6 +91,7 @@ func (f *follow) lose(c *conn, wasReady bool) {
 		f.mu.Unlock()
 	} else {
 		f.refused.Add(1)
+		f.loop.first.CompareAndSwap(nil, &why)
 	}
 	time.AfterFunc(f.delay(int(next.tries)), func() { f.retry(next) })
 }
@@ -100,7 +101,7 @@ func (f *follow) retry(c *conn) {
 	f.attempts.Add(1)
 	from := netip.AddrFrom4([4]byte{127, 0, 1, 2 + byte(c.index%4)})
 	if err := f.loop.begin(c, f.to, from); err != nil {
-		f.lose(c, false)
+		f.lose(c, false, err)
 	}
 }
 

@@ -163,7 +163,7 @@ func (l *loop) fail(c *conn, err error) {
 	switch {
 	case c.leaving.Load():
 	case l.follow != nil:
-		l.follow.lose(c, c.state == ready)
+		l.follow.lose(c, c.state == ready, err)
 	default:
 		l.failed.Add(1)
 		l.first.CompareAndSwap(nil, &err)

@@ -109,6 +109,9 @@ func (b *bench) storm(ctx context.Context, backoff string) (o outcome, err error
 		return o, err
 	}
 	o.refused = b.refused.Load()
+	if said := b.refuge.Said(); said != "" {
+		_, _ = fmt.Fprintln(os.Stderr, said) // what the node warned of, for those who look
+	}
 	if o.storm.Failover == nil {
 		return o, fmt.Errorf("load said nothing of coming back: %+v", o.storm)
 	}
@@ -190,7 +193,6 @@ func (b *bench) publishOnce(ctx context.Context, channel string, due time.Time) 
 			return err
 		}
 		b.refused.Add(1)
-		_, _ = fmt.Fprintln(os.Stderr, err) // only for those who wait
 		select {
 		case <-ctx.Done():
 		case <-time.After(b.every):
@@ -205,7 +207,7 @@ func (b *bench) call(ctx context.Context, channel string, due time.Time) error {
 	body := map[string]any{"channel": channel, "data": map[string]any{"t": due.UnixNano(), "p": strings.Repeat("x", 96)}}
 	err := harness.Post(ctx, http.DefaultClient, b.refuge.Ops+"/api/publish", "dev", body, &answer)
 	if err == nil && answer.Error != nil {
-		err = fmt.Errorf("publish: %s\n%s", answer.Error.Message, b.refuge.Said())
+		err = fmt.Errorf("publish: %s", answer.Error.Message)
 	}
 	return err
 }

@@ -73,6 +73,15 @@ func (o outcome) lost() int64 {
 	return f.Unrecovered + f.Gaps + f.Behind
 }
 
+// missing says which these are.
+func (o outcome) missing() string {
+	if o.lost() == 0 {
+		return "0"
+	}
+	f := o.storm.Failover
+	return fmt.Sprintf("%d told of a gap, %d out of order, %d without the end", f.Unrecovered, f.Gaps, f.Behind)
+}
+
 func run(ctx context.Context, o options) ([]outcome, error) {
 	limit, err := harness.MaxSockets()
 	if err != nil {
@@ -113,8 +122,8 @@ func print(out io.Writer, o options, outcomes []outcome) error {
 		f := one.storm.Failover
 		for i, cell := range []string{
 			map[string]string{"sdk": "as the SDKs do", "none": "all at once"}[one.backoff],
-			fmt.Sprintf("%.2f s", f.LastBack), fmt.Sprintf("%.0f ms", f.AwayP50), fmt.Sprintf("%.0f ms", f.AwayP99), fmt.Sprint(f.Refused),
-			fmt.Sprint(f.Recovered), fmt.Sprint(one.lost()), fmt.Sprint(one.refused),
+			fmt.Sprintf("%.2f s", f.LastBack), fmt.Sprintf("%.0f ms", f.AwayP50), fmt.Sprintf("%.0f ms", f.AwayP99), strings.TrimSpace(fmt.Sprint(f.Refused, " ", one.storm.FirstError)),
+			fmt.Sprint(f.Recovered), one.missing(), fmt.Sprint(one.refused),
 			fmt.Sprintf("%.1f ms", one.before.P99), fmt.Sprintf("%.1f ms", one.while.P99), fmt.Sprintf("%.1f ms", one.while.Max),
 		} {
 			rows[i] = append(rows[i], cell)
