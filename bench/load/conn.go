@@ -193,8 +193,7 @@ func (l *loop) message(c *conn, b []byte) error {
 	case l.bare:
 		l.stats.arrived(1, stamp(b))
 	case len(b) == 2: // {}
-		l.stats.pings.Add(1)
-		return write(c.fd, pong)
+		return l.ping(c)
 	case c.state == joining:
 		switch {
 		case bytes.Contains(b, []byte(`"error":`)), bytes.Contains(b, []byte(`"disconnect":`)):
@@ -215,12 +214,29 @@ func (l *loop) message(c *conn, b []byte) error {
 		if l.follow != nil {
 			l.follow.published(c, b)
 		}
-		l.stats.arrived(int64(1+bytes.Count(b, []byte{'\n'})), stamp(b))
+		lines := int64(1 + bytes.Count(b, []byte{'\n'}))
+		if among(b) {
+			lines--
+			if err := l.ping(c); err != nil {
+				return err
+			}
+		}
+		l.stats.arrived(lines, stamp(b))
 	}
 	if l.onReply != nil {
 		l.onReply(c)
 	}
 	return nil
+}
+
+func (l *loop) ping(c *conn) error {
+	l.stats.pings.Add(1)
+	return write(c.fd, pong)
+}
+
+// among tells whether a ping is one of several lines.
+func among(b []byte) bool {
+	return bytes.HasPrefix(b, []byte("{}\n")) || bytes.HasSuffix(b, []byte("\n{}")) || bytes.Contains(b, []byte("\n{}\n"))
 }
 
 // stamp finds when the newest publication of a message was due.

@@ -65,6 +65,18 @@ func TestStampFindsTheNewest(t *testing.T) {
 	}
 }
 
+// A ping may be a line among pushes, and is none of them.
+func TestPingsAmongPushes(t *testing.T) {
+	const push = `{"push":{"channel":"c","pub":{"data":{},"offset":1}}}`
+	for text, want := range map[string]bool{
+		push: false, push + "\n" + push: false, "{}\n" + push: true, push + "\n{}": true, push + "\n{}\n" + push: true,
+	} {
+		if got := among([]byte(text)); got != want {
+			t.Errorf("%q: %v, want %v", text, got, want)
+		}
+	}
+}
+
 // Every mode measures a real minigate, and sees all that it should.
 func TestModesAgainstMinigate(t *testing.T) {
 	m := startMinigate(t)

@@ -87,7 +87,7 @@ func (b *bench) add(ctx context.Context, n int) error {
 		return err
 	}
 	began := time.Now()
-	logins, err := harness.LogIn(ctx, m.Public, name+"-", n, 32)
+	logins, err := harness.LogIn(ctx, m.Public, name+"-", n, 128)
 	if err != nil {
 		return err
 	}

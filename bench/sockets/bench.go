@@ -82,7 +82,7 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	}
 	defer b.run.Stop(m.Process)
 	b.progress("logging in %d users", most)
-	logins, err := harness.LogIn(ctx, m.Public, "load", most, 16)
+	logins, err := harness.LogIn(ctx, m.Public, "load", most, 128)
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ func (b *bench) prepare(ctx context.Context) error {
 	if b.refuge, err = b.node(ctx); err != nil {
 		return err
 	}
-	logins, err := harness.LogIn(ctx, b.refuge.Public, "storm", b.n+b.bystanders, 16)
+	logins, err := harness.LogIn(ctx, b.refuge.Public, "storm", b.n+b.bystanders, 128)
 	if err != nil {
 		return err
 	}
