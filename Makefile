@@ -118,10 +118,12 @@ fuzz: ## every fuzz target for FUZZ_TIME
 	@scripts/fuzz.sh $(FUZZ_TIME)
 
 .PHONY: bench
-bench: ## Go benchmarks, and comparisons with other programs (BENCH='-duration 10s' for these)
-	@scripts/require.sh go nginx
+bench: ## Go benchmarks, and comparisons with other programs (BENCH='-duration 10s', SOCKETS='-rounds 1')
+	@scripts/require.sh go nginx nchan redis-server
 	go test -run '^$$' -bench . -benchmem -timeout 1h ./...
 	go run -C bench ./proxy $(BENCH)
+	go run -C bench ./sockets $(SOCKETS)
+	go run -C bench ./storm
 
 ##### housekeeping
 

@@ -1,6 +1,7 @@
-// Comparisons of minigate with other programs, a folder for each, and the load
-// generator that they share. They start real programs and are a module of their
-// own, so that minigate itself needs nothing of what they need.
+// Comparisons of minigate with other programs: each has a folder, and so do the
+// servers it is compared with and the load generator. They start real programs
+// and are a module of their own, so that minigate itself needs nothing of what
+// they need.
 module github.com/minigate/minigate/bench
 
 go 1.26.0

@@ -55,6 +55,9 @@ func main() {
 	if err == nil {
 		err = r.print(os.Stdout, o)
 	}
+	if err == nil {
+		_, err = fmt.Fprintf(os.Stdout, "\n%s\n", harness.Describe())
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "million:", err)
 		os.Exit(1)

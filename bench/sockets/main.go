@@ -25,6 +25,8 @@ import (
 	"regexp"
 	"strings"
 	"syscall"
+
+	"github.com/minigate/minigate/bench/harness"
 )
 
 type options struct {
@@ -98,6 +100,9 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		}
 	}
 	if err := b.print(out); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(out, "\n%s Medians of %d rounds.\n", harness.Describe(b.versions()...), o.rounds); err != nil {
 		return err
 	}
 	if o.quick {

@@ -20,6 +20,12 @@ func TestRuns(t *testing.T) {
 	if want := "| scenario | measured | minigate | centrifuge | tuned | gws | raw |\n"; !strings.HasPrefix(table, want) {
 		t.Errorf("no %q in\n%s", want, table)
 	}
+	table, machine, _ := strings.Cut(table, "\n\n")
+	for _, want := range []string{"centrifuge v0.", "gws v1.", "Medians of 1 rounds."} {
+		if !strings.Contains(machine, want) {
+			t.Errorf("no %q in %s", want, machine)
+		}
+	}
 	lines := strings.Split(strings.TrimSpace(table), "\n")[2:]
 	want := 0
 	for _, s := range scenarios(true, 1000) {
@@ -31,11 +37,6 @@ func TestRuns(t *testing.T) {
 	for _, line := range lines {
 		if cells := strings.Count(line, "|"); cells != 8 {
 			t.Errorf("%d columns in %s", cells, line)
-		}
-	}
-	for _, s := range []string{"Centrifuge", "deflated"} {
-		if !strings.Contains(table, strings.ToLower(s)) {
-			t.Errorf("nothing of %s in\n%s", s, table)
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/minigate/minigate/bench/harness"
 )
 
 // row is one line of the table.
@@ -94,6 +96,21 @@ func thousands(n int) string {
 		return fmt.Sprint(n)
 	}
 	return fmt.Sprintf("%s,%03d", thousands(n/1000), n%1000)
+}
+
+// versions are those of what minigate is compared with.
+func (b *bench) versions() (list []string) {
+	for _, s := range b.servers[1:] {
+		switch s.name {
+		case "centrifuge":
+			list = append(list, harness.ModuleVersion(b.programs["centrifuge"], "github.com/centrifugal/centrifuge"))
+		case "gws":
+			list = append(list, harness.ModuleVersion(b.programs["gws"], "github.com/lxzan/gws"))
+		case "nchan":
+			list = append(list, harness.NchanVersions()...)
+		}
+	}
+	return list
 }
 
 func (b *bench) print(out io.Writer) error {

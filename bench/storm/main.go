@@ -53,6 +53,9 @@ func main() {
 	if err == nil {
 		err = print(os.Stdout, o, outcomes)
 	}
+	if err == nil {
+		_, err = fmt.Fprintf(os.Stdout, "\n%s\n", harness.Describe())
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "storm:", err)
 		os.Exit(1)
