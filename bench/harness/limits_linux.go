@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,24 +19,26 @@ func MaxSockets() (int, error) {
 // Sysctls changes settings of the kernel and returns what puts them back. Names
 // are those of files in /proc/sys.
 func Sysctls(values map[string]string) (restore func() error, err error) {
+	return sysctls("/proc/sys", values)
+}
+
+func sysctls(dir string, values map[string]string) (restore func() error, err error) {
 	before := make(map[string]string)
 	restore = func() error {
+		var errs []error
 		for name, value := range before {
-			if err := os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0o644); err != nil {
-				return err
-			}
+			errs = append(errs, os.WriteFile(filepath.Join(dir, name), []byte(value), 0o644))
 		}
-		return nil
+		return errors.Join(errs...)
 	}
 	for name, value := range values {
-		file := filepath.Join("/proc/sys", name)
+		file := filepath.Join(dir, name)
 		old, err := os.ReadFile(file)
 		if err == nil {
 			err = os.WriteFile(file, []byte(value), 0o644)
 		}
 		if err != nil {
-			_ = restore() // the first error says more
-			return nil, err
+			return nil, errors.Join(err, restore())
 		}
 		before[name] = strings.TrimSpace(string(old))
 	}

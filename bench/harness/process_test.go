@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,4 +68,36 @@ func TestPIDsAreThoseOfChildrenToo(t *testing.T) {
 	if err != nil || !slices.Contains(pids, child) || pids[0] != cmd.Process.Pid {
 		t.Errorf("got %v, %v, want %d and %d", pids, err, cmd.Process.Pid, child)
 	}
+}
+
+// Settings of the kernel are put back, also where one of them cannot be set.
+func TestSysctlsArePutBack(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "backlog")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(want string) {
+		t.Helper()
+		if got, err := os.ReadFile(file); err != nil || string(got) != want {
+			t.Errorf("got %q, %v, want %q", got, err, want)
+		}
+	}
+	write("128\n")
+	restore, err := sysctls(dir, map[string]string{"backlog": "4096"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want("4096")
+	if err := restore(); err != nil {
+		t.Error(err)
+	}
+	want("128")
+	if _, err := sysctls(dir, map[string]string{"backlog": "4096", "no/such": "1"}); err == nil {
+		t.Error("a setting that does not exist was set")
+	}
+	want("128")
 }
