@@ -17,9 +17,6 @@ import (
 	"github.com/minigate/minigate/bench/harness"
 )
 
-// patience ends a run in which a message does not reach everybody.
-const patience = 5 * time.Minute
-
 // node is one minigate and the load generator that holds its sockets.
 type node struct {
 	minigate *harness.Minigate
@@ -151,7 +148,7 @@ func (b *bench) idle(ctx context.Context) (err error) {
 
 // publish sends one message to everybody and waits until all have it.
 func (b *bench) publish(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, b.patience)
 	defer cancel()
 	to := b.nodes
 	if b.redis != nil {

@@ -34,6 +34,7 @@ type options struct {
 	sysctl   bool
 	channel  string
 	hold     time.Duration
+	patience time.Duration
 	markdown bool
 	minigate string
 }
@@ -46,6 +47,7 @@ func main() {
 	flag.BoolVar(&o.sysctl, "sysctl", false, "as root: raise the limits of the kernel that stand in the way, and put them back at the end")
 	flag.StringVar(&o.channel, "channel", "", "`name` of a channel that all subscribe to, such as feed:all, and that the message is published to; without one it is pushed to everybody")
 	flag.DurationVar(&o.hold, "hold", 30*time.Second, "`time` between the last connection and the message; pings come every 25 s")
+	flag.DurationVar(&o.patience, "patience", 5*time.Minute, "`time` in which a message has to reach all")
 	flag.BoolVar(&o.markdown, "markdown", false, "print the table in Markdown")
 	flag.StringVar(&o.minigate, "minigate", "", "`program` to measure; built from the repository if empty")
 	flag.Parse()

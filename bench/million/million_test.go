@@ -17,7 +17,7 @@ func TestRuns(t *testing.T) {
 		"channel": {n: 30, per: 20, channel: "feed:all"},
 		"redis":   {n: 50, per: 20, redis: true},
 	} {
-		o.hold, o.markdown = 10*time.Millisecond, true
+		o.hold, o.patience, o.markdown = 10*time.Millisecond, time.Minute, true
 		r, err := run(t.Context(), o)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)

@@ -23,9 +23,6 @@ const (
 	bystanderChannel = "feed:bystander"
 )
 
-// patience ends a storm that does not end.
-const patience = 5 * time.Minute
-
 // bench is one run.
 type bench struct {
 	options
@@ -78,7 +75,7 @@ func (b *bench) node(ctx context.Context) (*harness.Minigate, error) {
 
 // storm is one: connect, kill, come back.
 func (b *bench) storm(ctx context.Context, backoff string) (o outcome, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, b.patience)
 	defer cancel()
 	o.backoff = backoff
 	b.refused.Store(0)

@@ -32,6 +32,7 @@ type options struct {
 	every      time.Duration // between those, and between those of bystanders
 	quiet      time.Duration
 	backoff    string
+	patience   time.Duration
 	markdown   bool
 	minigate   string
 }
@@ -44,6 +45,7 @@ func main() {
 	flag.DurationVar(&o.every, "every", 20*time.Millisecond, "`time` between messages")
 	flag.DurationVar(&o.quiet, "quiet", 5*time.Second, "`time` bystanders are watched before")
 	flag.StringVar(&o.backoff, "backoff", "sdk,none", "how clients come back: sdk, none, or both")
+	flag.DurationVar(&o.patience, "patience", 5*time.Minute, "`time` in which all have to be back")
 	flag.BoolVar(&o.markdown, "markdown", false, "print the table in Markdown")
 	flag.StringVar(&o.minigate, "minigate", "", "`program` to measure; built from the repository if empty")
 	flag.Parse()

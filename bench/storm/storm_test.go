@@ -11,7 +11,7 @@ import (
 // TestRuns has a few connections lose their node, and wants every one of them
 // to have every message, whichever way they come back.
 func TestRuns(t *testing.T) {
-	o := options{n: 60, bystanders: 5, missed: 10, every: 5 * time.Millisecond, quiet: 50 * time.Millisecond, backoff: "sdk,none", markdown: true}
+	o := options{n: 60, bystanders: 5, missed: 10, every: 5 * time.Millisecond, quiet: 50 * time.Millisecond, backoff: "sdk,none", patience: time.Minute, markdown: true}
 	outcomes, err := run(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
