@@ -140,6 +140,24 @@ func startMinigate(t *testing.T, environ ...string) *harness.Minigate {
 	return m
 }
 
+// A server that is gone has not used nothing.
+func TestGoneServersCannotBeMeasured(t *testing.T) {
+	if _, err := parsePIDs("1,x"); err == nil {
+		t.Error("x is taken for a process id")
+	}
+	s, err := parsePIDs(strconv.Itoa(1 << 30)) // more than any process has
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.cpu(); s.err == nil {
+		t.Error("the CPU time of nobody was measured")
+	}
+	s.err = nil
+	if s.memory(); s.err == nil {
+		t.Error("the memory of nobody was measured")
+	}
+}
+
 // What is compressed is opened, also what is sent to many.
 func TestInflating(t *testing.T) {
 	l := new(loop)

@@ -94,7 +94,10 @@ func target(socket string) (to netip.AddrPort, path string, err error) {
 }
 
 // server is the processes that are measured.
-type server []int
+type server struct {
+	pids []int
+	err  error // the first: a process that is gone cannot be measured
+}
 
 func parsePIDs(text string) (s server, err error) {
 	for part := range strings.SplitSeq(text, ",") {
@@ -103,29 +106,31 @@ func parsePIDs(text string) (s server, err error) {
 		}
 		pid, err := strconv.Atoi(part)
 		if err != nil {
-			return nil, fmt.Errorf("-pids: %q is no process id", part)
+			return s, fmt.Errorf("-pids: %q is no process id", part)
 		}
-		s = append(s, pid)
+		s.pids = append(s.pids, pid)
 	}
 	return s, nil
 }
 
-// cpu is what the server has used so far; a server that is gone used nothing.
-func (s server) cpu() time.Duration {
-	sum, err := harness.CPUTime(s...)
-	if err != nil {
-		return 0
-	}
+// cpu is what the server has used so far.
+func (s *server) cpu() time.Duration {
+	sum, err := harness.CPUTime(s.pids...)
+	s.note(err)
 	return sum
 }
 
 // memory is what the server holds, in bytes.
-func (s server) memory() int64 {
-	sum, err := harness.Memory(s...)
-	if err != nil {
-		return 0
-	}
+func (s *server) memory() int64 {
+	sum, err := harness.Memory(s.pids...)
+	s.note(err)
 	return sum
+}
+
+func (s *server) note(err error) {
+	if s.err == nil && err != nil {
+		s.err = fmt.Errorf("the server cannot be measured: %w", err)
+	}
 }
 
 // work does what the mode is for.
@@ -139,5 +144,8 @@ func (t *trial) work() error {
 	if mode == nil {
 		return fmt.Errorf("there is no mode %q", t.mode)
 	}
-	return mode()
+	if err := mode(); err != nil {
+		return err
+	}
+	return t.server.err
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -24,14 +23,13 @@ const verifyCache = "MINIGATE_SESSION_VERIFY_CACHE=1m"
 // bench is one run.
 type bench struct {
 	options
-	limit      int // open files of a process
-	servers    []server
-	scenarios  []scenario
-	run        *harness.Run
-	programs   map[string]string
-	tokens     string // file
-	compresses bool   // minigate can
-	results    map[string][]trial
+	limit     int // open files of a process
+	servers   []server
+	scenarios []scenario
+	run       *harness.Run
+	programs  map[string]string
+	tokens    string // file
+	results   map[string][]trial
 }
 
 // trial is what one server did in one round of a scenario.
@@ -67,11 +65,6 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	for _, p := range list {
 		b.programs[filepath.Base(p)] = p
 	}
-	settings, err := exec.CommandContext(ctx, b.programs["minigate"], "docs").Output()
-	if err != nil {
-		return fmt.Errorf("minigate docs: %w", err)
-	}
-	b.compresses = strings.Contains(string(settings), compression)
 	most := 0
 	for _, s := range b.scenarios {
 		most = max(most, s.n)
@@ -125,18 +118,24 @@ func (b *bench) measure(ctx context.Context, round int, s scenario, of server) e
 	return nil
 }
 
-// complete tells what was lost.
+// complete tells what was lost, and what was not done at all.
 func (b *bench) complete() error {
 	var errs []error
-	for key, trials := range b.results {
-		for _, t := range trials {
-			lost := t.Wanted > 0 && t.Deliveries != t.Wanted
-			silent := t.Wanted == 0 && t.Deliveries == 0 && t.Pings == 0 && t.Mode != "handshake"
-			if lost || silent || t.Failed > 0 {
-				errs = append(errs, fmt.Errorf("%s: %d deliveries of %d, %d pings, %d connections failed %s",
-					key, t.Deliveries, t.Wanted, t.Pings, t.Failed, t.FirstError))
+	for _, s := range b.scenarios {
+		for _, of := range b.servers {
+			for _, t := range b.results[s.name+" "+of.name] {
+				lost := t.Wanted > 0 && t.Deliveries != t.Wanted
+				silent := t.Wanted == 0 && t.Deliveries == 0 && t.Pings == 0 && t.Mode != "handshake"
+				if lost || silent || t.Failed > 0 || s.deflate && !s.compressed(t) {
+					errs = append(errs, fmt.Errorf("%s: %s: %d deliveries of %d with %.0f bytes each, %d pings, %d connections failed %s",
+						s.name, of.name, t.Deliveries, t.Wanted, t.Bytes, t.Pings, t.Failed, t.FirstError))
+				}
 			}
 		}
 	}
 	return errors.Join(errs...)
 }
+
+// compressed tells whether messages were: an agreement alone compresses
+// nothing.
+func (s scenario) compressed(t trial) bool { return t.Deflated && t.Bytes < float64(s.size) }

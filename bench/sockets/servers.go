@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -60,14 +61,10 @@ func choose(peers string) ([]server, error) {
 	return chosen, nil
 }
 
-// compression is the setting that switches permessage-deflate on, where this
-// minigate has it.
-const compression = "MINIGATE_WEBSOCKET_COMPRESSION"
-
 func (b *bench) startMinigate(ctx context.Context, s scenario) (*running, error) {
 	environ := []string{"MINIGATE_CLIENT_PING_INTERVAL=" + s.ping.String(), "MINIGATE_CLIENT_PONG_TIMEOUT=" + (s.ping / 3).String(), verifyCache}
-	if s.deflate && b.compresses {
-		environ = append(environ, compression+"=true")
+	if s.deflate {
+		environ = append(environ, "MINIGATE_WEBSOCKET_COMPRESSION=true")
 	}
 	m, err := b.run.StartMinigate(ctx, b.programs["minigate"], "data", environ...)
 	if err != nil {
@@ -127,7 +124,7 @@ const nchanModule = "/usr/lib/nginx/modules/ngx_nchan_module.so"
 // channels for each connection, 100 messages kept for 5 minutes, pings.
 const nchanConf = `daemon off;
 load_module ` + nchanModule + `;
-worker_processes auto;
+worker_processes %d;
 worker_rlimit_nofile %d;
 %s
 pid nginx.pid;
@@ -178,11 +175,12 @@ func (b *bench) startNchan(ctx context.Context, s scenario) (*running, error) {
 	if os.Getuid() == 0 {
 		user = "user root;" // its workers reach the benchmark's folder
 	}
+	workers := runtime.NumCPU()
 	ping, deflate := max(int(s.ping/time.Second), 1), "off"
 	if s.deflate {
 		deflate = "on"
 	}
-	conf := fmt.Appendf(nil, nchanConf, b.limit, user, b.limit-100, addr, ping, deflate)
+	conf := fmt.Appendf(nil, nchanConf, workers, b.limit, user, b.limit-100, addr, ping, deflate)
 	file := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(file, conf, 0o600); err != nil {
 		return nil, err
@@ -191,9 +189,28 @@ func (b *bench) startNchan(ctx context.Context, s scenario) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := awaitWorkers(ctx, p, workers); err != nil {
+		return nil, err
+	}
 	return &running{
 		p, "ws://" + addr + "/sub?channel=" + url.QueryEscape(channel) + "&user={user}", "http://" + addr + "/pub?channel={channel}",
 	}, p.Await(ctx, addr)
+}
+
+// awaitWorkers waits until nginx has started all its processes: it accepts
+// connections before, and they are on its bill.
+func awaitWorkers(ctx context.Context, p *harness.Process, workers int) error {
+	for {
+		pids, err := p.PIDs()
+		if err != nil || len(pids) > workers {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // args are what the load generator has to know of a server.

@@ -73,6 +73,12 @@ func TestTable(t *testing.T) {
 
 // What was not delivered, or not measured at all, is an error of quick runs.
 func TestLossesAreTold(t *testing.T) {
+	told := func(of trial, deflate bool) error {
+		s := scenario{name: "x", size: 1024, deflate: deflate}
+		fine := trial{Mode: "fanout", Wanted: 1, Deliveries: 1, Deflated: true}
+		b := &bench{scenarios: []scenario{s}, servers: servers[:1], results: map[string][]trial{"x minigate": {fine, of}}}
+		return b.complete()
+	}
 	for name, bad := range map[string]trial{
 		"lost":    {Mode: "fanout", Wanted: 10, Deliveries: 9},
 		"twice":   {Mode: "fanout", Wanted: 10, Deliveries: 11},
@@ -80,15 +86,19 @@ func TestLossesAreTold(t *testing.T) {
 		"failed":  {Mode: "handshake", Failed: 1},
 		"no ping": {Mode: "idle"},
 	} {
-		b := &bench{results: map[string][]trial{"x minigate": {{Mode: "fanout", Wanted: 1, Deliveries: 1}, bad}}}
-		if err := b.complete(); err == nil {
+		if told(bad, false) == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	b := &bench{results: map[string][]trial{"x minigate": {
-		{Mode: "fanout", Wanted: 1, Deliveries: 1}, {Mode: "idle", Pings: 1}, {Mode: "handshake"}, {Mode: "command", Deliveries: 5},
-	}}}
-	if err := b.complete(); err != nil {
+	for _, fine := range []trial{{Mode: "idle", Pings: 1}, {Mode: "handshake"}, {Mode: "command", Deliveries: 5}} {
+		if err := told(fine, false); err != nil {
+			t.Error(err)
+		}
+	}
+	if told(trial{Wanted: 1, Deliveries: 1, Bytes: 500}, true) == nil || told(trial{Wanted: 1, Deliveries: 1, Deflated: true, Bytes: 1100}, true) == nil {
+		t.Error("what was not compressed is no error")
+	}
+	if err := told(trial{Wanted: 1, Deliveries: 1, Deflated: true, Bytes: 500}, true); err != nil {
 		t.Error(err)
 	}
 }

@@ -55,7 +55,7 @@ func (b *bench) table() []row {
 func (b *bench) median(s scenario, of server, m metric) (v float64, measured bool) {
 	var values []float64
 	for _, t := range b.results[s.name+" "+of.name] {
-		if s.deflate && (!t.Deflated || t.Bytes > float64(s.size)) {
+		if s.deflate && !s.compressed(t) {
 			return 0, false
 		}
 		values = append(values, m.value(t))
