@@ -17,6 +17,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -90,14 +91,9 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	for round := range o.rounds {
-		for _, s := range b.scenarios {
-			for _, of := range b.servers {
-				if err := b.measure(ctx, round, s, of); err != nil {
-					return fmt.Errorf("%s: %s: %w", of.name, s.name, err)
-				}
-			}
-		}
+	failed := b.rounds(ctx)
+	if err := context.Cause(ctx); err != nil {
+		return err
 	}
 	if err := b.print(out); err != nil {
 		return err
@@ -106,7 +102,27 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		return err
 	}
 	if o.quick {
-		return b.complete()
+		failed = append(failed, b.complete())
 	}
-	return nil
+	return errors.Join(failed...)
+}
+
+// rounds runs everything. A server that fails once is left out of one round and
+// told of; an hour's measurements are not lost by it.
+func (b *bench) rounds(ctx context.Context) (failed []error) {
+	for round := range b.options.rounds {
+		for _, s := range b.scenarios {
+			for _, of := range b.servers {
+				if ctx.Err() != nil {
+					return failed
+				}
+				if err := b.measure(ctx, round, s, of); err != nil {
+					err = fmt.Errorf("%s: %s: %w", of.name, s.name, err)
+					b.progress("%v", err)
+					failed = append(failed, err)
+				}
+			}
+		}
+	}
+	return failed
 }
