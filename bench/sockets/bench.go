@@ -33,7 +33,10 @@ type bench struct {
 }
 
 // trial is what one server did in one round of a scenario.
-type trial = harness.Result
+type trial struct{ harness.Result }
+
+// lost tells whether something did not arrive, or arrived twice.
+func (t trial) lost() bool { return t.Failed > 0 || t.Wanted > 0 && t.Deliveries != t.Wanted }
 
 func (b *bench) close() {
 	if b.run != nil {
@@ -110,11 +113,11 @@ func (b *bench) measure(ctx context.Context, round int, s scenario, of server) e
 	}
 	line := make([]string, 0, len(s.metrics))
 	for _, m := range s.metrics {
-		line = append(line, m.what+" "+m.show(m.value(result)))
+		line = append(line, m.what+" "+m.show(m.value(trial{result})))
 	}
 	b.progress("round %d  %-10s %-10s %s", round+1, s.name, of.name, strings.Join(line, ", "))
 	key := s.name + " " + of.name
-	b.results[key] = append(b.results[key], result)
+	b.results[key] = append(b.results[key], trial{result})
 	return nil
 }
 
@@ -124,9 +127,8 @@ func (b *bench) complete() error {
 	for _, s := range b.scenarios {
 		for _, of := range b.servers {
 			for _, t := range b.results[s.name+" "+of.name] {
-				lost := t.Wanted > 0 && t.Deliveries != t.Wanted
 				silent := t.Wanted == 0 && t.Deliveries == 0 && t.Pings == 0 && t.Mode != "handshake"
-				if lost || silent || t.Failed > 0 || s.deflate && !s.compressed(t) {
+				if t.lost() || silent || s.deflate && !s.compressed(t) {
 					errs = append(errs, fmt.Errorf("%s: %s: %d deliveries of %d with %.0f bytes each, %d pings, %d connections failed %s",
 						s.name, of.name, t.Deliveries, t.Wanted, t.Bytes, t.Pings, t.Failed, t.FirstError))
 				}

@@ -99,7 +99,13 @@ func scenarios(quick bool, limit int) []scenario {
 }
 
 func micros(v float64) string { return fmt.Sprintf("%.3g µs", v) }
-func millis(v float64) string { return fmt.Sprintf("%.3g ms", v) }
+
+func millis(v float64) string {
+	if v >= 1000 {
+		return fmt.Sprintf("%.1f s", v/1000)
+	}
+	return fmt.Sprintf("%.3g ms", v)
+}
 
 func number(v float64) string {
 	switch {

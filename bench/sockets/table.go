@@ -35,19 +35,31 @@ func (b *bench) table() []row {
 				case !measured:
 					r = append(r, "–")
 				case j == 0 || ours <= 0 || v <= 0:
-					r = append(r, m.show(v))
+					r = append(r, m.show(v)+b.mark(s, of))
 				default:
 					ratio := v / ours
 					if m.more {
 						ratio = ours / v
 					}
-					r = append(r, fmt.Sprintf("%s (%.2g×)", m.show(v), ratio))
+					r = append(r, fmt.Sprintf("%s (%.2g×)%s", m.show(v), ratio, b.mark(s, of)))
 				}
 			}
 			rows = append(rows, r)
 		}
 	}
 	return rows
+}
+
+// dagger marks figures of servers that did not do all they were asked for.
+const dagger = " †"
+
+func (b *bench) mark(s scenario, of server) string {
+	for _, t := range b.results[s.name+" "+of.name] {
+		if t.lost() {
+			return dagger
+		}
+	}
+	return ""
 }
 
 // median is that of all rounds. A server that did not take what the scenario
@@ -82,7 +94,7 @@ func (s scenario) title() string {
 	case "unicast":
 		return "8 publishers to one user each of " + n
 	case "stall":
-		return fmt.Sprintf("%d × %d B to %s, %s of them stalled", s.count, s.size, n, thousands(s.stalled))
+		return fmt.Sprintf("%d × %s B to %s, %s of them stalled", s.count, thousands(s.size), n, thousands(s.stalled))
 	}
 	title := fmt.Sprintf("%d × %s B to %s", s.count, thousands(s.size), n)
 	if s.deflate {
@@ -115,6 +127,19 @@ func (b *bench) versions() (list []string) {
 
 func (b *bench) print(out io.Writer) error {
 	rows := b.table()
+	if err := b.printRows(out, rows); err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if slices.ContainsFunc(r, func(cell string) bool { return strings.HasSuffix(cell, dagger) }) {
+			_, err := io.WriteString(out, "\n† Connections were lost, or not every message arrived.\n")
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) printRows(out io.Writer, rows []row) error {
 	if b.markdown {
 		var text strings.Builder
 		for i, r := range rows {
