@@ -221,7 +221,7 @@ func TestHeadersForBackend(t *testing.T) {
 	w.want(`{"id":1,"connect":{*`)
 	got := (<-o.calls).header
 	for name, want := range map[string]string{
-		"Authorization": "Bearer eyJ.foreign.jwt", "Origin": "https://a.example", "X-Real-Ip": "pipe", "Cookie": "emulated", "X-App": "emulated",
+		"Authorization": "Bearer eyJ.foreign.jwt", "Origin": "https://a.example", "X-Real-Ip": h.listener.clientIP(), "Cookie": "emulated", "X-App": "emulated",
 		"X-Key": "key", "X-Secret": "", "X-Token": "", "Content-Type": "application/json", "X-Minigate-Event": "connect",
 	} {
 		if got := got.Get(name); got != want {

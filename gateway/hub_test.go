@@ -52,13 +52,12 @@ func testSettings() Settings {
 	return s
 }
 
-// testHub is a running hub over a Memory engine, reached through a listener in
-// memory, so that it works inside synctest too.
+// testHub is a running hub over a Memory engine.
 type testHub struct {
 	*Hub
 	t        testing.TB
 	engine   *flakyEngine
-	listener *memoryListener
+	listener testListener
 	registry *prometheus.Registry
 
 	mu       sync.Mutex
@@ -97,7 +96,7 @@ func startPrepared(t testing.TB, prepare func(*Hub), change func(*Settings), mor
 	th.Hub = New(o)
 	th.memory.measures, th.overload.runs.read = nil, nil // what else runs on the machine is none of the tests' business
 	prepare(th.Hub)
-	th.listener = newMemoryListener()
+	th.listener = listen(t)
 	srv := &http.Server{Handler: http.HandlerFunc(th.ServeWebSocket)}
 	served, ran := make(chan struct{}), make(chan error, 1)
 	go func() { _ = srv.Serve(th.listener); close(served) }()
@@ -110,6 +109,7 @@ func startPrepared(t testing.TB, prepare func(*Hub), change func(*Settings), mor
 		}
 		_ = srv.Close()
 		<-served
+		th.wantHolder()
 	})
 	return th
 }
@@ -441,46 +441,6 @@ func match(pattern, s string) bool {
 }
 
 func itoa(n int) string { b, _ := json.Marshal(n); return string(b) }
-
-// memoryListener accepts connections that never leave the process.
-type memoryListener struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-func newMemoryListener() *memoryListener {
-	return &memoryListener{conns: make(chan net.Conn), done: make(chan struct{})}
-}
-
-func (l *memoryListener) dial(ctx context.Context) (net.Conn, error) {
-	client, server := net.Pipe()
-	select {
-	case l.conns <- server:
-		return client, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (l *memoryListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *memoryListener) Close() error   { l.once.Do(func() { close(l.done) }); return nil }
-func (l *memoryListener) Addr() net.Addr { return memoryAddr{} }
-
-type memoryAddr struct{}
-
-func (memoryAddr) Network() string { return "memory" }
-func (memoryAddr) String() string  { return "memory" }
 
 func contextWithTimeout(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(t.Context(), d)
