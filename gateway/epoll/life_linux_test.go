@@ -39,13 +39,16 @@ type life struct {
 	received []byte
 
 	// Of the server.
-	work   chan func() // one after the other: writes and closes
-	worker sync.WaitGroup
-	tries  [][]byte    // of the worker: what it wrote, or tried to
-	whole  int         // of the worker: writes that returned without an error
-	failed bool        // of the worker: one did not
-	closed atomic.Bool // Close or Abort has returned
-	ending bool        // of the schedule: one of them was asked for
+	deflate bool
+	work    chan func() // writes, one after the other
+	worker  sync.WaitGroup
+	tries   [][]byte // of the worker: what it wrote, or tried to
+	whole   int      // of the worker: writes of which all was sent
+	failed  bool     // of the worker: one was not
+	room    chan error
+	waits   atomic.Bool // for room
+	closed  bool        // of the schedule: Close or Abort was called
+	aborted bool        // of the schedule: Abort was
 
 	heard  []string // of the goroutine that reads
 	gone   chan struct{}
@@ -55,7 +58,7 @@ type life struct {
 // said is a message of the client.
 type said struct {
 	text string
-	end  int  // where in the stream it is whole
+	end  int  // where in the stream of bytes it is whole
 	late bool // made when the server had closed already
 }
 
@@ -76,6 +79,15 @@ func lifeOptions(patience byte) Options[*life] {
 				l.t.Error("a message after Gone")
 			}
 			l.heard = append(l.heard, string(p))
+		},
+		Room: func(l *life, err error) {
+			if !l.waits.Swap(false) {
+				l.t.Error("room that nobody waits for")
+			}
+			if l.goings.Load() != 0 {
+				l.t.Error("room after Gone")
+			}
+			l.room <- err
 		},
 		Gone: func(l *life) {
 			if l.goings.Add(1) == 1 {
@@ -116,6 +128,7 @@ const (
 	doClose
 	doAbort
 	doPause
+	doCompressed
 	steps
 )
 
@@ -141,11 +154,15 @@ var lives = map[string][]byte{
 	"garbage":                {0, doGarbage, 0xde, 0xad, doSend, 0xff, doReceive, 0xff},
 	"garbage and no reader":  {2, doWrite, 0xff, doGarbage, 0xde, 0xad, doSend, 0xff, doPause, 99},
 	"too long":               {0, doMessage, 0xbc, doSend, 0xff, doSend, 0xff, doReceive, 0xff},
+	"compressed":             {4, doCompressed, 0x68, doMessage, 5, doCompressed, 0x78, doSend, 0xff, doPause, 9, doReceive, 0xff},
+	"compressed for nobody":  {0, doCompressed, 0x68, doSend, 0xff, doPause, 9, doReceive, 0xff},
+	"a bomb":                 {4, doCompressed, 0xdf, doSend, 0xff, doSend, 0xff, doPause, 9, doReceive, 0xff},
+	"a ping, then a close":   {0, doWrite, 0xff, doPing, 9, doSend, 0xff, doPause, 99, doClose, 1, doReceive, 0xff},
 	"pongs into a full pipe": {1, doWrite, 0xff, doPing, 120, doPing, 120, doPing, 120, doSend, 0xff, doPause, 99},
 }
 
 // FuzzLife drives a connection by a schedule. Its first byte says how patient
-// the server is.
+// the server is, and whether messages may be compressed.
 func FuzzLife(f *testing.F) {
 	for _, s := range lives {
 		f.Add(s)
@@ -159,14 +176,15 @@ func FuzzLife(f *testing.F) {
 
 func play(t *testing.T, s schedule) {
 	descriptors, goroutines := countDescriptors(t), runtime.NumGoroutine()
-	poller, err := NewPoller(lifeOptions(s.next()))
+	options := s.next()
+	poller, err := NewPoller(lifeOptions(options))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
 	go func() { ran <- poller.Run(ctx) }()
-	l := beginLife(t, poller)
+	l := beginLife(t, poller, options&4 != 0)
 	for len(s) > 0 {
 		l.step(&s)
 	}
@@ -202,7 +220,7 @@ func await(t *testing.T, what string, done func() bool) {
 	}
 }
 
-func beginLife(t *testing.T, p *Poller[*life]) *life {
+func beginLife(t *testing.T, p *Poller[*life], deflate bool) *life {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -212,8 +230,11 @@ func beginLife(t *testing.T, p *Poller[*life]) *life {
 			t.Fatal(err)
 		}
 	}
-	l := &life{t: t, fd: pair[0], legal: true, work: make(chan func(), 256), gone: make(chan struct{})}
-	l.conn = p.Take(pair[1], nil, l)
+	l := &life{
+		t: t, fd: pair[0], legal: true, deflate: deflate,
+		work: make(chan func(), 256), room: make(chan error, 256), gone: make(chan struct{}),
+	}
+	l.conn = p.Take(pair[1], nil, deflate, l)
 	l.conn.Start()
 	l.worker.Go(func() {
 		for f := range l.work {
@@ -257,16 +278,18 @@ func (l *life) step(s *schedule) {
 	case doWrite:
 		l.write(s.size())
 	case doClose:
-		l.ending = true
-		code := 1000 + uint16(s.next())
-		l.work <- func() { _ = l.conn.Close(code, "as scheduled"); l.closed.Store(true) }
+		_ = l.conn.Close(1000+uint16(s.next()), "as scheduled")
+		l.closed = true
 	case doAbort:
-		l.ending = true
 		l.conn.Abort()
-		l.closed.Store(true)
+		l.closed, l.aborted = true, true
 	case doPause:
 		for range int(s.next()) * 4 {
 			runtime.Gosched()
+		}
+	case doCompressed:
+		if l.begun == nil {
+			l.compressed(s.size())
 		}
 	}
 }
@@ -279,9 +302,20 @@ func (l *life) make(b []byte) {
 
 func (l *life) message(size int) {
 	text := numbered(len(l.made), size)
-	late := l.closed.Load()
 	l.make(frame(finBit|byte(Text), string(text)))
-	l.complete(text, late)
+	l.complete(text)
+}
+
+// compressed is legal only where it was agreed on.
+func (l *life) compressed(size int) {
+	text := numbered(len(l.made), size)
+	packed, ok := AppendDeflatedFrame(nil, Text, text)
+	if !ok {
+		return
+	}
+	l.legal = l.legal && l.deflate
+	l.make(frame(packed[0], string(packed[headerSize(packed):])))
+	l.complete(text)
 }
 
 func (l *life) fragment(size int, fin byte) {
@@ -291,21 +325,20 @@ func (l *life) fragment(size int, fin byte) {
 	}
 	part := numbered(len(l.made), size)
 	l.begun = append(l.begun, part...)
-	late := l.closed.Load()
 	l.make(frame(fin|op, string(part)))
+	l.legal = l.legal && len(l.begun) <= lifeLimit
 	if fin != 0 {
-		l.complete(l.begun, late)
+		l.complete(l.begun)
 		l.begun = nil
 	}
-	l.legal = l.legal && len(l.begun) <= lifeLimit
 }
 
-func (l *life) complete(text []byte, late bool) {
+func (l *life) complete(text []byte) {
 	l.legal = l.legal && len(text) <= lifeLimit
 	if l.legal {
 		l.trusted++
 	}
-	l.made = append(l.made, said{string(text), l.stream, late})
+	l.made = append(l.made, said{string(text), l.stream, l.closed})
 }
 
 // numbered is text that tells which one it is.
@@ -366,7 +399,17 @@ func (l *life) write(size int) {
 	l.work <- func() {
 		text := numbered(len(l.tries), size)
 		l.tries = append(l.tries, text)
-		switch err := l.conn.Write(Binary, text); {
+		l.waits.Store(true) // Room may come before Write has returned
+		full, err := l.conn.Write(append(AppendHeader(nil, Binary, len(text)), text...))
+		if full {
+			select {
+			case err = <-l.room:
+			case <-l.gone:
+				err = errClosed
+			}
+		}
+		l.waits.Store(false)
+		switch {
 		case err != nil:
 			l.failed = true
 			l.conn.Abort()
@@ -413,7 +456,7 @@ func (l *life) check() {
 	if n := l.goings.Load(); n != 1 {
 		l.t.Errorf("Gone was called %d times", n)
 	}
-	if err := l.conn.Write(Text, []byte("late")); err == nil {
+	if _, err := l.conn.Write([]byte("late")); err == nil {
 		l.t.Error("a write succeeded after the end")
 	}
 	l.conn.Abort()
@@ -432,7 +475,7 @@ func (l *life) checkHeard() {
 	if len(l.heard) > l.trusted && !l.garbled {
 		l.t.Errorf("%d messages were heard, %d were to be", len(l.heard), l.trusted)
 	}
-	if !l.legal || l.ending || l.failed || len(l.pings) > 0 { // all these may end it early
+	if !l.legal || l.closed || l.failed || len(l.pings) > 0 { // all these may end it early
 		return
 	}
 	for i, m := range l.made {
@@ -448,7 +491,7 @@ func (l *life) checkReceived() {
 	for b := l.received; len(b) > 0; {
 		op, payload, rest, ok := serverFrame(b)
 		if !ok {
-			if !l.failed && !l.ending && l.eof && l.legal && len(l.pings) == 0 {
+			if !l.failed && !l.closed && l.eof && l.legal && len(l.pings) == 0 {
 				l.t.Errorf("ends within a frame: %.20x of %d bytes", b, len(b))
 			}
 			payload = b[min(len(b), headerSize(b)):]
@@ -459,8 +502,7 @@ func (l *life) checkReceived() {
 		case op == Close:
 		case op == Binary && data < len(l.tries) && bytes.HasPrefix(l.tries[data], payload) && (!ok || len(payload) == len(l.tries[data])):
 			data++
-		case op == Pong && pongs < len(l.pings) && bytes.HasPrefix(l.pings[pongs], payload):
-			pongs++
+		case op == Pong && l.answers(&pongs, payload):
 		case op == Pong && l.garbled && pongs >= l.answered:
 		default:
 			l.t.Errorf("frame of kind %d that nobody sent, after %d messages and %d pongs: %.20x of %d bytes", op, data, pongs, payload, len(payload))
@@ -470,6 +512,18 @@ func (l *life) checkReceived() {
 	if l.eof && data < l.whole {
 		l.t.Errorf("%d messages were received, %d written", data, l.whole)
 	}
+}
+
+// answers tells whether there was a ping for a pong, after those that were
+// answered. Not each has to be.
+func (l *life) answers(pongs *int, payload []byte) bool {
+	for *pongs < len(l.pings) {
+		*pongs++
+		if bytes.HasPrefix(l.pings[*pongs-1], payload) {
+			return true
+		}
+	}
+	return false
 }
 
 // headerSize is that of the frame that b begins with.
