@@ -46,6 +46,9 @@ func (c *Conn[T]) send(b []byte, shared bool) (left int, err error) {
 	if !shared {
 		b = slices.Clone(b)
 	}
+	if u := c.unsent; u.pong != nil { // b may be a close frame, which is the last
+		u.frames, u.pong = append(u.frames, u.pong), nil
+	}
 	c.unsent.frames = append(c.unsent.frames, b)
 	return len(b), nil
 }
