@@ -400,8 +400,8 @@ func (l *life) write(size int) {
 		text := numbered(len(l.tries), size)
 		l.tries = append(l.tries, text)
 		l.waits.Store(true) // Room may come before Write has returned
-		full, err := l.conn.Write(append(AppendHeader(nil, Binary, len(text)), text...))
-		if full {
+		left, err := l.conn.Write(append(AppendHeader(nil, Binary, len(text)), text...), len(text)%2 == 0)
+		if left > 0 {
 			select {
 			case err = <-l.room:
 			case <-l.gone:
@@ -456,7 +456,7 @@ func (l *life) check() {
 	if n := l.goings.Load(); n != 1 {
 		l.t.Errorf("Gone was called %d times", n)
 	}
-	if _, err := l.conn.Write([]byte("late")); err == nil {
+	if _, err := l.conn.Write([]byte("late"), false); err == nil {
 		l.t.Error("a write succeeded after the end")
 	}
 	l.conn.Abort()

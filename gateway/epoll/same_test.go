@@ -24,7 +24,7 @@ import (
 type outcome struct {
 	events []string
 	end    string
-	torn   bool // the input ends within a message
+	torn   bool // the input ends within a message, or ours has read on beyond the beginning of a compressed one
 	spoilt bool // the end is a compressed message that cannot be read
 }
 
@@ -54,7 +54,7 @@ func ours(input, pieces []byte, deflate bool) (o outcome) {
 				if v.Code != 0 {
 					o.end = fmt.Sprintf("close %d", v.Code)
 				}
-				o.spoilt = strings.Contains(v.Reason, "decompressed")
+				o.spoilt, o.torn = strings.Contains(v.Reason, "decompressed"), r.begun && r.packed
 				return o
 			}
 			if !ok {
@@ -67,7 +67,7 @@ func ours(input, pieces []byte, deflate bool) (o outcome) {
 				o.events = append(o.events, fmt.Sprintf("pong %x", ev.Payload))
 			case Close:
 				code, reason, _ := ParseClose(ev.Payload)
-				o.end = fmt.Sprintf("closed %d %x", code, reason)
+				o.end, o.torn = fmt.Sprintf("closed %d %x", code, reason), r.begun && r.packed
 				return o
 			}
 		}
