@@ -187,13 +187,19 @@ func (c *Conn[T]) handle(ev Event) error {
 }
 
 // refuse tells a client that it does not keep to the protocol, and waits for it
-// to see that: cutting the line at once could take the news along.
+// to see that: cutting the line at once could take the news along. Its answer
+// cannot be told from what it sent before, so it is asked to hang up.
 func (c *Conn[T]) refuse(err error) error {
 	v, ok := errors.AsType[*ViolationError](err)
 	if !ok || v.Code == 0 || c.Close(v.Code, v.Reason) != nil {
 		return err
 	}
 	c.deaf, c.broke = true, v.Code
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.unsent == nil && c.fd >= 0 {
+		_ = unix.Shutdown(int(c.fd), unix.SHUT_WR) // where that fails it is gone
+	}
 	return nil
 }
 

@@ -89,7 +89,7 @@ func lifeOptions(patience byte) Options[*life] {
 			}
 			l.room <- err
 		},
-		Gone: func(l *life) {
+		Gone: func(l *life, _ error) {
 			if l.goings.Add(1) == 1 {
 				close(l.gone)
 			}
