@@ -169,7 +169,8 @@ func same(t *testing.T, input, pieces []byte, deflate bool) {
 	got, want := ours(input, pieces, deflate), theirs(t, input, deflate)
 	if deflate && (got.spoilt || got.torn && want.end == "cut" || isQuirk(input)) {
 		n := min(len(got.events), len(want.events))
-		if got.spoilt && want.end != "cut" && want.end != "more" || !slices.Equal(got.events[:n], want.events[:n]) && !isQuirk(input) {
+		ended := want.end == "cut" || want.end == "more" || want.end == fmt.Sprintf("close %d", CodeTooBig) // it may be both too long and broken
+		if got.spoilt && !ended || !slices.Equal(got.events[:n], want.events[:n]) && !isQuirk(input) {
 			t.Errorf("%x: ours %v %s, the library %v %s", input, got.events, got.end, want.events, want.end)
 		}
 		return
