@@ -2,9 +2,6 @@
 // standard input are steps, whose bytes are in hex, '-' for none; what comes of
 // them is printed, in lines too. The Go test that writes the script has the list.
 import { createInterface } from 'node:readline';
-import { WebSocket as Undici } from 'undici';
-import Ws from 'ws';
-import { launch } from './lib/browser.mjs';
 
 const { CLIENT = 'ws', WS_URL } = process.env;
 const bytes = (hex) => Buffer.from(hex === '-' ? '' : hex, 'hex');
@@ -28,7 +25,8 @@ function inbox() {
 }
 
 /** ws shows everything that is on the wire, and what lies below. */
-async function open(protocol, box) {
+async function openWs(protocol, box) {
+  const { default: Ws } = await import('ws');
   const options = JSON.parse(process.env.OPTIONS || '{}');
   const socket = new Ws(WS_URL, protocol ? [protocol] : [], options);
   socket.on('message', (data) => box.put('message', data));
@@ -50,6 +48,7 @@ async function open(protocol, box) {
 
 /** The WebSocket of browsers, as undici has it in Node. */
 async function openUndici(protocol, box) {
+  const { WebSocket: Undici } = await import('undici');
   const socket = new Undici(WS_URL, protocol ? [protocol] : []);
   socket.binaryType = 'arraybuffer';
   socket.onmessage = ({ data }) => box.put('message', data);
@@ -68,6 +67,7 @@ const boxes = new Map();
 
 async function openChromium(protocol, box) {
   if (!page) {
+    const { launch } = await import('./lib/browser.mjs');
     page = await (await (await launch()).newContext({ ignoreHTTPSErrors: true })).newPage();
     await page.exposeFunction('put', (id, kind, data) => boxes.get(id).put(kind, kind === 'message' ? Buffer.from(data, 'base64') : data));
   }
@@ -108,7 +108,7 @@ async function openChromium(protocol, box) {
   };
 }
 
-const opener = { ws: open, undici: openUndici, chromium: openChromium }[CLIENT];
+const opener = { ws: openWs, undici: openUndici, chromium: openChromium }[CLIENT];
 let box;
 let socket;
 for await (const line of createInterface({ input: process.stdin })) {
