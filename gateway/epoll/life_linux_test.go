@@ -400,7 +400,11 @@ func (l *life) write(size int) {
 		text := numbered(len(l.tries), size)
 		l.tries = append(l.tries, text)
 		l.waits.Store(true) // Room may come before Write has returned
-		left, err := l.conn.Write(append(AppendHeader(nil, Binary, len(text)), text...), len(text)%2 == 0)
+		frame, shared := append(AppendHeader(nil, Binary, len(text)), text...), len(l.tries)%2 == 0
+		left, err := l.conn.Write(frame, shared)
+		if !shared {
+			clear(frame) // it is the caller's again
+		}
 		if left > 0 {
 			select {
 			case err = <-l.room:
