@@ -409,7 +409,7 @@ func (l *life) write(size int) {
 			select {
 			case err = <-l.room:
 			case <-l.gone:
-				err = errClosed
+				err = ErrClosed
 			}
 		}
 		l.waits.Store(false)
