@@ -84,7 +84,10 @@ func TestSingleConnectionOnlyWhenWelcome(t *testing.T) {
 func TestSingleConnectionYields(t *testing.T) {
 	h := startHub(t, onePer(singleUser))
 	w, _ := h.login("alice")
-	mine := h.clients.ofUser("alice")[0].turn
+	alice := h.clients.ofUser("alice")[0]
+	alice.mu.Lock()
+	mine := alice.turn
+	alice.mu.Unlock()
 	if newer := h.keepOne(&userRequest{User: "alice", Client: "late", Turn: engine.Position{Epoch: mine.Epoch, Offset: mine.Offset - 1}}); newer != 1 {
 		t.Errorf("%d newer", newer)
 	}

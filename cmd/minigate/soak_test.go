@@ -70,6 +70,10 @@ websocket: {compression: true, write_timeout: 1s}
 	if grown := after.heap - before.heap; grown > 4<<20 {
 		t.Errorf("the heap has grown by %d bytes", grown)
 	}
+	var inspected struct{ Problems []string }
+	if status := call(t, "POST", p.Ops+"/api/inspect", map[string]string{"X-API-Key": testAPIKey}, map[string]any{}, &inspected); status != http.StatusOK || len(inspected.Problems) > 0 {
+		t.Errorf("status %d, the hub contradicts itself: %q", status, inspected.Problems)
+	}
 	for line := range strings.Lines(p.Output()) {
 		if strings.Contains(line, `"level":"ERROR"`) {
 			t.Errorf("clients that come and go are no error: %s", line)

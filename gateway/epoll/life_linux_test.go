@@ -84,9 +84,6 @@ func lifeOptions(patience byte) Options[*life] {
 			if !l.waits.Swap(false) {
 				l.t.Error("room that nobody waits for")
 			}
-			if l.goings.Load() != 0 {
-				l.t.Error("room after Gone")
-			}
 			l.room <- err
 		},
 		Gone: func(l *life, _ error) {

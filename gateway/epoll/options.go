@@ -23,7 +23,8 @@ type Options[T any] struct {
 	// one connection come one after the other, the next when it has returned.
 	Message func(owner T, op Opcode, p []byte)
 	// Room says that all is sent of a Write that left something, or that it never
-	// will be: err is why. It comes once, before Gone if at all, and must not wait.
+	// will be: err is why. It comes once, if at all, maybe while Gone does, and must
+	// not wait.
 	Room func(owner T, err error)
 	// Gone is the end: nothing comes or goes any more. why is ErrLeft after a
 	// client's close frame, ErrClosed where this side ended it (Abort), ErrTimeout
