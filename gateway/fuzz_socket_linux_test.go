@@ -64,6 +64,7 @@ func FuzzCrowd(f *testing.F) {
 		s.WebSocket.Compression = true
 		s.WebSocket.SendBuffer = 4 << 10
 	})
+	h.awaitLean()
 	srv := httptest.NewServer(http.HandlerFunc(h.ServeWebSocket))
 	f.Cleanup(srv.Close)
 	(&crowd{hub: h, address: strings.TrimPrefix(srv.URL, "http://")}).warm(f)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -167,6 +168,16 @@ func reach(mentions map[string]map[string]bool, name string, all map[string]bool
 			all[m] = true
 			reach(mentions, m, all)
 		}
+	}
+}
+
+// awaitLean returns when Run has begun: connections that come before it are held
+// by goroutines.
+func (th *testHub) awaitLean() {
+	for open := false; !open; runtime.Gosched() {
+		th.lean.mu.Lock()
+		open = th.lean.group != nil
+		th.lean.mu.Unlock()
 	}
 }
 
