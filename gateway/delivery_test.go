@@ -278,7 +278,7 @@ func TestNoRemains(t *testing.T) {
 // remainsOf tells whether a client's connection is in memory.
 func remainsOf(c *client) func() bool {
 	if s, ok := c.sock.(*leanSocket); ok {
-		conn := weak.Make(s.Conn)
+		conn := weak.Make(s.conn())
 		return func() bool { return conn.Value() != nil }
 	}
 	conn := weak.Make(c.sock.(*wsSocket).raw)

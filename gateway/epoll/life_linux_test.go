@@ -230,8 +230,8 @@ func beginLife(t *testing.T, p *Poller[*life], deflate bool) *life {
 		t: t, fd: pair[0], legal: true, deflate: deflate,
 		work: make(chan func(), 256), room: make(chan error, 256), gone: make(chan struct{}),
 	}
-	l.conn = p.Take(pair[1], nil, deflate, l)
-	l.conn.Start()
+	l.conn = p.Take(pair[1], deflate, l)
+	l.conn.Start(nil)
 	l.worker.Go(func() {
 		for f := range l.work {
 			f()
