@@ -49,6 +49,7 @@ const (
 // Cluster), shared by all nodes with the same prefix.
 type RedisStore struct {
 	client redis.UniversalClient
+	trips  trips // of what every connection and request may ask
 	prefix string
 	node   string // who we are among the nodes
 
@@ -60,7 +61,7 @@ type RedisStore struct {
 // NewRedisStore uses keys that begin with prefix and ":". The caller closes
 // the client after the store's last use.
 func NewRedisStore(client redis.UniversalClient, prefix string) *RedisStore {
-	return &RedisStore{client: client, prefix: prefix + ":", node: rand.Text(), quiet: quiet}
+	return &RedisStore{client: client, trips: trips{client: client}, prefix: prefix + ":", node: rand.Text(), quiet: quiet}
 }
 
 func (s *RedisStore) sessionKey(fp Fingerprint) string { return s.prefix + "session:" + fp.String() }
@@ -84,14 +85,12 @@ func (s *RedisStore) Get(ctx context.Context, fp Fingerprint) (*Session, error) 
 // load returns those of the sessions that exist, in one round trip. A damaged
 // record is no session: its user logs in again.
 func (s *RedisStore) load(ctx context.Context, fps ...string) ([]*Session, error) {
-	values := make([]*redis.StringCmd, len(fps))
-	_, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, fp := range fps {
-			values[i] = p.Get(ctx, s.prefix+"session:"+fp)
-		}
-		return nil
-	})
-	if err != nil && !errors.Is(err, redis.Nil) {
+	cmds, values := make([]redis.Cmder, len(fps)), make([]*redis.StringCmd, len(fps))
+	for i, fp := range fps {
+		values[i] = redis.NewStringCmd(ctx, "get", s.prefix+"session:"+fp)
+		cmds[i] = values[i]
+	}
+	if err := s.trips.do(ctx, cmds...); err != nil {
 		return nil, err
 	}
 	now, list := time.Now(), make([]*Session, 0, len(fps))

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -60,12 +61,12 @@ return answer`)
 
 // prolong moves the expiry of session ARGV[1] in KEYS[2] to ARGV[2], where it
 // is listed; ARGV[3] is now and ARGV[4] how much longer the lists last.
-var prolong = redis.NewScript(`
+const prolongText = `
 if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then return end
 redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
 local last = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
 redis.call('PEXPIRE', KEYS[1], last[2] - ARGV[3] + ARGV[4])
-redis.call('PEXPIRE', KEYS[2], last[2] - ARGV[3] + ARGV[4])`)
+redis.call('PEXPIRE', KEYS[2], last[2] - ARGV[3] + ARGV[4])`
 
 // replaceKeys makes entry ARGV[1] all of KEYS[1] (keys), for ARGV[2]
 // milliseconds, and puts the tags of what was there in front of KEYS[2] (ended),
@@ -152,12 +153,13 @@ func (s *RedisStore) Touch(ctx context.Context, ses *Session) error {
 	}
 	// Listed for longer first: the list must not forget a session that lives.
 	u := s.userKeys(ses.User.OpenID)
-	err = prolong.Run(ctx, s.client, []string{u.logins, u.expiry},
-		ses.Fingerprint.String(), ses.Expires.UnixMilli(), now.UnixMilli(), expiryGrace.Milliseconds()).Err()
-	if err != nil && !errors.Is(err, redis.Nil) {
+	listed := redis.NewCmd(ctx, "eval", prolongText, 2, u.logins, u.expiry,
+		ses.Fingerprint.String(), ses.Expires.UnixMilli(), now.UnixMilli(), expiryGrace.Milliseconds())
+	if err := cmp.Or(s.trips.do(ctx, listed), failure(listed)); err != nil {
 		return storeError(err)
 	}
-	return storeError(s.client.SetXX(ctx, s.sessionKey(ses.Fingerprint), data, recordTTL(ses.Expires)).Err())
+	kept := redis.NewStatusCmd(ctx, "set", s.sessionKey(ses.Fingerprint), data, "px", recordTTL(ses.Expires).Milliseconds(), "xx")
+	return storeError(cmp.Or(s.trips.do(ctx, kept), failure(kept)))
 }
 
 // ListByUser implements Store.

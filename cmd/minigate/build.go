@@ -271,6 +271,7 @@ func thisNode(cfg *Config) engine.Node {
 type stores struct {
 	db    *bolt.DB           // nil with Redis
 	redis redisclient.Client // nil alone
+	live  redisclient.Client // of the engine, which nothing else may keep waiting; nil alone
 	waits redisclient.Client // of consumers; nil without any
 	files transfer.Store
 
@@ -285,7 +286,7 @@ func openStores(cfg *Config) (*stores, error) {
 	}
 	st := &stores{prefix: cfg.Redis.Prefix}
 	if cfg.Redis.On() {
-		st.redis = redisclient.Open(cfg.Redis)
+		st.redis, st.live = redisclient.Open(cfg.Redis), redisclient.Open(cfg.Redis)
 		st.sessions = auth.NewRedisStore(st.redis, st.prefix)
 		st.ledger = transfer.NewRedisLedger(st.redis, st.prefix)
 		return st, nil
@@ -313,7 +314,7 @@ func (st *stores) engine(cfg *redisclient.Settings, reg prometheus.Registerer) e
 		return engine.NewMemory()
 	}
 	return engine.NewRedis(engine.RedisOptions{
-		Client: st.redis, Prefix: st.prefix, Metrics: engine.NewMetrics(reg),
+		Client: st.live, Prefix: st.prefix, Metrics: engine.NewMetrics(reg),
 		Partitions: cfg.ShardedPubSubPartitions, WaitReplicas: cfg.WaitReplicas, WaitTimeout: cfg.WaitTimeout,
 	})
 }
@@ -326,7 +327,7 @@ func (st *stores) close() {
 	if st.db != nil {
 		errs = append(errs, st.db.Close())
 	}
-	for _, client := range []redisclient.Client{st.redis, st.waits} {
+	for _, client := range []redisclient.Client{st.redis, st.live, st.waits} {
 		if client != nil {
 			errs = append(errs, client.Close())
 		}
