@@ -36,6 +36,7 @@ type Conn[T any] struct {
 	late    bool        // aborted, since the client took too long to read
 	lost    bool        // aborted, since the network failed
 	closing bool        // a close frame was written: nothing may follow it
+	left    bool        // the client has closed, and is to be answered
 	unsent  *unsent     // nil: the socket took everything
 	patient *time.Timer // ends the wait for the client's close frame
 }
@@ -174,15 +175,25 @@ func (c *Conn[T]) handle(ev Event) error {
 	case Pong:
 	case Close:
 		code, reason, _ := ParseClose(ev.Payload) // checked by the reader
-		c.mu.Lock()
-		_ = c.writeClose(code, string(reason)) // the end either way
-		c.mu.Unlock()
-		return ErrLeft
+		return c.answerClose(code, string(reason))
 	default:
 		if !c.isOver() {
 			c.loop.poller.Message(c.owner, ev.Opcode, ev.Payload)
 		}
 	}
+	return nil
+}
+
+// answerClose sends a client's close frame back, which ends the connection.
+// Where it waits behind what the client has not read yet, so does the end.
+func (c *Conn[T]) answerClose(code uint16, reason string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.writeClose(code, reason) != nil || c.unsent == nil {
+		return ErrLeft
+	}
+	c.deaf, c.left = true, true
+	c.setPatience()
 	return nil
 }
 
@@ -212,6 +223,8 @@ func (c *Conn[T]) end(why error) {
 		why = &ViolationError{Code: c.broke}
 	case c.late:
 		why = ErrTimeout
+	case c.left:
+		why = ErrLeft
 	case c.aborted && !c.lost && !errors.Is(why, ErrLeft):
 		why = ErrClosed
 	}
@@ -281,10 +294,15 @@ func (c *Conn[T]) Close(code uint16, reason string) error {
 		c.abort()
 		return err
 	}
+	c.setPatience()
+	return nil
+}
+
+// setPatience ends the connection in a while, whatever comes; mu is held.
+func (c *Conn[T]) setPatience() {
 	if c.fd >= 0 && c.patient == nil {
 		c.patient = time.AfterFunc(c.loop.poller.CloseTimeout, c.Abort)
 	}
-	return nil
 }
 
 // writeClose writes a close frame, unless one was; mu is held.

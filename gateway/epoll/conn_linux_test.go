@@ -318,6 +318,35 @@ func TestOrderWhereTheSocketIsFull(t *testing.T) {
 	<-p.gone
 }
 
+// A client that closes before it has read everything reads it all, and the
+// answer to its close frame.
+func TestCloseIsAnsweredBehindWhatIsUnsent(t *testing.T) {
+	s := startSite(t, testOptions())
+	line, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = line.Close() }()
+	request := "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEA==\r\n\r\n"
+	if _, err := io.WriteString(line, request); err != nil {
+		t.Fatal(err)
+	}
+	p := <-s.peers
+	big := append(AppendHeader(nil, Binary, 16<<20), bytes.Repeat([]byte("x"), 16<<20)...)
+	if left, err := p.conn.Write(big, true); err != nil || left == 0 {
+		t.Fatalf("Write: %d bytes left, %v", left, err)
+	}
+	if _, err := line.Write(frame(0x88, "\x0f\xa0")); err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(line)
+	if want := append(big, "\x88\x02\x0f\xa0"...); err != nil || !bytes.HasSuffix(got, want) {
+		t.Errorf("%d bytes that end with %x, %v", len(got), got[max(0, len(got)-4):], err)
+	}
+	<-p.gone
+}
+
 func TestGivesUpOnClientsThatDoNotAnswerClose(t *testing.T) {
 	o := testOptions()
 	o.CloseTimeout = 10 * time.Millisecond

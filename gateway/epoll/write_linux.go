@@ -41,7 +41,9 @@ func (c *Conn[T]) send(b []byte, shared bool) (left int, err error) {
 			return 0, err
 		}
 		b = b[n:]
-		c.unsent = &unsent{late: time.AfterFunc(c.loop.poller.WriteTimeout, c.tooLate)}
+		u := &unsent{}
+		u.late = time.AfterFunc(c.loop.poller.WriteTimeout, func() { c.tooLate(u) })
+		c.unsent = u
 	}
 	if !shared {
 		b = slices.Clone(b)
@@ -101,8 +103,11 @@ func (c *Conn[T]) sendUnsent() {
 	if done || err != nil {
 		c.forget()
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		c.lost = !c.aborted
+		c.abort()
+	case done && c.left: // the answer to its close frame was the last
 		c.abort()
 	}
 	c.mu.Unlock()
@@ -145,11 +150,11 @@ func (c *Conn[T]) forget() {
 const writePiece = 64 << 10
 
 // tooLate gives a client up that does not take what is sent to it.
-func (c *Conn[T]) tooLate() {
+func (c *Conn[T]) tooLate(u *unsent) {
 	c.mu.Lock()
-	u := c.unsent
 	switch {
-	case u == nil: // sent just now
+	case c.unsent != u: // sent just now
+		u = nil
 	case u.sent >= writePiece:
 		u.sent = 0
 		u.late.Reset(c.loop.poller.WriteTimeout)
