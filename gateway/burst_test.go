@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,8 +48,8 @@ func TestBurst(t *testing.T) {
 // The hub says when a burst of connections is over, and once.
 func TestCalm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		calm := 0
-		h := startHub(t, nil, func(o *Options) { o.Calm = func() { calm++ } })
+		var calm atomic.Int64
+		h := startHub(t, nil, func(o *Options) { o.Calm = func() { calm.Add(1) } })
 		for range burstSize {
 			c := newClient(h.Hub, mute{})
 			h.clients.add(c)
@@ -56,13 +57,13 @@ func TestCalm(t *testing.T) {
 		}
 		time.Sleep(burstLook)
 		synctest.Wait()
-		if calm != 0 {
+		if calm.Load() != 0 {
 			t.Error("calm in the middle of a burst")
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if calm != 1 {
-			t.Errorf("%d times calm", calm)
+		if n := calm.Load(); n != 1 {
+			t.Errorf("%d times calm", n)
 		}
 	})
 }

@@ -194,7 +194,7 @@ func closes() (cases []conformanceCase) {
 	full := strings.Repeat("r", 123)
 	cases = []conformanceCase{
 		{name: "close without a code", pieces: whole(maskedFrame(fin|opClose, "")), end: closedEmpty},
-		{name: "close after a message", pieces: whole(p, closeFrame(1000, "")), end: 1000},
+		{name: "close after a message", pieces: whole(p, closeFrame(1000, "")), end: 1000, echoes: []string{"data"}},
 		{name: "close twice", pieces: whole(closeFrame(1000, ""), closeFrame(1001, "")), end: 1000},
 		{name: "a ping after close", pieces: whole(closeFrame(1000, ""), maskedFrame(fin|opPing, "late")), end: 1000},
 		{name: "a message after close", pieces: whole(closeFrame(1000, ""), p), end: 1000},
