@@ -57,11 +57,15 @@ func (t TTLSettings) of(a Access) time.Duration {
 	return t.Private
 }
 
-// open gives f an access and, counted from its creation, the end that files
-// with that access have.
-func (s *Service) open(f *File, a Access) {
+// setAccess gives f an access and, counted from its upload, the end that files
+// with that access have. An upload in parts counts from when it is completed.
+func (s *Service) setAccess(f *File, a Access) {
 	f.Access, f.Expires = a, time.Time{}
+	from := f.Created
+	if f.inParts() && f.State == Ready {
+		from = f.Changed
+	}
 	if ttl := s.settings.TTL.of(a); ttl > 0 {
-		f.Expires = f.Created.Add(ttl)
+		f.Expires = from.Add(ttl)
 	}
 }

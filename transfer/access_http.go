@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/minigate/minigate/auth"
@@ -66,7 +67,7 @@ func (s *Service) ServeAccess(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return s.amend(w, r, req.File, func(f *File) error {
-		s.open(f, req.Access)
+		s.setAccess(f, req.Access)
 		if req.ExpiresIn != nil {
 			f.Expires = time.Time{}
 			if *req.ExpiresIn > 0 {
@@ -140,22 +141,25 @@ func (s *Service) ServeUploadFor(w http.ResponseWriter, r *http.Request) error {
 	return s.ServeUpload(w, r.WithContext(auth.WithSession(ctx, &auth.Session{User: user})))
 }
 
-// share gives a file that is being uploaded the access that the query asks for:
-// the backend as it likes, users where files.user_public and files.user_channel
-// let them, and channels only while they are subscribed themselves.
-func (s *Service) share(r *http.Request, f *File) error {
-	query := r.URL.Query()
+// accessOf reads the access that the query of an upload asks for.
+func accessOf(query url.Values) (Access, error) {
 	public := query.Get("public")
 	if public != "" && public != "true" && public != "false" {
-		return errAccessBool
+		return Access{}, errAccessBool
 	}
-	a := Access{Public: public == "true", Channel: query.Get("channel")}
+	return Access{Public: public == "true", Channel: query.Get("channel")}, nil
+}
+
+// share gives a file that is being uploaded the access that is asked for: the
+// backend as it likes, users where files.user_public and files.user_channel let
+// them, and channels only while they are subscribed themselves.
+func (s *Service) share(ctx context.Context, f *File, a Access) error {
 	if err := a.check(); err != nil {
 		return err
 	}
-	s.open(f, a)
+	s.setAccess(f, a)
 	switch {
-	case a == Access{} || byBackend(r.Context()):
+	case a == Access{} || byBackend(ctx):
 		return nil
 	case a.Public && !s.settings.UserPublic, a.Channel != "" && !s.settings.UserChannel:
 		return errShare
@@ -164,7 +168,7 @@ func (s *Service) share(r *http.Request, f *File) error {
 	case s.member == nil:
 		return errNotMember
 	}
-	member, err := s.member(r.Context(), f.Owner, a.Channel)
+	member, err := s.member(ctx, f.Owner, a.Channel)
 	if !member && err == nil {
 		err = errNotMember
 	}

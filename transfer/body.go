@@ -19,7 +19,7 @@ import (
 var (
 	errFileTooLarge = fault.New(fault.TooLarge, "file_too_large", "The file is larger than this server takes.")
 	errStalled      = fault.New(fault.Timeout, "upload_stalled", "Nothing came for too long.")
-	errTooSlow      = fault.New(fault.Timeout, "upload_too_slow", "The upload took too long.")
+	errTooSlow      = fault.New(fault.Timeout, "upload_too_slow", "The upload took too long, or came too slowly.")
 )
 
 // body is the body of an upload request. Its errors are io.EOF or faults.
@@ -29,7 +29,8 @@ type body struct {
 	control *http.ResponseController
 	stall   time.Duration
 	set     time.Time // when the deadline was last moved
-	err     error     // what went wrong
+	pace    pace
+	err     error // what went wrong
 
 	buffered *bufio.Reader // of this body: larger reads, and room to look ahead
 }
@@ -38,26 +39,33 @@ var bodyBuffers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 64
 
 // newBody takes over the request's body of at most limit bytes. close must be
 // called when nobody reads it any more.
-func newBody(ctx context.Context, w http.ResponseWriter, r *http.Request, limit int64, stall time.Duration) *body {
+func (s *Service) newBody(ctx context.Context, w http.ResponseWriter, r *http.Request, limit int64) *body {
 	b := &body{
-		ctx: ctx, r: http.MaxBytesReader(w, r.Body, limit), control: http.NewResponseController(w), stall: stall,
+		ctx: ctx, r: http.MaxBytesReader(w, r.Body, limit), control: http.NewResponseController(w), stall: s.settings.StallTimeout,
+		pace:     pace{rate: int64(s.settings.MinRate), window: s.settings.StallTimeout},
 		buffered: bodyBuffers.Get().(*bufio.Reader),
 	}
 	b.buffered.Reset(b)
 	return b
 }
 
-// Read implements io.Reader. It waits at most stall for the next byte.
+// Read implements io.Reader. It waits at most stall for the next byte, and
+// gives up on a client that sends, but hardly.
 func (b *body) Read(p []byte) (int, error) {
 	if context.Cause(b.ctx) == errTooSlow {
 		return 0, errTooSlow
 	}
-	if now := time.Now(); now.Sub(b.set) > b.stall/8 {
-		b.set = now
-		_ = b.control.SetReadDeadline(now.Add(b.stall)) // every real server can
+	began := time.Now()
+	if began.Sub(b.set) > b.stall/8 {
+		b.set = began
+		_ = b.control.SetReadDeadline(began.Add(b.stall)) // every real server can
 	}
 	n, err := b.r.Read(p)
 	if err == nil {
+		if !b.pace.keeps(n, time.Since(began)) {
+			b.err = errTooSlow
+			return 0, b.err
+		}
 		return n, nil
 	}
 	if err == io.EOF {
@@ -68,6 +76,25 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	b.err = bodyFault(err)
 	return n, b.err
+}
+
+// pace tells whether bytes come fast enough. Only the time that is spent
+// waiting for them counts: that our storage is slow is not the client's fault.
+type pace struct {
+	rate   int64         // bytes a second, on average over window; 0: any
+	window time.Duration // of waiting
+	waited time.Duration // since the last window ended
+	bytes  int64         // in that time
+}
+
+func (p *pace) keeps(n int, waited time.Duration) bool {
+	p.bytes += int64(n)
+	if p.waited += waited; p.waited < p.window {
+		return true
+	}
+	enough := float64(p.bytes) >= float64(p.rate)*p.waited.Seconds()
+	p.waited, p.bytes = 0, 0
+	return enough
 }
 
 // cause returns why an upload failed with err. A body that cannot be read on
@@ -107,6 +134,7 @@ type meter struct {
 	max   int64
 	n     int64
 	hash  hash.Hash
+	crc   hash.Hash
 	bytes prometheus.Counter
 }
 
@@ -118,6 +146,7 @@ func (m *meter) Read(p []byte) (int, error) {
 		return 0, errFileTooLarge
 	}
 	_, _ = m.hash.Write(p[:n]) // never fails
+	_, _ = m.crc.Write(p[:n])  // as above
 	m.bytes.Add(float64(n))
 	if err != nil && err != io.EOF {
 		err = formFault(err)

@@ -55,7 +55,7 @@ func (s *Service) ServeDownload(w http.ResponseWriter, r *http.Request) error {
 		return s.serveThumb(w, r, g)
 	}
 	f := g.file
-	etag := `"` + f.SHA256 + `"`
+	etag := f.etag()
 	if done, err := s.conditions(w, r, g, etag); done || err != nil {
 		return err
 	}

@@ -30,11 +30,11 @@ func TestDownloadHostile(t *testing.T) {
 		for _, name := range names {
 			f := newFile(alice)
 			f.Name, f.Size, f.Type, f.SHA256 = cleanName(name), 5, media, sum("hello")
-			if err := h.ledger.Reserve(t.Context(), f); err != nil {
+			if err := h.ledger.Reserve(t.Context(), f, Quota{}); err != nil {
 				t.Fatal(err)
 			}
 			h.store1(f.Key, "hello")
-			if err := h.ledger.Commit(t.Context(), f); err != nil {
+			if err := h.ledger.Commit(t.Context(), f, Quota{}); err != nil {
 				t.Fatal(err)
 			}
 			a := h.do("GET", "/files/"+f.ID, nil)

@@ -19,6 +19,7 @@ import (
 //	lock       held while a process uses the folder
 //	tmp/NAME   a Put under way
 //	xx/NAME    an object; xx is the first byte of the SHA-256 of its key
+//	parts/     uploads in parts: see folder_parts.go
 //
 // NAME is the key in base32 (RFC 4648, extended hex, lower case): without
 // traversal, without a clash of file and folder, and different also where the
@@ -32,6 +33,11 @@ type Folder struct {
 
 	// create opens the file of a Put; tests put in one that fails.
 	create func(name string) (*os.File, error)
+
+	// keepFree is how many bytes of the disk are left to others.
+	keepFree int64
+	// free looks how many there are; tests put in others.
+	free func(dir string) (int64, error)
 }
 
 // copyBuffer is what one Put into, or one copy out of, a Folder needs.
@@ -43,7 +49,7 @@ var copyBuffers = sync.Pool{New: func() any { b := make([]byte, copyBuffer); ret
 // removes what interrupted Puts of an earlier process left. It fails if
 // another process has the folder open.
 func NewFolder(dir string) (*Folder, error) {
-	f := &Folder{dir: dir, create: createNew}
+	f := &Folder{dir: dir, create: createNew, free: freeBytes}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("file folder: %w", err)
 	}
@@ -101,11 +107,14 @@ func shardOf(key string) string {
 // Put implements Store.
 func (f *Folder) Put(ctx context.Context, key string, r io.Reader, size int64) (int64, error) {
 	object, tmp := f.paths(key)
+	if err := f.room(size); err != nil {
+		return 0, err
+	}
 	file, err := f.create(tmp)
 	if err != nil {
 		return 0, putFault(err)
 	}
-	src := newSource(ctx, r, size)
+	src := newSource(ctx, f.roomy(r), size)
 	n, err := writeDurably(file, src)
 	if err == nil {
 		err = f.publish(tmp, object)
@@ -207,6 +216,9 @@ func (f *Folder) Stat(_ context.Context, key string) (int64, error) {
 
 // Delete implements Store.
 func (f *Folder) Delete(_ context.Context, key string) error {
+	if err := f.abortAll(key); err != nil {
+		return err
+	}
 	object, tmp := f.paths(key)
 	for _, name := range []string{object, tmp} {
 		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -40,6 +40,7 @@ type form struct {
 	fields   int
 	file     bool
 	name     string // the field name or filename
+	sums     Sums   // of fields of this name
 	fileName string // what the file's part is called
 }
 
@@ -108,7 +109,7 @@ func (f *form) next() (*multipart.Part, error) {
 	}
 }
 
-// field takes in a field: the file's name is all that we want from them.
+// field takes in a field: what it says of the file is all that we want.
 func (f *form) field(part *multipart.Part) error {
 	if f.fields++; f.fields > maxFields {
 		return errManyFields
@@ -120,10 +121,18 @@ func (f *form) field(part *multipart.Part) error {
 	if len(value) > maxField {
 		return errField
 	}
-	if name := part.FormName(); (name == "name" || name == "filename") && len(value) > 0 {
-		f.name = string(value)
+	if len(value) == 0 {
+		return nil
 	}
-	return nil
+	switch part.FormName() {
+	case "name", "filename":
+		f.name = string(value)
+	case "sha256":
+		f.sums, err = f.sums.with(string(value), "")
+	case "crc32c":
+		f.sums, err = f.sums.with("", string(value))
+	}
+	return err
 }
 
 // start returns the file, reading the fields before it.

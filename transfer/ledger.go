@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -25,10 +26,10 @@ const (
 type File struct {
 	ID      string    `json:"id"` // 26 characters, unguessable
 	Owner   auth.User `json:"owner"`
-	Name    string    `json:"name"` // clean: see cleanName
-	Size    int64     `json:"size"` // bytes
-	Type    string    `json:"type"` // media type, as sniffed
-	SHA256  string    `json:"sha256"`
+	Name    string    `json:"name"`   // clean: see cleanName
+	Size    int64     `json:"size"`   // bytes
+	Type    string    `json:"type"`   // media type, as sniffed
+	SHA256  string    `json:"sha256"` // in hexadecimal; "" where nobody has seen all bytes in order
 	Created time.Time `json:"created"`
 	Key     string    `json:"key"` // in the Store
 
@@ -39,13 +40,53 @@ type File struct {
 	State   State     `json:"state"`
 	Changed time.Time `json:"changed"` // when State was set
 	// Owed tells that nobody may have heard yet that the file is ready.
-	Owed bool `json:"owed,omitempty"`
-
+	Owed    bool      `json:"owed,omitempty"`
 	Access  Access    `json:"access,omitzero"`  // who may read it beside its owner
 	Expires time.Time `json:"expires,omitzero"` // when it ends; zero is never
 	// Thumbs are the variants of a picture that may be in the Store, with a
 	// space between them.
 	Thumbs string `json:"thumbs,omitempty"`
+
+	// Whole tells that the file is Ready or has been. Records that are older
+	// than this field have a SHA256 then.
+	Whole bool `json:"whole,omitempty"`
+
+	// Hold is how many bytes count against the owner's quota until the size is
+	// known for good.
+	Hold int64 `json:"hold,omitempty"`
+
+	// Before is the account of the owner before, which may count it still: see
+	// RedisLedger.
+	Before string `json:"before,omitempty"`
+
+	// Session is what is agreed on an upload in parts; zero for others.
+	Session Session `json:"session,omitzero"`
+}
+
+// Session is an upload that comes in several requests, to any node and across
+// restarts, until it is completed, aborted, or expires.
+type Session struct {
+	Way      string    `json:"way"`              // which of the ways in began it
+	Upload   string    `json:"upload,omitempty"` // id of the upload in the Store
+	PartSize int64     `json:"part_size"`        // bytes of every part but the last
+	Size     int64     `json:"size"`             // bytes, as declared; -1: not yet
+	Type     string    `json:"type,omitempty"`   // media type, as declared
+	SHA256   string    `json:"sha256,omitempty"` // in hexadecimal, as declared
+	CRC32C   string    `json:"crc32c,omitempty"` // in hexadecimal, as declared
+	Expires  time.Time `json:"expires"`
+	Note     string    `json:"note,omitempty"` // kept for the way in, at most 4 KiB
+}
+
+// inParts tells whether a file is or was uploaded in a session.
+func (f File) inParts() bool { return !f.Session.Expires.IsZero() }
+
+// wasReady tells whether a file has ever been Ready.
+func (f File) wasReady() bool { return f.Whole || f.SHA256 != "" }
+
+// etag is the entity tag of a file, or of a variant of it (RFC 9110): files
+// never change, so the id does where the SHA-256 is not known.
+func (f File) etag(variant ...string) string {
+	return `"` + strings.Join(append([]string{cmp.Or(f.SHA256, f.ID)}, variant...), "-") + `"`
 }
 
 // newFile makes the pending record of an upload that begins now.
@@ -78,20 +119,32 @@ func isID(s string) bool {
 // runs over both. Errors are of kind NotFound, Conflict (the file is not in
 // the state asked for), NoSpace or Unavailable.
 type Ledger interface {
-	// Reserve enters a file whose State is Pending.
-	Reserve(ctx context.Context, f File) error
-	// Commit makes a pending file Ready, with all that is known of it now.
-	Commit(ctx context.Context, f File) error
+	// Reserve enters a file whose State is Pending. Its Hold counts against the
+	// owner's quota from now on; where that is too much nothing is entered, and
+	// the error is Forbidden or Limited.
+	Reserve(ctx context.Context, f File, q Quota) error
+	// Update replaces the record of a pending file. As of Reserve, where Hold
+	// grows.
+	Update(ctx context.Context, f File, q Quota) error
+	// Commit makes a pending file Ready, with all that is known of it now. Its
+	// Size counts against the quota in the place of Hold: as of Reserve, where
+	// that is more.
+	Commit(ctx context.Context, f File, q Quota) error
 	// Get returns a file in any state.
 	Get(ctx context.Context, id string) (File, error)
 	// Retire makes a file Deleting if it is in one of the states from, and
 	// returns it. A file that is Deleting already is returned as well.
 	Retire(ctx context.Context, id string, from ...State) (File, error)
-	// Forget removes the record; one that does not exist is no error.
+	// Forget removes the record, and what it counts against the quota; one
+	// that does not exist is no error.
 	Forget(ctx context.Context, id string) error
 	// Unfinished returns up to limit files, the oldest first, that have been in
 	// one of the states, Pending or Deleting, since before the given time.
+	// Sessions are among them only once they are Deleting.
 	Unfinished(ctx context.Context, before time.Time, limit int, states ...State) ([]File, error)
+	// ExpiredSessions returns up to limit pending files whose sessions expired
+	// before the given time, the oldest first.
+	ExpiredSessions(ctx context.Context, before time.Time, limit int) ([]File, error)
 	// Settle notes that it is known that a file is ready: it is not Owed any
 	// more. One that does not exist is no error.
 	Settle(ctx context.Context, id string) error
@@ -104,9 +157,13 @@ type Ledger interface {
 	// "" where this one was the last. A page may have fewer files than limit
 	// and not be the last.
 	List(ctx context.Context, openID string, after Place, limit int) ([]File, Place, error)
+	// Usage returns what counts against the quotas of a user now.
+	Usage(ctx context.Context, owner auth.User) (Usage, error)
 	// Amend changes a Ready file and returns it: its owner, access, expiry,
-	// thumbs; the rest stays. change may be called more than once; after an
-	// error of it nothing is changed.
+	// thumbs; the rest stays. What it counts against quotas moves with it to a
+	// new owner, whatever that one's are; what was taken on a day does not.
+	// change may be called more than once; after an error of it nothing is
+	// changed.
 	Amend(ctx context.Context, id string, change func(f *File) error) (File, error)
 	// Expired returns up to limit Ready files that Expire before the given
 	// time, the first to end first.

@@ -20,16 +20,20 @@ import (
 //
 //	transfer.files       id → File as JSON
 //	transfer.unfinished  Changed in big-endian milliseconds + id → nothing
-//	transfer.owed        the same, of Ready files that are Owed
+//	transfer.sessions    Session.Expires likewise + id → nothing, of pending ones
+//	transfer.owed        as transfer.unfinished, of Ready files that are Owed
 //	transfer.places      Place of a Ready file → nothing
 //	transfer.owners      openid + NUL + Place of a Ready file → nothing
 //	transfer.expiring    Expires in big-endian milliseconds + id of a Ready file → nothing
 //	transfer.spent       the end of a link in big-endian milliseconds + its id → count, time of the last
+//
+// and what counts against quotas: see ledger_file_usage.go.
 type FileLedger struct{ db *bbolt.DB }
 
 var (
 	filesBucket      = []byte("transfer.files")
 	unfinishedBucket = []byte("transfer.unfinished")
+	sessionsBucket   = []byte("transfer.sessions")
 	owedBucket       = []byte("transfer.owed")
 	placesBucket     = []byte("transfer.places")
 	ownersBucket     = []byte("transfer.owners")
@@ -41,15 +45,23 @@ var (
 func NewFileLedger(db *bbolt.DB) (*FileLedger, error) {
 	err := db.Update(func(tx *bbolt.Tx) error {
 		unlisted := tx.Bucket(filesBucket) != nil && tx.Bucket(placesBucket) == nil
-		for _, name := range [][]byte{filesBucket, unfinishedBucket, owedBucket, placesBucket, ownersBucket, expiringBucket, spentBucket} {
+		uncharged := tx.Bucket(filesBucket) != nil && tx.Bucket(usageBucket) == nil
+		for _, name := range [][]byte{
+			filesBucket, unfinishedBucket, sessionsBucket, owedBucket, placesBucket, ownersBucket,
+			expiringBucket, spentBucket, usageBucket, daysBucket,
+		} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
 		}
+		var err error
 		if unlisted {
-			return enlistAll(tx)
+			err = enlistAll(tx)
 		}
-		return nil
+		if uncharged {
+			err = errors.Join(err, chargeAll(tx))
+		}
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("file ledger: %w", err)
@@ -69,12 +81,27 @@ func enlistAll(tx *bbolt.Tx) error {
 }
 
 // Reserve implements Ledger.
-func (l *FileLedger) Reserve(_ context.Context, f File) error {
-	return boltFault(l.db.Update(func(tx *bbolt.Tx) error { return putFile(tx, f) }))
+func (l *FileLedger) Reserve(_ context.Context, f File, q Quota) error {
+	return boltFault(l.db.Update(func(tx *bbolt.Tx) error {
+		if err := q.move(tx, File{}, f); err != nil {
+			return err
+		}
+		return putFile(tx, f)
+	}))
+}
+
+// Update implements Ledger.
+func (l *FileLedger) Update(_ context.Context, f File, q Quota) error {
+	return l.replacePending(f, Pending, q)
 }
 
 // Commit implements Ledger.
-func (l *FileLedger) Commit(_ context.Context, f File) error {
+func (l *FileLedger) Commit(_ context.Context, f File, q Quota) error {
+	f.Whole = true
+	return l.replacePending(f, Ready, q)
+}
+
+func (l *FileLedger) replacePending(f File, to State, q Quota) error {
 	return boltFault(l.db.Update(func(tx *bbolt.Tx) error {
 		old, err := getFile(tx, f.ID)
 		if err != nil {
@@ -83,8 +110,8 @@ func (l *FileLedger) Commit(_ context.Context, f File) error {
 		if old.State != Pending {
 			return errFileState
 		}
-		f.State, f.Changed = Ready, now()
-		return replaceFile(tx, old, f)
+		f.State, f.Changed = to, now()
+		return q.replaceFile(tx, old, f)
 	}))
 }
 
@@ -109,7 +136,7 @@ func (l *FileLedger) Retire(_ context.Context, id string, from ...State) (f File
 		}
 		old := f
 		f.State, f.Changed = Deleting, now()
-		return replaceFile(tx, old, f)
+		return Quota{}.replaceFile(tx, old, f)
 	})
 	return f, boltFault(err)
 }
@@ -124,7 +151,7 @@ func (l *FileLedger) Forget(_ context.Context, id string) error {
 		if err != nil {
 			return err
 		}
-		return removeFile(tx, f)
+		return errors.Join(Quota{}.move(tx, f, File{}), removeFile(tx, f))
 	}))
 }
 
@@ -133,12 +160,17 @@ func (l *FileLedger) Unfinished(_ context.Context, before time.Time, limit int, 
 	return l.since(unfinishedBucket, before, limit, states...)
 }
 
+// ExpiredSessions implements Ledger.
+func (l *FileLedger) ExpiredSessions(_ context.Context, before time.Time, limit int) ([]File, error) {
+	return l.since(sessionsBucket, before, limit, Pending)
+}
+
 // Owed implements Ledger.
 func (l *FileLedger) Owed(_ context.Context, before time.Time, limit int) ([]File, error) {
 	return l.since(owedBucket, before, limit, Ready)
 }
 
-// since returns the files of an index by Changed that are in one of the states.
+// since returns the files of an index by time that are in one of the states.
 func (l *FileLedger) since(bucket []byte, before time.Time, limit int, states ...State) (files []File, err error) {
 	err = l.db.View(func(tx *bbolt.Tx) error {
 		end := timeKey(before)
@@ -169,7 +201,7 @@ func (l *FileLedger) Settle(_ context.Context, id string) error {
 		}
 		f := old
 		f.Owed = false
-		return replaceFile(tx, old, f)
+		return Quota{}.replaceFile(tx, old, f)
 	}))
 }
 
@@ -223,6 +255,8 @@ func timeKey(t time.Time) []byte {
 
 func sinceKey(f File) []byte { return append(timeKey(f.Changed), f.ID...) }
 
+func sessionKey(f File) []byte { return append(timeKey(f.Session.Expires), f.ID...) }
+
 func ownersKey(f File) []byte { return []byte(f.Owner.OpenID + "\x00" + string(placeOf(f))) }
 
 // enlist enters a Ready file into the lists.
@@ -255,6 +289,8 @@ func putFile(tx *bbolt.Tx, f File) error {
 	}
 	err = tx.Bucket(filesBucket).Put([]byte(f.ID), record)
 	switch {
+	case f.State == Pending && f.inParts():
+		err = errors.Join(err, tx.Bucket(sessionsBucket).Put(sessionKey(f), nil))
 	case f.State != Ready:
 		err = errors.Join(err, tx.Bucket(unfinishedBucket).Put(sinceKey(f), nil))
 	case f.Owed:
@@ -268,6 +304,7 @@ func putFile(tx *bbolt.Tx, f File) error {
 func removeFile(tx *bbolt.Tx, f File) error {
 	return errors.Join(
 		tx.Bucket(unfinishedBucket).Delete(sinceKey(f)),
+		tx.Bucket(sessionsBucket).Delete(sessionKey(f)),
 		tx.Bucket(owedBucket).Delete(sinceKey(f)),
 		tx.Bucket(placesBucket).Delete([]byte(placeOf(f))),
 		tx.Bucket(ownersBucket).Delete(ownersKey(f)),
@@ -276,7 +313,10 @@ func removeFile(tx *bbolt.Tx, f File) error {
 	)
 }
 
-func replaceFile(tx *bbolt.Tx, old, f File) error {
+func (q Quota) replaceFile(tx *bbolt.Tx, old, f File) error {
+	if err := q.move(tx, old, f); err != nil {
+		return err
+	}
 	return errors.Join(removeFile(tx, old), putFile(tx, f))
 }
 

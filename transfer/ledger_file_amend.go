@@ -25,7 +25,7 @@ func (l *FileLedger) Amend(_ context.Context, id string, change func(f *File) er
 		if err := change(&f); err != nil || f == old {
 			return err
 		}
-		return replaceFile(tx, old, f)
+		return Quota{}.replaceFile(tx, old, f)
 	})
 	return f, boltFault(err)
 }

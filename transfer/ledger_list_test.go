@@ -22,14 +22,14 @@ func made(t *testing.T, l Ledger, user string, at time.Time, change ...func(*Fil
 	t.Helper()
 	f := newFile(auth.User{AppID: "wx1", OpenID: user})
 	f.Created = at.UTC().Truncate(time.Millisecond)
-	if err := l.Reserve(t.Context(), f); err != nil {
+	if err := l.Reserve(t.Context(), f, Quota{}); err != nil {
 		t.Fatal(err)
 	}
 	f.Name, f.SHA256 = "a.txt", sum("a")
 	for _, c := range change {
 		c(&f)
 	}
-	if err := l.Commit(t.Context(), f); err != nil {
+	if err := l.Commit(t.Context(), f, Quota{}); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -251,7 +251,7 @@ func TestFileLedgerEnlistsOldFiles(t *testing.T) {
 			t.Errorf("ann has %v", got)
 		}
 	}
-	if err := l.Commit(t.Context(), half); err != nil {
+	if err := l.Commit(t.Context(), half, Quota{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := listed(t, l, "alice", 10); !slices.Equal(got, []string{half.ID}) {
@@ -276,11 +276,12 @@ func TestRedisLedgerEnlistsOldFiles(t *testing.T) {
 				want = append([]string{made(t, l, "ann", time.Now().Add(time.Duration(i)*time.Second)).ID}, want...)
 			}
 			reserved(t, l, 0)
-			for _, set := range []string{l.list(""), l.list("ann")} {
+			for _, set := range []string{l.list(""), l.list("ann"), l.prefix + "listed", l.prefix + "charged"} {
 				if n, err := client.Del(t.Context(), set).Result(); n != 1 || err != nil {
 					t.Fatal(n, err)
 				}
 			}
+			l = NewRedisLedger(client, l.prefix) // another process
 			for _, user := range []string{"ann", ""} {
 				if got := listed(t, l, user, 7); !slices.Equal(got, want) {
 					t.Errorf("%q: %v\nwant %v", user, got, want)
@@ -324,11 +325,24 @@ func TestRedisLedgerDropsWrongEntries(t *testing.T) {
 			t.Errorf("%s has %v, want %v; %v", set, got, want, err)
 		}
 	}
-	if err := l.Commit(t.Context(), half); err != nil {
+	if err := l.Commit(t.Context(), half, Quota{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := owed(t, l, time.Now().Add(time.Hour), 10); !slices.Equal(got, []string{half.ID}) {
 		t.Errorf("owed after the commit: %v", got)
+	}
+}
+
+// wantNothingInRedis checks that nothing is left of files but what the day
+// remembers.
+func wantNothingInRedis(t *testing.T, l *RedisLedger) {
+	t.Helper()
+	keys, err := l.client.Keys(t.Context(), "*").Result()
+	keys = slices.DeleteFunc(keys, func(key string) bool {
+		return key == l.prefix+"listed" || key == l.prefix+"charged" || strings.HasPrefix(key, l.prefix+"day:")
+	})
+	if len(keys) != 0 || err != nil {
+		t.Errorf("left in Redis: %v, %v", keys, err)
 	}
 }
 
@@ -342,9 +356,7 @@ func TestRedisLedgerForgetsAll(t *testing.T) {
 	if err := l.Forget(t.Context(), f.ID); err != nil {
 		t.Fatal(err)
 	}
-	if keys, err := l.client.Keys(t.Context(), "*").Result(); len(keys) != 0 || err != nil {
-		t.Errorf("left: %v, %v", keys, err)
-	}
+	wantNothingInRedis(t, l)
 }
 
 func TestRedisLedgerListAway(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -18,6 +19,7 @@ import (
 //
 //	PREFIXfile:{ID}         hash: state, changed (milliseconds), file (JSON), owed (where it is)
 //	PREFIXunfinished        sorted set of ids by changed
+//	PREFIXsessions          sorted set of ids of sessions by when they expire
 //	PREFIXowed              sorted set of ids by changed
 //	PREFIXfiles             sorted set of places, all with the score 0: some 100 bytes for each file
 //	PREFIXfiles:{OPENID}    the same, of one user
@@ -26,24 +28,28 @@ import (
 //	PREFIXclaim:TASK        exists while a node does a task
 //	PREFIXlisted            exists once all files have been entered into the lists
 //
+// and what counts against quotas: see ledger_redis_usage.go.
+//
 // All that belongs to one file is in one slot and changes in one step. The
 // sets may live elsewhere, so they only hint: they are written before a record
 // leaves or enters a lasting state, and entries that turn out to be wrong are
 // dropped when they are read. A file is entered into the lists while it has a
 // record, so that an entry without one is left over and not early.
 type RedisLedger struct {
-	client redis.UniversalClient
-	prefix string
+	client  redis.UniversalClient
+	prefix  string
+	entered atomic.Bool // all files are known to be in lists and quotas
 }
 
 // NewRedisLedger uses client, which stays the caller's to close. All names
 // begin with prefix.
 func NewRedisLedger(client redis.UniversalClient, prefix string) *RedisLedger {
-	return &RedisLedger{client, prefix}
+	return &RedisLedger{client: client, prefix: prefix}
 }
 
 func (l *RedisLedger) key(id string) string { return l.prefix + "file:{" + id + "}" }
 func (l *RedisLedger) index() string        { return l.prefix + "unfinished" }
+func (l *RedisLedger) sessions() string     { return l.prefix + "sessions" }
 func (l *RedisLedger) owed() string         { return l.prefix + "owed" }
 
 // redisSet writes state, changed, file (an empty one leaves it as it is) and,
@@ -101,24 +107,66 @@ func since(id string, changed time.Time) redis.Z {
 }
 
 // Reserve implements Ledger.
-func (l *RedisLedger) Reserve(ctx context.Context, f File) error {
-	if err := l.note(ctx, f.ID, f.Changed); err != nil {
+func (l *RedisLedger) Reserve(ctx context.Context, f File, q Quota) error {
+	if err := l.enterAll(ctx); err != nil {
 		return err
 	}
-	return l.set(ctx, f.ID, Pending, f.Changed, &f, "")
+	if err := l.notePending(ctx, f); err != nil {
+		return err
+	}
+	if err := l.set(ctx, f.ID, Pending, f.Changed, &f, ""); err != nil {
+		return err
+	}
+	if err := l.charge(ctx, f, q); err != nil {
+		return errors.Join(err, l.Forget(ctx, f.ID))
+	}
+	return nil
+}
+
+// notePending hints at a pending file, where it will be looked for.
+func (l *RedisLedger) notePending(ctx context.Context, f File) error {
+	if f.inParts() {
+		return redisFault(l.client.ZAdd(ctx, l.sessions(), since(f.ID, f.Session.Expires)).Err())
+	}
+	return l.note(ctx, f.ID, f.Changed)
+}
+
+// Update implements Ledger.
+func (l *RedisLedger) Update(ctx context.Context, f File, q Quota) error {
+	f.State, f.Changed = Pending, now()
+	if err := l.notePending(ctx, f); err != nil {
+		return err
+	}
+	return l.replace(ctx, f, q)
+}
+
+// replace charges for a new version of a pending file and writes it.
+func (l *RedisLedger) replace(ctx context.Context, f File, q Quota) error {
+	if err := l.charge(ctx, f, q); err != nil {
+		return err
+	}
+	if err := l.set(ctx, f.ID, f.State, f.Changed, &f, Pending); err != nil {
+		f.Whole, f.SHA256 = false, "" // if it is gone, it has never been
+		return l.recharge(ctx, f, err)
+	}
+	return nil
 }
 
 // Commit implements Ledger.
-func (l *RedisLedger) Commit(ctx context.Context, f File) error {
-	f.State, f.Changed = Ready, now()
+func (l *RedisLedger) Commit(ctx context.Context, f File, q Quota) error {
+	f.State, f.Changed, f.Whole = Ready, now(), true
 	if err := l.enlist(ctx, f); err != nil {
 		return err
 	}
-	if err := l.set(ctx, f.ID, Ready, f.Changed, &f, Pending); err != nil {
+	if err := l.replace(ctx, f, q); err != nil {
 		return err
 	}
-	// The file is committed whatever becomes of the hint; Unfinished drops it.
-	_ = l.client.ZRem(ctx, l.index(), f.ID).Err()
+	// The file is committed whatever becomes of the hint; who reads it drops it.
+	hints := l.index()
+	if f.inParts() {
+		hints = l.sessions()
+	}
+	_ = l.client.ZRem(ctx, hints, f.ID).Err()
 	return nil
 }
 
@@ -150,11 +198,17 @@ func (l *RedisLedger) Forget(ctx context.Context, id string) error {
 		return err
 	}
 	known := err == nil
+	if known {
+		if err := l.uncharge(ctx, f); err != nil {
+			return err
+		}
+	}
 	if err := l.client.Del(ctx, l.key(id)).Err(); err != nil {
 		return redisFault(err)
 	}
 	_, err = l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 		p.ZRem(ctx, l.index(), id)
+		p.ZRem(ctx, l.sessions(), id)
 		p.ZRem(ctx, l.owed(), id)
 		p.ZRem(ctx, l.expiring(), id)
 		if known {
@@ -172,7 +226,20 @@ func (l *RedisLedger) Unfinished(ctx context.Context, before time.Time, limit in
 		switch {
 		case f.State == Ready:
 			return wrong
-		case slices.Contains(states, f.State):
+		case slices.Contains(states, f.State) && (f.State == Deleting || !f.inParts()):
+			return meant
+		}
+		return early
+	})
+}
+
+// ExpiredSessions implements Ledger.
+func (l *RedisLedger) ExpiredSessions(ctx context.Context, before time.Time, limit int) ([]File, error) {
+	return l.since(ctx, l.sessions(), before, limit, func(f File) verdict {
+		switch {
+		case f.State != Pending || !f.inParts():
+			return wrong
+		case f.Session.Expires.Before(before):
 			return meant
 		}
 		return early

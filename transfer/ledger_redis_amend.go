@@ -36,9 +36,17 @@ func (l *RedisLedger) Amend(ctx context.Context, id string, change func(f *File)
 		if old.State != Ready {
 			return File{}, errFileState
 		}
+		if old.Before != "" { // whoever moved it may not have got to the end
+			if err := l.recharge(ctx, File{ID: id}, nil); err != nil {
+				return File{}, err
+			}
+		}
 		f := old
 		if err := change(&f); err != nil || f == old {
 			return f, err
+		}
+		if was := accountOf(old.Owner); was != accountOf(f.Owner) {
+			f.Before = was
 		}
 		done, err := l.amend(ctx, record["file"], old, f)
 		if done || err != nil {
@@ -69,6 +77,11 @@ func (l *RedisLedger) amend(ctx context.Context, before string, old, f File) (do
 		return false, nil
 	case found != "1":
 		return false, errFileState.Because(fmt.Errorf("file %s is %s", f.ID, found))
+	}
+	if old.Before != f.Before {
+		if err := l.recharge(ctx, File{ID: f.ID}, nil); err != nil {
+			return true, err
+		}
 	}
 	_, err = l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 		if old.Owner.OpenID != f.Owner.OpenID {

@@ -35,7 +35,7 @@ func (l *RedisLedger) enlist(ctx context.Context, f File) error {
 
 // List implements Ledger.
 func (l *RedisLedger) List(ctx context.Context, openID string, after Place, limit int) ([]File, Place, error) {
-	if err := l.enlistAll(ctx); err != nil {
+	if err := l.enterAll(ctx); err != nil {
 		return nil, "", err
 	}
 	end := "+"
@@ -67,18 +67,52 @@ const scanStep = 1000 // keys
 // literally takes from a pattern what would make it more than itself.
 var literally = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
 
-// enlistAll enters the files of a ledger that is older than lists into them,
-// once. It may be done by several nodes at the same time.
-func (l *RedisLedger) enlistAll(ctx context.Context) error {
-	if n, err := l.client.Exists(ctx, l.prefix+"listed").Result(); err != nil || n > 0 {
-		return redisFault(err)
+// enterAll enters the files of a ledger that is older than lists, or than
+// quotas, into them, once. It may be done by several nodes at the same time.
+func (l *RedisLedger) enterAll(ctx context.Context) error {
+	if l.entered.Load() {
+		return nil
 	}
+	for _, step := range []struct {
+		flag  string
+		enter func(context.Context, File) error
+	}{
+		{"listed", func(ctx context.Context, f File) error {
+			if f.State != Ready {
+				return nil
+			}
+			return l.enlist(ctx, f)
+		}},
+		{"charged", func(ctx context.Context, f File) error {
+			err := l.charge(ctx, f, Quota{})
+			if err == nil {
+				err = l.recharge(ctx, f, nil) // it may have changed meanwhile
+			}
+			return err
+		}},
+	} {
+		n, err := l.client.Exists(ctx, l.prefix+step.flag).Result()
+		if err == nil && n == 0 {
+			if err = l.eachFile(ctx, step.enter); err == nil {
+				err = l.client.Set(ctx, l.prefix+step.flag, 1, 0).Err()
+			}
+		}
+		if err != nil {
+			return redisFault(err)
+		}
+	}
+	l.entered.Store(true)
+	return nil
+}
+
+// eachFile calls do for every record.
+func (l *RedisLedger) eachFile(ctx context.Context, do func(context.Context, File) error) error {
 	scan := func(ctx context.Context, c redis.UniversalClient) error {
 		keys := c.Scan(ctx, 0, literally.Replace(l.prefix)+"file:{*}", scanStep).Iterator()
 		for keys.Next(ctx) {
 			f, err := readFile(l.client.HGetAll(ctx, keys.Val()).Result())
-			if err == nil && f.State == Ready {
-				err = l.enlist(ctx, f)
+			if err == nil {
+				err = do(ctx, f)
 			}
 			if err != nil && !errors.Is(err, errNoFile) {
 				return err
@@ -86,14 +120,8 @@ func (l *RedisLedger) enlistAll(ctx context.Context) error {
 		}
 		return keys.Err()
 	}
-	var err error
 	if cluster, ok := l.client.(*redis.ClusterClient); ok {
-		err = cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error { return scan(ctx, c) })
-	} else {
-		err = scan(ctx, l.client)
+		return cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error { return scan(ctx, c) })
 	}
-	if err != nil {
-		return redisFault(err)
-	}
-	return redisFault(l.client.Set(ctx, l.prefix+"listed", 1, 0).Err())
+	return scan(ctx, l.client)
 }

@@ -55,7 +55,7 @@ func reserved(t *testing.T, l Ledger, age time.Duration) File {
 	t.Helper()
 	f := newFile(alice)
 	f.Changed = f.Changed.Add(-age)
-	if err := l.Reserve(t.Context(), f); err != nil {
+	if err := l.Reserve(t.Context(), f, Quota{}); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -71,10 +71,10 @@ func TestLedgerLife(t *testing.T) {
 			t.Fatalf("reserved: %+v, %v\nwant %+v", got, err, f)
 		}
 		f.Name, f.Size, f.Type, f.SHA256 = "文件.jpg", 1<<40, "image/jpeg", "abc"
-		if err := l.Commit(t.Context(), f); err != nil {
+		if err := l.Commit(t.Context(), f, Quota{}); err != nil {
 			t.Fatal(err)
 		}
-		f.State = Ready
+		f.State, f.Whole = Ready, true
 		got, err := l.Get(t.Context(), f.ID)
 		f.Changed = got.Changed
 		if err != nil || got != f {
@@ -100,7 +100,7 @@ func TestLedgerLife(t *testing.T) {
 func TestLedgerStates(t *testing.T) {
 	eachLedger(t, func(t *testing.T, l Ledger) {
 		ctx, unknown := t.Context(), newFile(alice)
-		if err := l.Commit(ctx, unknown); !errors.Is(err, errNoFile) {
+		if err := l.Commit(ctx, unknown, Quota{}); !errors.Is(err, errNoFile) {
 			t.Errorf("Commit of an unknown file: %v", err)
 		}
 		if _, err := l.Retire(ctx, unknown.ID, Ready, Pending); !errors.Is(err, errNoFile) {
@@ -110,10 +110,10 @@ func TestLedgerStates(t *testing.T) {
 		if _, err := l.Retire(ctx, f.ID, Ready); !errors.Is(err, errFileState) {
 			t.Errorf("Retire of a pending file as ready: %v", err)
 		}
-		if err := l.Commit(ctx, f); err != nil {
+		if err := l.Commit(ctx, f, Quota{}); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.Commit(ctx, f); !errors.Is(err, errFileState) {
+		if err := l.Commit(ctx, f, Quota{}); !errors.Is(err, errFileState) {
 			t.Errorf("second Commit: %v", err)
 		}
 		if _, err := l.Retire(ctx, f.ID, Pending); !errors.Is(err, errFileState) {
@@ -124,7 +124,7 @@ func TestLedgerStates(t *testing.T) {
 				t.Errorf("Retire: %v, %v", got.State, err)
 			}
 		}
-		if err := l.Commit(ctx, f); !errors.Is(err, errFileState) {
+		if err := l.Commit(ctx, f, Quota{}); !errors.Is(err, errFileState) {
 			t.Errorf("Commit of a retired file: %v", err)
 		}
 	})
@@ -146,7 +146,7 @@ func TestLedgerUnfinished(t *testing.T) {
 	eachLedger(t, func(t *testing.T, l Ledger) {
 		oldest, old, young := reserved(t, l, 3*time.Hour), reserved(t, l, 2*time.Hour), reserved(t, l, time.Second)
 		done := reserved(t, l, 4*time.Hour)
-		if err := l.Commit(t.Context(), done); err != nil {
+		if err := l.Commit(t.Context(), done, Quota{}); err != nil {
 			t.Fatal(err)
 		}
 		hourAgo, soon := time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
@@ -231,7 +231,7 @@ func TestLedgerOneWins(t *testing.T) {
 			var wg sync.WaitGroup
 			for range 4 {
 				wg.Go(func() {
-					if l.Commit(t.Context(), f) == nil {
+					if l.Commit(t.Context(), f, Quota{}) == nil {
 						committed.Add(1)
 					}
 				})
@@ -257,7 +257,7 @@ func TestFileLedgerReopen(t *testing.T) {
 		t.Fatal(err)
 	}
 	done, half := reserved(t, l, 0), reserved(t, l, 0)
-	if err := l.Commit(t.Context(), done); err != nil {
+	if err := l.Commit(t.Context(), done, Quota{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.Close(); err != nil {
@@ -281,7 +281,7 @@ func TestFileLedgerReopen(t *testing.T) {
 func TestRedisLedgerDropsWrongHints(t *testing.T) {
 	l := newTestRedisLedger(t)
 	done, never := reserved(t, l, time.Hour), newFile(alice)
-	if err := l.Commit(t.Context(), done); err != nil {
+	if err := l.Commit(t.Context(), done, Quota{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range []string{done.ID, never.ID} {
@@ -308,7 +308,7 @@ func TestRedisLedgerAwayAndBack(t *testing.T) {
 	_, listErr := l.Unfinished(t.Context(), time.Now(), 1, Pending)
 	_, retireErr := l.Retire(t.Context(), f.ID, Ready)
 	for name, err := range map[string]error{
-		"Ping": l.Ping(t.Context()), "Reserve": l.Reserve(t.Context(), f), "Commit": l.Commit(t.Context(), f),
+		"Ping": l.Ping(t.Context()), "Reserve": l.Reserve(t.Context(), f, Quota{}), "Commit": l.Commit(t.Context(), f, Quota{}),
 		"Get": getErr, "Unfinished": listErr, "Retire": retireErr, "Forget": l.Forget(t.Context(), f.ID),
 	} {
 		if !errors.Is(err, errLedgerAway) {
@@ -316,7 +316,7 @@ func TestRedisLedgerAwayAndBack(t *testing.T) {
 		}
 	}
 	srv.Restart()
-	if err := l.Reserve(t.Context(), f); err != nil {
+	if err := l.Reserve(t.Context(), f, Quota{}); err != nil {
 		t.Errorf("after the restart: %v", err)
 	}
 }

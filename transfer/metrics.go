@@ -9,7 +9,8 @@ import (
 	"github.com/minigate/minigate/internal/rest"
 )
 
-// Metrics count uploads and downloads. direction is upload or download;
+// Metrics count uploads and downloads. direction is upload, part (of an upload
+// in parts, which is one upload when it is completed) or download;
 // result is ok, refused (the request was at fault), canceled (the client left
 // or was too slow) or failed (we were at fault).
 type Metrics struct {
@@ -28,7 +29,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		transfers: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "minigate_transfers_total",
-			Help: "Uploads and downloads that have ended, by how.",
+			Help: "Uploads, parts of uploads and downloads that have ended, by how.",
 		}, []string{"direction", "result"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "minigate_transfer_bytes_total",
@@ -36,7 +37,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}, []string{"direction"}),
 		active: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "minigate_transfers_active",
-			Help: "Uploads and downloads under way.",
+			Help: "Uploads, parts of uploads and downloads under way.",
 		}, []string{"direction"}),
 		swept: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "minigate_transfer_swept_total",
@@ -49,8 +50,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	m.moreCounters(reg)
 	reg.MustRegister(m.transfers, m.bytes, m.active, m.swept, m.unchecked)
-	for _, direction := range []string{"upload", "download"} { // so that rates begin at zero
-		m.bytes.WithLabelValues(direction)
+	m.bytes.WithLabelValues("upload") // so that rates begin at zero
+	m.bytes.WithLabelValues("download")
+	for _, direction := range []string{"upload", "part", "download"} {
 		m.active.WithLabelValues(direction)
 		for _, result := range []string{"ok", "refused", "canceled", "failed"} {
 			m.transfers.WithLabelValues(direction, result)

@@ -78,9 +78,7 @@ func (u *s3Upload) sendPart(ctx context.Context, p *part) error {
 	if n > maxParts {
 		return errFileTooLarge
 	}
-	body := &lease{part: p}
-	defer body.end()
-	sent, err := u.core.PutObjectPart(ctx, u.settings.Bucket, u.key, u.id, n, body, p.size, minio.PutObjectPartOptions{})
+	sent, err := u.sendTo(ctx, u.key, u.id, n, p)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,8 @@ import (
 	"net/http"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/internal/fault"
 	"github.com/minigate/minigate/internal/webhook"
@@ -58,7 +60,8 @@ type Service struct {
 	downloadHook *downloadHook // nil: nobody is asked
 	thumbs       *thumbs
 
-	compared time.Time // when storage and ledger were; Run's own
+	compared   time.Time          // when storage and ledger were; Run's own
+	completing singleflight.Group // by id of the upload
 }
 
 // New makes a Service. Run must be running for it to keep house.
@@ -152,8 +155,13 @@ func (s *Service) removeLater(ctx context.Context, f File) {
 // been ready, that is told first; the bytes need not wait for it.
 func (s *Service) remove(ctx context.Context, f File) error {
 	var told error
-	if f.SHA256 != "" && s.tell != nil {
+	if f.wasReady() && s.tell != nil {
 		told = s.tell(ctx, newsOf(FileDeleted, f))
+	}
+	if f.Session.Upload != "" {
+		if err := s.store.Abort(ctx, f.Key, f.Session.Upload); err != nil {
+			return errors.Join(told, err)
+		}
 	}
 	if err := errors.Join(told, s.deleteThumbs(ctx, f), s.store.Delete(ctx, f.Key)); err != nil {
 		return err
@@ -183,8 +191,9 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// Sweep sends news that are still owed, deletes files whose time is over, ends deletions that stopped half way,
-// and removes uploads that have been unfinished for longer than pending_ttl.
+// Sweep sends news that are still owed, deletes files whose time is over, ends
+// deletions that stopped half way, and removes uploads that have been
+// unfinished for longer than pending_ttl, and sessions that have expired.
 // Nobody works on any of that any more, since none of it may take that long; in
 // a ledger of our own neither does anybody on what is older than this process.
 // It is safe on several nodes at once.
@@ -194,6 +203,7 @@ func (s *Service) Sweep(ctx context.Context) error {
 		s.sweepExpired(ctx),
 		s.sweepUnfinished(ctx, Deleting, 2*cleanUp),
 		s.sweepUnfinished(ctx, Pending, s.settings.PendingTTL+cleanUp),
+		s.sweepSessions(ctx),
 	)
 }
 
@@ -210,8 +220,13 @@ func (s *Service) longAgo(most time.Duration) time.Time {
 // sweepUnfinished removes what has been in a state for longer than most.
 func (s *Service) sweepUnfinished(ctx context.Context, state State, most time.Duration) error {
 	before := s.longAgo(most)
+	return s.sweepAll(ctx, func() ([]File, error) { return s.ledger.Unfinished(ctx, before, sweepBatch, state) })
+}
+
+// sweepAll removes all that look finds, sweepBatch at a time.
+func (s *Service) sweepAll(ctx context.Context, look func() ([]File, error)) error {
 	for {
-		files, err := s.ledger.Unfinished(ctx, before, sweepBatch, state)
+		files, err := look()
 		if err != nil {
 			return err
 		}

@@ -79,6 +79,12 @@ func openHouse(t testing.TB, o Options, change ...func(*Settings)) *house {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("POST /files", rest.Handler(h.ServeUpload))
+	mux.Handle("GET /files/usage", rest.Handler(h.ServeUsage))
+	mux.Handle("POST /files/uploads", rest.Handler(h.ServeBegin))
+	mux.Handle("PUT /files/uploads/{id}/parts/{n}", rest.Handler(h.ServePart))
+	mux.Handle("GET /files/uploads/{id}", rest.Handler(h.ServeUploadStatus))
+	mux.Handle("POST /files/uploads/{id}/complete", rest.Handler(h.ServeComplete))
+	mux.Handle("DELETE /files/uploads/{id}", rest.Handler(h.ServeAbort))
 	mux.Handle("GET /files/{id}", rest.Handler(h.ServeDownload))
 	mux.Handle("GET /files/{id}/{name}", rest.Handler(h.ServeDownload))
 	mux.Handle("DELETE /files/{id}", rest.Handler(h.ServeDelete))
@@ -387,7 +393,7 @@ func TestSweep(t *testing.T) {
 		if n := len(filesIn(t, store.dir)); n != 1 {
 			t.Errorf("%d files are stored, want 1", n)
 		}
-		if err := l.Commit(t.Context(), stored); err == nil {
+		if err := l.Commit(t.Context(), stored, Quota{}); err == nil {
 			t.Error("a swept upload was committed")
 		}
 	})

@@ -17,10 +17,19 @@ type Settings struct {
 	MaxConcurrent  int               `yaml:"max_concurrent" default:"64" doc:"How many uploads this node takes at the same time before it answers 503."`
 	MaxPerUser     int               `yaml:"max_concurrent_per_user" default:"10" doc:"How many uploads one user may have at the same time on this node before it answers 429; a mini-program has at most ten requests open."`
 	StallTimeout   time.Duration     `yaml:"stall_timeout" default:"30s" doc:"How long an upload or download may make no progress before it is ended."`
+	MinRate        settings.Size     `yaml:"min_rate" default:"1KiB" doc:"How many bytes a second a client has to send, on average over the time of stall_timeout spent waiting for it; a slower upload is ended. 0 takes any."`
+	MinFree        settings.Size     `yaml:"min_free" default:"256MiB" doc:"How much of the disk below the data directory files leave free, where store is folder; uploads are answered 507 before it is less. 0 fills the disk."`
+	MatchTypes     bool              `yaml:"match_types" default:"false" doc:"Refuse files whose bytes contradict the extension of their name, or the type that was declared for an upload in parts."`
+	Limits         []Limit           `yaml:"limits" doc:"Sizes below max_size for files of some types, or from some mini-programs. The first one that fits counts."`
 	BufferBudget   settings.Size     `yaml:"buffer_budget" default:"48MiB" doc:"How much memory all uploads to s3 together may use for parts on their way, at least 8MiB; uploads wait for each other when it is used up."`
 	PublicURL      string            `yaml:"public_url" doc:"What the address of a file begins with in answers, such as https://files.example.com; empty answers a path without host."`
 	SweepInterval  time.Duration     `yaml:"sweep_interval" default:"10m" doc:"How often the remains of interrupted uploads and deletions are looked for."`
 	PendingTTL     time.Duration     `yaml:"pending_ttl" default:"6h" doc:"How long one upload may take at all; what is unfinished for longer is removed."`
+	UserQuota      settings.Size     `yaml:"user_quota" default:"0" doc:"How many bytes all files of one user may have together, those on their way included; 0 is no limit."`
+	DailyQuota     settings.Size     `yaml:"daily_quota" default:"0" doc:"How many bytes one user may upload in one day (UTC); 0 is no limit. Uploads that fail do not count, files that are deleted do."`
+	MaxSessions    int               `yaml:"max_sessions_per_user" default:"20" doc:"How many uploads in parts one user may have begun and not completed; 0 is no limit."`
+	PartSize       settings.Size     `yaml:"part_size" default:"5MiB" doc:"How large the parts of uploads in parts are, unless a client wants others; up to 8MiB, with s3 at least 5MiB. A small one costs less to send again over a bad line; 10000 of them have to be enough for a file."`
+	SessionTTL     time.Duration     `yaml:"session_ttl" default:"24h" doc:"How long an upload in parts may take, over restarts of the phone and of minigate; then it is removed. Between 1m and 720h."`
 	VerifyInterval time.Duration     `yaml:"verify_interval" default:"24h" doc:"How often one node goes through what is stored and counts what belongs to no file; 0 never does."`
 	OrphanTTL      time.Duration     `yaml:"orphan_ttl" default:"0s" doc:"How old what is stored and belongs to no file must be before that comparison deletes it; at least 24h, 0 keeps it."`
 	LinkMaxTTL     time.Duration     `yaml:"link_max_ttl" default:"168h" doc:"How long a link to a file, which works without a login, may live at most; between 1m and 8760h."`
@@ -30,6 +39,13 @@ type Settings struct {
 	TTL            TTLSettings       `yaml:"ttl" doc:"How long files are kept, counted from their upload."`
 	Thumbnails     ThumbnailSettings `yaml:"thumbnails" doc:"Small versions of pictures."`
 	S3             S3Settings        `yaml:"s3" doc:"The S3 server, where store is s3."`
+}
+
+// Limit is how large some files may be.
+type Limit struct {
+	AppIDs  []string      `yaml:"appids" doc:"Mini-programs that it is for; empty means all."`
+	Types   []string      `yaml:"types" doc:"Media types that it is for, such as image/*, compared with what the file's bytes say; empty means all."`
+	MaxSize settings.Size `yaml:"max_size" doc:"The largest such file."`
 }
 
 // S3Settings say where the bucket is.
@@ -54,9 +70,12 @@ func (s *Settings) Check(report func(path, problem string)) {
 	if s.MaxSize <= 0 {
 		report("max_size", "must be more than 0")
 	}
-	for i, t := range s.AllowedTypes {
-		if major, minor, ok := strings.Cut(t, "/"); !ok || major == "" || minor == "" || strings.ContainsAny(t, "; ") {
-			report("allowed_types["+strconv.Itoa(i)+"]", `must look like "image/png" or "image/*"`)
+	checkTypes(s.AllowedTypes, "allowed_types", report)
+	for i, l := range s.Limits {
+		path := "limits[" + strconv.Itoa(i) + "]."
+		checkTypes(l.Types, path+"types", report)
+		if l.MaxSize <= 0 || l.MaxSize > s.MaxSize {
+			report(path+"max_size", "must be more than 0, and at most files.max_size")
 		}
 	}
 	for path, n := range map[string]int{"max_concurrent": s.MaxConcurrent, "max_concurrent_per_user": s.MaxPerUser} {
@@ -73,6 +92,17 @@ func (s *Settings) Check(report func(path, problem string)) {
 		if d < 0 {
 			report(path, "must not be negative")
 		}
+	}
+	for path, n := range map[string]int64{"user_quota": int64(s.UserQuota), "daily_quota": int64(s.DailyQuota), "max_sessions_per_user": int64(s.MaxSessions), "min_rate": int64(s.MinRate), "min_free": int64(s.MinFree)} {
+		if n < 0 {
+			report(path, "must not be negative")
+		}
+	}
+	if s.PartSize < 64<<10 || s.PartSize > partSize {
+		report("part_size", "must be between 64KiB and 8MiB")
+	}
+	if s.SessionTTL < time.Minute || s.SessionTTL > 720*time.Hour {
+		report("session_ttl", "must be between 1m and 720h")
 	}
 	if s.LinkMaxTTL < time.Minute || s.LinkMaxTTL > 8760*time.Hour {
 		report("link_max_ttl", "must be between 1m and 8760h")
@@ -94,6 +124,14 @@ func (s *Settings) Check(report func(path, problem string)) {
 	}
 }
 
+func checkTypes(types []string, path string, report func(path, problem string)) {
+	for i, t := range types {
+		if major, minor, ok := strings.Cut(t, "/"); !ok || major == "" || minor == "" || strings.ContainsAny(t, "; ") {
+			report(path+"["+strconv.Itoa(i)+"]", `must look like "image/png" or "image/*"`)
+		}
+	}
+}
+
 func (s *Settings) checkS3(report func(path, problem string)) {
 	for path, v := range map[string]string{
 		"endpoint": s.S3.Endpoint, "region": s.S3.Region, "bucket": s.S3.Bucket,
@@ -108,6 +146,9 @@ func (s *Settings) checkS3(report func(path, problem string)) {
 	}
 	if u, err := url.Parse(s.S3.PublicURL); s.S3.PublicURL != "" && (err != nil || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.Scheme != "https" && u.Scheme != "http") {
 		report("s3.public_url", "must be http:// or https:// and a host only")
+	}
+	if s.PartSize < minPart {
+		report("part_size", "must be at least 5MiB with s3")
 	}
 	if s.BufferBudget < partSize {
 		report("buffer_budget", "must be at least 8MiB")

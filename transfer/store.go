@@ -30,8 +30,33 @@ type Store interface {
 	Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
 	// Stat returns the size in bytes.
 	Stat(ctx context.Context, key string) (int64, error)
-	// Delete removes the object and whatever an unfinished Put left under its
-	// key. A key that does not exist is no error.
+	// Begin begins an upload in parts under key and returns its id, which
+	// survives restarts and is good on every node. partSize is what every part
+	// but the last will have, at least MinPart bytes. Nothing is under the key
+	// before Complete.
+	Begin(ctx context.Context, key string, partSize int64) (upload string, err error)
+	// PutPart stores all that r yields as part n of an upload, at most
+	// partSize bytes, once it is durable. Parts may come in any order and at
+	// the same time; a second one with the same n replaces the first. size is
+	// as of Put, and so is what happens to a reader that fails: what was part n
+	// before still is. NotFound: there is no such upload any more.
+	PutPart(ctx context.Context, key, upload string, n int, r io.Reader, size int64) (Part, error)
+	// Parts returns the parts that are there, in the order of their numbers.
+	Parts(ctx context.Context, key, upload string) ([]Part, error)
+	// Complete makes an object of parts, which Parts returned and which must
+	// be numbered from 1 on, and ends the upload. The object appears whole or
+	// not at all. Completing again what was completed succeeds, also where the
+	// answer to the first was lost; Conflict: parts are not those that are
+	// there, or the key has another object.
+	Complete(ctx context.Context, key, upload string, parts []Part) (Object, error)
+	// Abort ends an upload and frees its parts. One that is not there any more
+	// is no error.
+	Abort(ctx context.Context, key, upload string) error
+	// MinPart is the smallest partSize in bytes.
+	MinPart() int64
+	// Delete removes the object, ends all uploads in parts of its key, and
+	// frees whatever an unfinished Put left there. A key that does not exist is
+	// no error.
 	Delete(ctx context.Context, key string) error
 	// List returns up to limit objects, and where the next page begins, "" where
 	// this one was the last. It begins behind after, at the first where that is
@@ -50,7 +75,8 @@ type Store interface {
 type Object struct {
 	Key      string
 	Size     int64     // bytes
-	Modified time.Time // when it was stored
+	Modified time.Time // when it was stored; only of List
+	SHA256   string    // in hexadecimal; only of Complete, "" where the Store saw the parts in another order
 }
 
 // Presented is how an object is to look to who gets it from the Store.
@@ -73,5 +99,10 @@ func OpenStore(s Settings, dir string) (Store, error) {
 	if s.Store == "s3" {
 		return NewS3(s.S3, int64(s.BufferBudget))
 	}
-	return NewFolder(dir)
+	f, err := NewFolder(dir)
+	if err != nil {
+		return nil, err
+	}
+	f.keepFree = int64(s.MinFree)
+	return f, nil
 }

@@ -150,7 +150,7 @@ func (s *Service) serveThumb(w http.ResponseWriter, r *http.Request, g grant) er
 	if f.Size > int64(s.thumbs.MaxSize) {
 		return errThumbLarge
 	}
-	if done, err := s.conditions(w, r, g, `"`+f.SHA256+"-"+v.String()+`"`); done || err != nil {
+	if done, err := s.conditions(w, r, g, f.etag(v.String())); done || err != nil {
 		return err
 	}
 	if r.Method == http.MethodGet {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"hash/crc32"
 	"io"
 	"log/slog"
 	"net/http"
@@ -22,18 +23,14 @@ import (
 // sniffSize is how much of a file tells its type.
 const sniffSize = 3 << 10
 
-var (
-	errSizeParam = fault.New(fault.Invalid, "size_invalid", "The parameter size must be a number of bytes.")
-	errSumParam  = fault.New(fault.Invalid, "sha256_invalid", "The parameter sha256 must have 64 hexadecimal digits.")
-	errSum       = fault.New(fault.Invalid, "checksum_mismatch", "The file does not have the SHA-256 that was announced.")
-	errType      = fault.New(fault.Unsupported, "type_not_allowed", "Files of this type are not taken.")
-)
+var errSizeParam = fault.New(fault.Invalid, "size_invalid", "size must be a number of bytes.")
 
 // announced is what a client may say about a file in the query.
 type announced struct {
-	name   string
-	size   int64  // -1: nothing
-	sha256 string // lower case; "": nothing
+	name string
+	size int64 // -1: nothing
+	Sums
+	access Access
 }
 
 // uploaded is the answer to an upload.
@@ -42,8 +39,12 @@ type uploaded struct {
 	Name   string `json:"name"`
 	Size   int64  `json:"size"`
 	Type   string `json:"type"`
-	SHA256 string `json:"sha256"`
+	SHA256 string `json:"sha256,omitempty"` // "" only after an upload in parts
 	URL    string `json:"url"`
+}
+
+func (s *Service) answerOf(f File) uploaded {
+	return uploaded{f.ID, f.Name, f.Size, f.Type, f.SHA256, s.url(f)}
 }
 
 // ServeUpload answers POST /files: a form as wx.uploadFile sends it, with one
@@ -51,15 +52,16 @@ type uploaded struct {
 // is the field name or filename, else ?name=, else what its part says; its type
 // is what its bytes say. Where the backend is asked about uploads (see
 // [WebhookSettings]), fields behind the file come too late to name it. ?size=
-// (bytes) and ?sha256= are checked where given; with size a file is passed on to
-// S3 without waiting for memory.
+// (bytes), and sha256 and crc32c (hexadecimal or base64) in the query or in
+// fields, are checked where given; with size a file is passed on to S3 without
+// waiting for memory.
 //
 // The answer is 201 with id, name, size, type, sha256 and url; by then the
 // file is durable. Errors: 400 form_invalid, upload_torn, file_missing,
-// too_many_files, too_many_fields, size_invalid, sha256_invalid, size_mismatch,
-// checksum_mismatch; 403 upload_refused; 408 upload_stalled, upload_too_slow; 413
-// file_too_large, field_too_large; 415 multipart_required, type_not_allowed; 429
-// too_many_uploads; 502 storage_refused; 503 uploads_busy, storage_unavailable,
+// too_many_files, too_many_fields, size_invalid, sha256_invalid, crc32c_invalid,
+// size_mismatch, checksum_mismatch; 403 upload_refused, quota_exceeded; 408 upload_stalled, upload_too_slow; 413
+// file_too_large, field_too_large; 415 multipart_required, type_not_allowed, type_mismatch; 429
+// too_many_uploads, daily_quota_exceeded; 502 storage_refused; 503 uploads_busy, storage_unavailable,
 // files_unavailable, upload_webhook_unavailable; 507 storage_full. After any of
 // them nothing is kept.
 func (s *Service) ServeUpload(w http.ResponseWriter, r *http.Request) (err error) {
@@ -69,7 +71,7 @@ func (s *Service) ServeUpload(w http.ResponseWriter, r *http.Request) (err error
 	}
 	end := s.metrics.begin("upload")
 	defer func() { end(err) }()
-	want, err := s.announced(r)
+	want, err := s.announced(r, user)
 	if err != nil {
 		return err
 	}
@@ -83,7 +85,7 @@ func (s *Service) ServeUpload(w http.ResponseWriter, r *http.Request) (err error
 		return err
 	}
 	s.announce(r.Context(), f)
-	return rest.JSON(w, http.StatusCreated, uploaded{f.ID, f.Name, f.Size, f.Type, f.SHA256, s.url(f)})
+	return rest.JSON(w, http.StatusCreated, s.answerOf(f))
 }
 
 // url is where the file can be fetched.
@@ -93,49 +95,71 @@ func (s *Service) url(f File) string {
 
 // announced reads the query and refuses what is too large before any of it
 // was read.
-func (s *Service) announced(r *http.Request) (announced, error) {
+func (s *Service) announced(r *http.Request, user auth.User) (announced, error) {
 	query := r.URL.Query()
-	want := announced{name: query.Get("name"), size: -1, sha256: strings.ToLower(query.Get("sha256"))}
+	want := announced{name: query.Get("name"), size: -1}
+	var err error
 	if text := query.Get("size"); text != "" {
-		size, err := strconv.ParseInt(text, 10, 64)
-		if err != nil || size < 0 {
-			return want, errSizeParam
+		if want.size, err = parseSize(text); err != nil {
+			return want, err
 		}
-		want.size = size
 	}
-	if sum, err := hex.DecodeString(want.sha256); err != nil || len(sum) != 0 && len(sum) != sha256.Size {
-		return want, errSumParam
+	if want.Sums, err = ParseSums(query.Get("sha256"), query.Get("crc32c")); err != nil {
+		return want, err
+	}
+	if want.access, err = accessOf(query); err != nil {
+		return want, err
 	}
 	limit := int64(s.settings.MaxSize)
-	if want.size > limit || r.ContentLength > limit+formOverhead {
+	if want.size > s.limit(user, "") || r.ContentLength > limit+formOverhead {
 		return want, errFileTooLarge
 	}
 	return want, nil
+}
+
+func parseSize(text string) (int64, error) {
+	size, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || size < 0 {
+		return 0, errSizeParam
+	}
+	return size, nil
 }
 
 // receive reads the form of a request and keeps its file.
 func (s *Service) receive(w http.ResponseWriter, r *http.Request, user auth.User, want announced) (File, error) {
 	ctx, cancel := context.WithTimeoutCause(r.Context(), s.settings.PendingTTL, errTooSlow)
 	defer cancel()
-	body := newBody(ctx, w, r, int64(s.settings.MaxSize)+formOverhead, s.settings.StallTimeout)
+	body := s.newBody(ctx, w, r, int64(s.settings.MaxSize)+formOverhead)
 	defer body.close()
 	form, err := newForm(r.Header.Get("Content-Type"), body.buffered)
 	if err != nil {
 		return File{}, err
 	}
 	f := newFile(user)
-	if err := s.share(r, &f); err != nil {
+	if err := s.share(ctx, &f, want.access); err != nil {
 		return File{}, err
 	}
-	content, err := s.inspect(&f, form)
+	content, found, err := s.inspect(form)
 	if err == nil {
+		f.Type = found.String()
 		f.Name = pickName(f.Type, form.name, want.name, form.fileName)
-		if !byBackend(ctx) {
-			f.Attributes, err = s.hook.ask(ctx, f, want.size)
-		}
+		err = s.judge(f, f.Name, found)
+	}
+	if err == nil && want.size > s.limit(user, f.Type) {
+		err = errFileTooLarge
 	}
 	if err == nil {
-		err = s.ledger.Reserve(ctx, f)
+		want.Sums, err = want.and(form.sums)
+	}
+	if err == nil {
+		f.Attributes, err = s.hook.ask(ctx, f, want.size)
+	}
+	if err == nil {
+		// Nobody knows better: the rest of the form is settled at the commit.
+		if f.Hold = want.size; f.Hold < 0 {
+			f.Hold = min(max(r.ContentLength, 0), int64(s.settings.MaxSize))
+		}
+		err = s.ledger.Reserve(ctx, f, s.quota())
 	}
 	if err != nil {
 		return File{}, body.cause(err)
@@ -148,41 +172,23 @@ func (s *Service) receive(w http.ResponseWriter, r *http.Request, user auth.User
 }
 
 // inspect finds the file in the form, and its type from its first bytes.
-func (s *Service) inspect(f *File, form *form) (io.Reader, error) {
+func (s *Service) inspect(form *form) (io.Reader, *mimetype.MIME, error) {
 	part, err := form.start()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	head := make([]byte, sniffSize)
 	n, err := fill(part, head)
 	if err != nil && err != io.EOF {
-		return nil, formFault(err)
+		return nil, nil, formFault(err)
 	}
-	if f.Type = mimetype.Detect(head[:n]).String(); !s.allowed(f.Type) {
-		return nil, errType
-	}
-	return io.MultiReader(bytes.NewReader(head[:n]), part), nil
-}
-
-// allowed tells whether files of a media type are taken.
-func (s *Service) allowed(media string) bool {
-	if len(s.settings.AllowedTypes) == 0 {
-		return true
-	}
-	media, _, _ = strings.Cut(media, ";")
-	major, _, _ := strings.Cut(media, "/")
-	for _, t := range s.settings.AllowedTypes {
-		if strings.EqualFold(t, media) || strings.EqualFold(t, major+"/*") || t == "*/*" {
-			return true
-		}
-	}
-	return false
+	return io.MultiReader(bytes.NewReader(head[:n]), part), mimetype.Detect(head[:n]), nil
 }
 
 // keep stores a reserved file, checks it against what was announced, and
 // commits it.
 func (s *Service) keep(ctx context.Context, f *File, content io.Reader, form *form, want announced) error {
-	m := &meter{r: content, max: int64(s.settings.MaxSize), hash: sha256.New(), bytes: s.metrics.bytes.WithLabelValues("upload")}
+	m := &meter{r: content, max: s.limit(f.Owner, f.Type), hash: sha256.New(), crc: crc32.New(castagnoli), bytes: s.metrics.bytes.WithLabelValues("upload")}
 	n, err := s.store.Put(ctx, f.Key, m, want.size)
 	if err != nil {
 		return err
@@ -190,15 +196,22 @@ func (s *Service) keep(ctx context.Context, f *File, content io.Reader, form *fo
 	if err := form.finish(); err != nil {
 		return err
 	}
+	sums, err := want.and(form.sums) // of fields behind the file, too
+	if err != nil {
+		return err
+	}
 	f.Size, f.SHA256 = n, hex.EncodeToString(m.hash.Sum(nil))
-	if want.sha256 != "" && want.sha256 != f.SHA256 {
-		return errSum
+	if err := sums.check(Sums{f.SHA256, hex.EncodeToString(m.crc.Sum(nil))}); err != nil {
+		return err
 	}
 	if s.hook == nil { // else the name that the backend was told stays
 		f.Name = pickName(f.Type, form.name, want.name, form.fileName)
+		if err := s.judge(*f, f.Name, mimetype.Lookup(f.Type)); err != nil {
+			return err
+		}
 	}
 	f.Owed = s.tell != nil
-	if err := s.ledger.Commit(ctx, *f); err != nil {
+	if err := s.ledger.Commit(ctx, *f, s.quota()); err != nil {
 		return err
 	}
 	f.State = Ready
@@ -226,8 +239,8 @@ func (s *Service) discard(ctx context.Context, f File) {
 	defer cancel()
 	retired, err := s.ledger.Retire(ctx, f.ID, Pending, Ready)
 	if errors.Is(err, errNoFile) {
-		retired, err = f, nil // its bytes may be there
-		retired.SHA256 = ""   // but nobody was told
+		retired, err = f, nil                     // its bytes may be there
+		retired.SHA256, retired.Whole = "", false // but nobody was told
 	}
 	if err == nil {
 		err = s.remove(ctx, retired)

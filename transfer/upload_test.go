@@ -187,9 +187,7 @@ func TestUploadS3Redis(t *testing.T) {
 	for object := range h.store.(*S3).core.ListObjectsIter(t.Context(), "minigate", listAll) {
 		t.Errorf("left: %s", object.Key)
 	}
-	if keys, err := h.ledger.(*RedisLedger).client.Keys(t.Context(), "*").Result(); len(keys) != 0 || err != nil {
-		t.Errorf("left in Redis: %v, %v", keys, err)
-	}
+	wantNothingInRedis(t, h.ledger.(*RedisLedger))
 }
 
 // A restart after a kill keeps what was answered and forgets the rest.

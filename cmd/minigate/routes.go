@@ -40,6 +40,13 @@ func (s *server) publicRoutes() (*http.ServeMux, error) {
 	toUpload := func(*http.Request) auth.Scope { return auth.ScopeUpload }
 	toRead := func(r *http.Request) auth.Scope { return auth.FileScope(r.PathValue("id")) }
 	mux.Handle("POST /files", s.auth.RequireTicketOr(toUpload, s.files.ServeUpload))
+	mux.Handle("GET /files/usage", login(s.files.ServeUsage))
+	toContinue := func(r *http.Request) auth.Scope { return auth.UploadScope(r.PathValue("id")) }
+	mux.Handle("POST /files/uploads", s.auth.RequireTicketOr(toUpload, s.files.ServeBegin))
+	mux.Handle("PUT /files/uploads/{id}/parts/{n}", s.auth.RequireTicketOr(toContinue, s.files.ServePart))
+	mux.Handle("GET /files/uploads/{id}", s.auth.RequireTicketOr(toContinue, s.files.ServeUploadStatus))
+	mux.Handle("POST /files/uploads/{id}/complete", s.auth.RequireTicketOr(toContinue, s.files.ServeComplete))
+	mux.Handle("DELETE /files/uploads/{id}", s.auth.RequireTicketOr(toContinue, s.files.ServeAbort))
 	linked := func(r *http.Request) string { return r.PathValue("id") }
 	download := s.auth.RequireLinkOr(linked, s.files.ServeDownload, s.auth.TicketOrNone(toRead, s.files.ServeDownload))
 	mux.Handle("GET /files/{id}", download) // and HEAD

@@ -106,7 +106,7 @@ func TestDocumentedFileCalls(t *testing.T) {
 			t.Fatal(err)
 		}
 		calls := regexp.MustCompile(`(?m)^api (files[a-z/]*) '(.*)'$`).FindAllStringSubmatch(string(text), -1)
-		if len(calls) != 4 {
+		if len(calls) != 5 {
 			t.Errorf("%s has %d calls", page, len(calls))
 		}
 		for _, c := range calls {

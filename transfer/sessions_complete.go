@@ -1,0 +1,179 @@
+package transfer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+
+	"github.com/gabriel-vasile/mimetype"
+
+	"github.com/minigate/minigate/auth"
+	"github.com/minigate/minigate/internal/fault"
+)
+
+var errPartsMissing = fault.New(fault.Conflict, "parts_missing", "Parts of this upload are missing.")
+
+// Complete makes the parts of an upload a file, which is Ready and announced
+// when this returns. It may be called again, at the same time as well, and
+// answers the same file. It goes on when ctx ends, so that a client that lost
+// patience finds the file when it asks again.
+//
+// Faults: NotFound `upload_not_found`; Gone `upload_expired`; Conflict
+// `parts_missing` (which names them), `parts_changed`, where the upload goes
+// on; Invalid `checksum_mismatch`, Unsupported `type_not_allowed`,
+// `type_mismatch`, TooLarge `file_too_large`, and those of quotas as of Begin
+// where the size was not declared, after which it is gone; those of the ledger and the store, after which it can be
+// completed again.
+func (s *Service) Complete(ctx context.Context, user auth.User, id string) (File, error) {
+	if _, err := s.session(ctx, user, id); err != nil {
+		return File{}, err
+	}
+	f, err, _ := s.completing.Do(id, func() (any, error) {
+		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), s.settings.PendingTTL, errTooSlow)
+		defer cancel()
+		return s.complete(ctx, user, id)
+	})
+	return f.(File), err
+}
+
+func (s *Service) complete(ctx context.Context, user auth.User, id string) (_ File, err error) {
+	f, err := s.session(ctx, user, id)
+	if err != nil || f.State == Ready {
+		return f, err
+	}
+	end := s.metrics.begin("upload")
+	defer func() { end(err) }()
+	object, err := s.assemble(ctx, f)
+	if err != nil {
+		return File{}, err
+	}
+	f.Size, f.SHA256 = object.Size, object.SHA256
+	if err := s.inspectObject(ctx, &f); err != nil {
+		if e := fault.Of(err); e.Kind == fault.Invalid || e.Kind == fault.Unsupported || e.Kind == fault.TooLarge {
+			s.discard(ctx, f)
+		}
+		return File{}, err
+	}
+	f.State, f.Changed = Ready, now()
+	s.setAccess(&f, f.Access) // its time begins now
+	f.Owed = s.tell != nil
+	if err := s.ledger.Commit(ctx, f, s.quota()); err != nil {
+		if errors.Is(err, errQuota) || errors.Is(err, errDaily) {
+			s.discard(ctx, f)
+		}
+		return s.notCommitted(ctx, f, err)
+	}
+	f.Whole = true
+	s.announce(ctx, f)
+	return f, nil
+}
+
+// notCommitted finds out what became of an upload that could not be committed.
+func (s *Service) notCommitted(ctx context.Context, f File, err error) (File, error) {
+	if !errors.Is(err, errFileState) && !errors.Is(err, errNoFile) {
+		return File{}, err // may be completed again
+	}
+	now, gone := s.ledger.Get(ctx, f.ID)
+	switch {
+	case gone == nil && now.State == Ready:
+		return now, nil // by another node
+	case gone == nil || errors.Is(gone, errNoFile):
+		// It was aborted, or expired, while its parts became an object.
+		if err := s.store.Delete(ctx, f.Key); err != nil {
+			slog.WarnContext(ctx, "the bytes of an upload that was aborted stay in the storage", "key", f.Key, "error", err)
+		}
+		return File{}, errNoUpload.Because(err)
+	}
+	return File{}, gone
+}
+
+// assemble makes an object of the parts of f.
+func (s *Service) assemble(ctx context.Context, f File) (Object, error) {
+	if f.Session.Size == 0 {
+		return s.assembleNothing(ctx, f)
+	}
+	u := uploadOf(f)
+	var err error
+	if u.Parts, err = s.store.Parts(ctx, f.Key, f.Session.Upload); errors.Is(err, errNoUpload) {
+		// Somebody was here before, and did not get as far as the commit.
+		if size, gone := s.store.Stat(ctx, f.Key); gone == nil && (u.Size < 0 || u.Size == size) {
+			return Object{Size: size}, nil
+		}
+	}
+	if err != nil {
+		return Object{}, err
+	}
+	if missing := u.Missing(); len(missing) > 0 {
+		e := *errPartsMissing
+		e.Msg = "Parts are missing, or not whole: " + spans(missing) + "."
+		return Object{}, &e
+	}
+	if count := u.Count(); count >= 0 {
+		u.Parts = u.Parts[:count] // more could only come before the size was declared
+	}
+	if u.Received() > s.limit(f.Owner, "") {
+		return Object{}, errFileTooLarge
+	}
+	return s.store.Complete(ctx, f.Key, f.Session.Upload, u.Parts)
+}
+
+// assembleNothing stores an empty file, which has no parts.
+func (s *Service) assembleNothing(ctx context.Context, f File) (Object, error) {
+	_, err := s.store.Put(ctx, f.Key, strings.NewReader(""), 0)
+	if err != nil && !errors.Is(err, errObjectTaken) {
+		return Object{}, err
+	}
+	return Object{SHA256: emptySum}, s.store.Abort(ctx, f.Key, f.Session.Upload)
+}
+
+const emptySum = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+// inspectObject finds the type of a file in its bytes, and checks them against
+// what was declared. They are read once more where the store has not summed
+// them up in the same way.
+func (s *Service) inspectObject(ctx context.Context, f *File) error {
+	want := Sums{f.Session.SHA256, f.Session.CRC32C}
+	seen := Sums{SHA256: f.SHA256}
+	if want.SHA256 != "" && seen.SHA256 == "" || want.CRC32C != "" {
+		sum := newSummer(want)
+		if err := s.readObject(ctx, f.Key, 0, -1, sum); err != nil {
+			return err
+		}
+		seen = sum.sums()
+	}
+	if err := want.check(seen); err != nil {
+		return err
+	}
+	if f.SHA256 == "" {
+		f.SHA256 = seen.SHA256
+	}
+	var head bytes.Buffer
+	if err := s.readObject(ctx, f.Key, 0, min(f.Size, sniffSize), &head); err != nil {
+		return err
+	}
+	found := mimetype.Detect(head.Bytes())
+	f.Type = found.String()
+	if f.Name == "" {
+		f.Name = pickName(f.Type)
+	}
+	if f.Size > s.limit(f.Owner, f.Type) {
+		return errFileTooLarge
+	}
+	return s.judge(*f, f.Name, found)
+}
+
+// readObject copies a part of an object to w, which never fails.
+func (s *Service) readObject(ctx context.Context, key string, offset, length int64, w io.Writer) error {
+	content, err := s.store.Open(ctx, key, offset, length)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = content.Close() }() // only read
+	if _, err := io.Copy(w, newSource(ctx, content, -1)); err != nil {
+		return errStoreAway.Because(err)
+	}
+	return nil
+}
