@@ -67,6 +67,7 @@ type File struct {
 // restarts, until it is completed, aborted, or expires.
 type Session struct {
 	Way      string    `json:"way"`              // which of the ways in began it
+	Key      string    `json:"key,omitempty"`    // by which its owner finds it again
 	Upload   string    `json:"upload,omitempty"` // id of the upload in the Store
 	PartSize int64     `json:"part_size"`        // bytes of every part but the last
 	Size     int64     `json:"size"`             // bytes, as declared; -1: not yet
@@ -145,6 +146,9 @@ type Ledger interface {
 	// ExpiredSessions returns up to limit pending files whose sessions expired
 	// before the given time, the oldest first.
 	ExpiredSessions(ctx context.Context, before time.Time, limit int) ([]File, error)
+	// Sessions returns up to limit sessions of a user that are pending and have
+	// not expired, those first that expire first.
+	Sessions(ctx context.Context, owner auth.User, limit int) ([]File, error)
 	// Settle notes that it is known that a file is ready: it is not Owed any
 	// more. One that does not exist is no error.
 	Settle(ctx context.Context, id string) error

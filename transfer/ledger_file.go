@@ -21,6 +21,7 @@ import (
 //	transfer.files       id → File as JSON
 //	transfer.unfinished  Changed in big-endian milliseconds + id → nothing
 //	transfer.sessions    Session.Expires likewise + id → nothing, of pending ones
+//	transfer.openers     account + NUL + key in transfer.sessions → nothing
 //	transfer.owed        as transfer.unfinished, of Ready files that are Owed
 //	transfer.places      Place of a Ready file → nothing
 //	transfer.owners      openid + NUL + Place of a Ready file → nothing
@@ -34,6 +35,7 @@ var (
 	filesBucket      = []byte("transfer.files")
 	unfinishedBucket = []byte("transfer.unfinished")
 	sessionsBucket   = []byte("transfer.sessions")
+	openersBucket    = []byte("transfer.openers")
 	owedBucket       = []byte("transfer.owed")
 	placesBucket     = []byte("transfer.places")
 	ownersBucket     = []byte("transfer.owners")
@@ -47,8 +49,8 @@ func NewFileLedger(db *bbolt.DB) (*FileLedger, error) {
 		unlisted := tx.Bucket(filesBucket) != nil && tx.Bucket(placesBucket) == nil
 		uncharged := tx.Bucket(filesBucket) != nil && tx.Bucket(usageBucket) == nil
 		for _, name := range [][]byte{
-			filesBucket, unfinishedBucket, sessionsBucket, owedBucket, placesBucket, ownersBucket,
-			expiringBucket, spentBucket, usageBucket, daysBucket,
+			filesBucket, unfinishedBucket, sessionsBucket, openersBucket, owedBucket,
+			placesBucket, ownersBucket, expiringBucket, spentBucket, usageBucket, daysBucket,
 		} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
@@ -257,6 +259,8 @@ func sinceKey(f File) []byte { return append(timeKey(f.Changed), f.ID...) }
 
 func sessionKey(f File) []byte { return append(timeKey(f.Session.Expires), f.ID...) }
 
+func openersKey(f File) []byte { return append([]byte(accountOf(f.Owner)+"\x00"), sessionKey(f)...) }
+
 func ownersKey(f File) []byte { return []byte(f.Owner.OpenID + "\x00" + string(placeOf(f))) }
 
 // enlist enters a Ready file into the lists.
@@ -290,7 +294,7 @@ func putFile(tx *bbolt.Tx, f File) error {
 	err = tx.Bucket(filesBucket).Put([]byte(f.ID), record)
 	switch {
 	case f.State == Pending && f.inParts():
-		err = errors.Join(err, tx.Bucket(sessionsBucket).Put(sessionKey(f), nil))
+		err = errors.Join(err, tx.Bucket(sessionsBucket).Put(sessionKey(f), nil), tx.Bucket(openersBucket).Put(openersKey(f), nil))
 	case f.State != Ready:
 		err = errors.Join(err, tx.Bucket(unfinishedBucket).Put(sinceKey(f), nil))
 	case f.Owed:
@@ -305,6 +309,7 @@ func removeFile(tx *bbolt.Tx, f File) error {
 	return errors.Join(
 		tx.Bucket(unfinishedBucket).Delete(sinceKey(f)),
 		tx.Bucket(sessionsBucket).Delete(sessionKey(f)),
+		tx.Bucket(openersBucket).Delete(openersKey(f)),
 		tx.Bucket(owedBucket).Delete(sinceKey(f)),
 		tx.Bucket(placesBucket).Delete([]byte(placeOf(f))),
 		tx.Bucket(ownersBucket).Delete(ownersKey(f)),

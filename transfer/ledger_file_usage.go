@@ -41,6 +41,24 @@ func readUsage(tx *bbolt.Tx, account, day string) (u Usage) {
 	return u
 }
 
+// Sessions implements Ledger.
+func (l *FileLedger) Sessions(_ context.Context, owner auth.User, limit int) (files []File, err error) {
+	err = l.db.View(func(tx *bbolt.Tx) error {
+		prefix := []byte(accountOf(owner) + "\x00")
+		first := append(bytes.Clone(prefix), timeKey(now().Add(time.Millisecond))...)
+		c := tx.Bucket(openersBucket).Cursor()
+		for k, _ := c.Seek(first); bytes.HasPrefix(k, prefix) && len(files) < limit; k, _ = c.Next() {
+			f, err := getFile(tx, string(k[len(first):]))
+			if err != nil {
+				return err
+			}
+			files = append(files, f)
+		}
+		return nil
+	})
+	return files, boltFault(err)
+}
+
 // move moves what is charged from one version of a record to the next; the
 // zero File stands for none.
 func (q Quota) move(tx *bbolt.Tx, from, to File) error {

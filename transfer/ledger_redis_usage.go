@@ -64,6 +64,24 @@ func (l *RedisLedger) sessionsOf(account string) string {
 	return l.prefix + "sessions:{" + account + "}"
 }
 
+// Sessions implements Ledger.
+func (l *RedisLedger) Sessions(ctx context.Context, owner auth.User, limit int) ([]File, error) {
+	set := l.sessionsOf(accountOf(owner))
+	ids, err := l.client.ZRangeArgs(ctx, redis.ZRangeArgs{
+		Key: set, ByScore: true, Start: "(" + strconv.FormatInt(now().UnixMilli(), 10), Stop: "+inf", Count: int64(limit),
+	}).Result()
+	if err != nil {
+		return nil, redisFault(err)
+	}
+	files, _, err := l.read(ctx, ids, func(id string) string { return id }, set, func(f File) verdict {
+		if f.State != Pending || !f.inParts() {
+			return early // or late: it goes with what the file counts
+		}
+		return meant
+	})
+	return files, err
+}
+
 // asBefore is the Daily of a Usage that leaves that as it is.
 const asBefore = -1
 

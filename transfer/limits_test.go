@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -86,9 +87,32 @@ func TestTypesThatFit(t *testing.T) {
 		{"\x00\x01\x02", "image/png", false},
 		{"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00isommp42", "audio/mp4", true},
 		{"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00isommp42", "image/png", false},
+		{"\x00\x00\x00\x18ftypmif1\x00\x00\x00\x00mif1heic", "image/heic", true},
+		{"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "image/heif", true},
+		{"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "image/png", false},
 	} {
 		if found := mimetype.Detect([]byte(tt.content)); fits(found, tt.declared) != tt.fits {
 			t.Errorf("%.10q, found to be %s, declared as %s: want %v", tt.content, found, tt.declared, tt.fits)
+		}
+	}
+}
+
+// The table has names that the sniffer gives, and says that of an extension
+// which the sniffer says, too.
+func TestExtensions(t *testing.T) {
+	for ext, media := range extensions {
+		m := mimetype.Lookup(media)
+		if m == nil || m.Parent() == nil {
+			t.Errorf("%s: the sniffer does not know %s", ext, media)
+			continue
+		}
+		if got := typeOfName("a" + m.Extension()); !m.Is(got) {
+			t.Errorf("%s is %s, whose extension %s is %q", ext, media, m.Extension(), got)
+		}
+	}
+	for name, want := range map[string]string{"A.PNG": "image/png", "a.tar.gz": "application/gzip", "png": "", "a.": "", "a.unheard-of": "", "a.bin": ""} {
+		if got := typeOfName(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
 }
@@ -264,6 +288,29 @@ func FuzzSums(f *testing.F) {
 }
 
 // FuzzBegin feeds the body of POST /files/uploads, and checks what is agreed.
+func FuzzIdempotencyKey(f *testing.F) {
+	for _, seed := range []string{"", "a", `"a"`, `"`, `""`, `a"b`, "\x7f", strings.Repeat("x", 256)} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		key, err := parseIdempotencyKey(value)
+		if err != nil {
+			if !errors.Is(err, errKey) || key != "" {
+				t.Errorf("%q: %q, %v", value, key, err)
+			}
+			return
+		}
+		for _, same := range []string{key, `"` + key + `"`} {
+			if again, err := parseIdempotencyKey(same); key != "" && (err != nil || again != key) {
+				t.Errorf("%q was taken as %q, and that as %q, %v", value, key, again, err)
+			}
+		}
+		if len(key) > maxKey || (key == "") != (value == "") {
+			t.Errorf("%q was taken as %q", value, key)
+		}
+	})
+}
+
 func FuzzBegin(f *testing.F) {
 	for _, seed := range []string{`{}`, `{"size":0}`, `{"size":9223372036854775807}`, `{"size":5,"part_size":-1,"name":"a/b\u0000","type":"image/png;a=b"}`, `{"size":209715200,"part_size":1}`, `{"part_size":9e18}`, `[]`, `{"type":"/"}`} {
 		f.Add(seed)

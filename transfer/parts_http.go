@@ -69,9 +69,13 @@ func (s *Service) uploadAnswer(u Upload) uploadAnswer {
 // hexadecimal or base64, are checked at the end. ?public= and ?channel= say who
 // may read the file, as of ServeUpload.
 //
-// Errors: 400 size_invalid, sha256_invalid, crc32c_invalid, type_invalid,
+// With a header Idempotency-Key (1 to 255 printable characters, without quotes
+// or in them) the caller's upload that began with that key goes on, while it is
+// open, and its parts are in the answer.
+//
+// Errors: 400 idempotency_key_invalid, size_invalid, sha256_invalid, crc32c_invalid, type_invalid,
 // access_invalid, channel_invalid; 403 upload_refused, quota_exceeded,
-// access_not_allowed, channel_not_allowed; 413 file_too_large; 415 type_not_allowed; 502
+// access_not_allowed, channel_not_allowed; 409 idempotency_key_reused; 413 file_too_large; 415 type_not_allowed; 502
 // storage_refused; 503 storage_unavailable, files_unavailable,
 // upload_webhook_unavailable; 507 storage_full.
 func (s *Service) ServeBegin(w http.ResponseWriter, r *http.Request) error {
@@ -96,6 +100,9 @@ func (s *Service) ServeBegin(w http.ResponseWriter, r *http.Request) error {
 	if o.Sums, err = ParseSums(req.SHA256, req.CRC32C); err != nil {
 		return err
 	}
+	if o.Key, err = parseIdempotencyKey(r.Header.Get("Idempotency-Key")); err != nil {
+		return err
+	}
 	if o.Access, err = accessOf(r.URL.Query()); err != nil {
 		return err
 	}
@@ -104,6 +111,43 @@ func (s *Service) ServeBegin(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return rest.JSON(w, http.StatusCreated, s.uploadAnswer(u))
+}
+
+// openAnswer is an upload in the answer of ServeUploads.
+type openAnswer struct {
+	ID       string    `json:"id"`
+	Way      string    `json:"way"`           // the protocol that began it
+	Key      string    `json:"key,omitempty"` // Idempotency-Key
+	Name     string    `json:"name,omitempty"`
+	Type     string    `json:"type,omitempty"` // as declared
+	Size     *int64    `json:"size,omitempty"` // bytes, where declared
+	PartSize int64     `json:"part_size"`      // bytes
+	Expires  time.Time `json:"expires"`
+}
+
+// ServeUploads answers GET /files/uploads: {uploads: [{id, way, key?, name?,
+// type?, size?, part_size, expires}]}, of the caller's uploads that are not
+// completed, those first that expire first, 100 at most. Errors: 503
+// files_unavailable.
+func (s *Service) ServeUploads(w http.ResponseWriter, r *http.Request) error {
+	user, err := caller(r)
+	if err != nil {
+		return err
+	}
+	open, err := s.Open(r.Context(), user)
+	if err != nil {
+		return err
+	}
+	a := struct {
+		Uploads []openAnswer `json:"uploads"`
+	}{make([]openAnswer, len(open))}
+	for i, u := range open {
+		a.Uploads[i] = openAnswer{ID: u.ID, Way: u.Way, Key: u.Key, Name: u.Name, Type: u.Type, PartSize: u.PartSize, Expires: u.Expires}
+		if u.Size >= 0 {
+			a.Uploads[i].Size = &u.Size
+		}
+	}
+	return rest.JSON(w, http.StatusOK, a)
 }
 
 // ServePart answers PUT /files/uploads/{id}/parts/{n}: the body is the part, n

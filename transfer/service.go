@@ -61,6 +61,7 @@ type Service struct {
 	thumbs       *thumbs
 
 	compared   time.Time          // when storage and ledger were; Run's own
+	beginning  singleflight.Group // by account, way and key of the upload
 	completing singleflight.Group // by id of the upload
 }
 

@@ -81,6 +81,7 @@ func openHouse(t testing.TB, o Options, change ...func(*Settings)) *house {
 	mux.Handle("POST /files", rest.Handler(h.ServeUpload))
 	mux.Handle("GET /files/usage", rest.Handler(h.ServeUsage))
 	mux.Handle("POST /files/uploads", rest.Handler(h.ServeBegin))
+	mux.Handle("GET /files/uploads", rest.Handler(h.ServeUploads))
 	mux.Handle("PUT /files/uploads/{id}/parts/{n}", rest.Handler(h.ServePart))
 	mux.Handle("GET /files/uploads/{id}", rest.Handler(h.ServeUploadStatus))
 	mux.Handle("POST /files/uploads/{id}/complete", rest.Handler(h.ServeComplete))

@@ -31,6 +31,7 @@ var (
 // NewUpload is what is known of a file when its upload begins.
 type NewUpload struct {
 	Way      string // which of the ways in this is, such as "parts"
+	Key      string // the client's; see Begin
 	Name     string // as the client has it
 	Type     string // media type; "" unless the client said
 	Size     int64  // bytes; -1: not yet known, see Declare
@@ -44,6 +45,7 @@ type NewUpload struct {
 type Upload struct {
 	ID       string
 	Way      string
+	Key      string // may be ""
 	Name     string // clean; may be ""
 	Type     string // media type, as declared; may be ""
 	Size     int64  // bytes; -1: not yet known
@@ -56,7 +58,7 @@ type Upload struct {
 
 func uploadOf(f File) Upload {
 	s := f.Session
-	u := Upload{ID: f.ID, Way: s.Way, Name: f.Name, Type: s.Type, Size: s.Size, PartSize: s.PartSize, Expires: s.Expires, Note: s.Note}
+	u := Upload{ID: f.ID, Way: s.Way, Key: s.Key, Name: f.Name, Type: s.Type, Size: s.Size, PartSize: s.PartSize, Expires: s.Expires, Note: s.Note}
 	if f.State == Ready {
 		u.File = &f
 	}
@@ -121,7 +123,9 @@ func (u Upload) Missing() (missing []int) {
 	return missing
 }
 
-// Begin begins an upload. The backend is asked about it where it wants to be;
+// Begin begins an upload. With a Key, the user's upload that began with that Key
+// goes on as long as it is open, with the parts that are there: whoever did not
+// hear of it, or has forgotten it, finds it again. The backend is asked about it where it wants to be;
 // it is told the type that was declared. Faults: Invalid `type_invalid`,
 // `access_invalid`, `channel_invalid`; TooLarge `file_too_large`,
 // `note_too_large`; Unsupported `type_not_allowed`; Forbidden
@@ -137,20 +141,32 @@ func (s *Service) Begin(ctx context.Context, user auth.User, o NewUpload) (Uploa
 	if err != nil {
 		return Upload{}, err
 	}
-	if f.Attributes, err = s.hook.ask(ctx, f, o.Size); err != nil {
+	if o.Key != "" {
+		return s.beginOnce(ctx, f)
+	}
+	return s.begin(ctx, f)
+}
+
+// begin enters a session and begins its upload in the store.
+func (s *Service) begin(ctx context.Context, f File) (_ Upload, err error) {
+	if f.Attributes, err = s.hook.ask(ctx, f, f.Session.Size); err != nil {
 		return Upload{}, err
 	}
 	if err := s.ledger.Reserve(ctx, f, s.quota()); err != nil {
 		return Upload{}, err
 	}
-	if f.Session.Upload, err = s.store.Begin(ctx, f.Key, f.Session.PartSize); err == nil {
-		err = s.ledger.Update(ctx, f, s.quota())
-	}
-	if err != nil {
+	if err := s.beginStored(ctx, &f); err != nil {
 		s.discard(ctx, f)
 		return Upload{}, err
 	}
 	return uploadOf(f), nil
+}
+
+func (s *Service) beginStored(ctx context.Context, f *File) (err error) {
+	if f.Session.Upload, err = s.store.Begin(ctx, f.Key, f.Session.PartSize); err == nil {
+		err = s.ledger.Update(ctx, *f, s.quota())
+	}
+	return err
 }
 
 // newSession makes the record of an upload, or refuses it.
@@ -181,7 +197,7 @@ func (s *Service) newSession(user auth.User, o NewUpload) (File, error) {
 	}
 	f.Hold = max(o.Size, 0)
 	f.Session = Session{
-		Way: o.Way, PartSize: size, Size: max(o.Size, -1), Type: o.Type, SHA256: o.SHA256, CRC32C: o.CRC32C,
+		Way: o.Way, Key: o.Key, PartSize: size, Size: max(o.Size, -1), Type: o.Type, SHA256: o.SHA256, CRC32C: o.CRC32C,
 		Expires: f.Created.Add(s.settings.SessionTTL), Note: o.Note,
 	}
 	return f, nil

@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"mime"
-	"path"
 	"slices"
 	"strings"
 
@@ -61,7 +60,7 @@ func (s *Service) judge(f File, name string, found *mimetype.MIME) error {
 	case !s.allowed(found.String()):
 		return errType
 	case (s.settings.MatchTypes || s.hook != nil) && !fits(found, f.Session.Type),
-		s.settings.MatchTypes && !fits(found, mime.TypeByExtension(path.Ext(name))):
+		s.settings.MatchTypes && !fits(found, typeOfName(name)):
 		return errTypeMatch
 	}
 	return nil
@@ -86,7 +85,13 @@ func fits(found *mimetype.MIME, declared string) bool {
 			return true
 		}
 	}
-	return streams(media) && streams(found.String()) // one container for both
+	return streams(media) && streams(found.String()) || phonePicture(media) && phonePicture(found.String()) // one container for both
+}
+
+// phonePicture tells whether a type is one of HEIF, whose kinds are told apart
+// by a brand that cameras are not strict about.
+func phonePicture(media string) bool {
+	return strings.HasPrefix(media, "image/heic") || strings.HasPrefix(media, "image/heif")
 }
 
 func streams(media string) bool {

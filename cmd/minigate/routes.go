@@ -43,6 +43,7 @@ func (s *server) publicRoutes() (*http.ServeMux, error) {
 	mux.Handle("GET /files/usage", login(s.files.ServeUsage))
 	toContinue := func(r *http.Request) auth.Scope { return auth.UploadScope(r.PathValue("id")) }
 	mux.Handle("POST /files/uploads", s.auth.RequireTicketOr(toUpload, s.files.ServeBegin))
+	mux.Handle("GET /files/uploads", login(s.files.ServeUploads))
 	mux.Handle("PUT /files/uploads/{id}/parts/{n}", s.auth.RequireTicketOr(toContinue, s.files.ServePart))
 	mux.Handle("GET /files/uploads/{id}", s.auth.RequireTicketOr(toContinue, s.files.ServeUploadStatus))
 	mux.Handle("POST /files/uploads/{id}/complete", s.auth.RequireTicketOr(toContinue, s.files.ServeComplete))

@@ -28,7 +28,7 @@ func (c *CORS) Check(report func(path, problem string)) {
 
 const (
 	corsMethods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-	corsHeaders = "Authorization, Content-Type, X-HTTP-Method-Override, Range, If-Match, If-None-Match, If-Range"
+	corsHeaders = "Authorization, Content-Type, X-HTTP-Method-Override, Range, If-Match, If-None-Match, If-Range, Idempotency-Key, Content-Digest, X-Checksum-Sha256, X-Checksum-Crc32c"
 	corsExposed = "X-Request-Id, Content-Range, ETag, Content-Disposition, Retry-After"
 	corsMaxAge  = "600" // seconds a browser keeps the answer of a preflight
 )
