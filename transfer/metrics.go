@@ -22,6 +22,8 @@ type Metrics struct {
 	downloadsUnchecked, redirects, lost, expired, orphansSwept prometheus.Counter
 	thumbs                                                     *prometheus.CounterVec
 	orphans, orphanBytes                                       prometheus.Gauge
+	reserved                                                   *prometheus.CounterVec
+	direct                                                     *prometheus.GaugeVec
 }
 
 // NewMetrics registers the metrics with reg.
@@ -49,6 +51,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 	}
 	m.moreCounters(reg)
+	m.ofDirect(reg)
 	reg.MustRegister(m.transfers, m.bytes, m.active, m.swept, m.unchecked)
 	m.bytes.WithLabelValues("upload") // so that rates begin at zero
 	m.bytes.WithLabelValues("download")
@@ -59,6 +62,18 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}
 	}
 	return m
+}
+
+func (m *Metrics) ofDirect(reg prometheus.Registerer) {
+	m.reserved = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "minigate_direct_uploads_total",
+		Help: "Direct uploads that were reserved, by mode (form, parts) and by where they go: storage, or gateway where the storage cannot take them.",
+	}, []string{"mode", "target"})
+	m.direct = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "minigate_direct_uploads_possible",
+		Help: "Whether the storage takes direct uploads of a mode (form, parts), as it was tried: 1 or 0.",
+	}, []string{"mode"})
+	reg.MustRegister(m.reserved, m.direct)
 }
 
 func (m *Metrics) moreCounters(reg prometheus.Registerer) {

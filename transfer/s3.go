@@ -36,7 +36,8 @@ const (
 type S3 struct {
 	settings  S3Settings
 	core      *minio.Core
-	public    *minio.Client // signs addresses for phones; nil: none are given
+	signer    *minio.Client // of what phones send and get, see newSigner
+	transport http.RoundTripper
 	closeIdle func()
 	buffers   *buffers
 	ready     atomic.Bool // the bucket was seen
@@ -72,11 +73,11 @@ func newS3(s S3Settings, budget int64, transport http.RoundTripper, closeIdle fu
 	if err != nil {
 		return nil, fmt.Errorf("S3 storage: %w", err)
 	}
-	public, err := newPublic(s)
+	signer, err := newSigner(s)
 	if err != nil {
-		return nil, fmt.Errorf("S3 storage: %w", err)
+		return nil, err
 	}
-	return &S3{settings: s, core: core, public: public, closeIdle: closeIdle, buffers: newBuffers(budget)}, nil
+	return &S3{settings: s, core: core, signer: signer, transport: transport, closeIdle: closeIdle, buffers: newBuffers(budget)}, nil
 }
 
 // dialStorage opens connections whose writes fail rather than hang. Reads

@@ -2,12 +2,10 @@ package transfer
 
 import (
 	"context"
-	"fmt"
 	"net/url"
 	"time"
 
 	"github.com/minio/minio-go/v7"
-	"github.com/minio/minio-go/v7/pkg/credentials"
 )
 
 // List implements Store, with one request for up to 999 objects. Its places are
@@ -33,30 +31,9 @@ func (s *S3) List(ctx context.Context, after string, limit int) ([]Object, strin
 	return objects, "", ctx.Err()
 }
 
-// newPublic makes the client that signs addresses for phones. It sends no
-// request: what it signs has to name the host that the phone will use.
-func newPublic(s S3Settings) (*minio.Client, error) {
-	if !s.Redirect {
-		return nil, nil
-	}
-	endpoint, secure := s.Endpoint, s.Secure
-	if s.PublicURL != "" {
-		u, err := url.Parse(s.PublicURL)
-		if err != nil {
-			return nil, fmt.Errorf("S3 storage: %w", err)
-		}
-		endpoint, secure = u.Host, u.Scheme == "https"
-	}
-	return minio.New(endpoint, &minio.Options{
-		Creds:  credentials.NewStaticV4(s.AccessKey, s.SecretKey.Value(), ""),
-		Secure: secure,
-		Region: s.Region,
-	})
-}
-
 // Address implements Store: a presigned GET.
 func (s *S3) Address(ctx context.Context, key string, p Presented) (string, error) {
-	if s.public == nil {
+	if !s.settings.Redirect {
 		return "", nil
 	}
 	as := url.Values{}
@@ -66,7 +43,7 @@ func (s *S3) Address(ctx context.Context, key string, p Presented) (string, erro
 	if left < time.Second {
 		left = time.Second // S3 knows nothing shorter
 	}
-	u, err := s.public.PresignedGetObject(ctx, s.settings.Bucket, key, left, as)
+	u, err := s.signer.PresignedGetObject(ctx, s.settings.Bucket, key, left, as)
 	if err != nil {
 		return "", s3Fault(err)
 	}

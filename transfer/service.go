@@ -13,6 +13,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -42,6 +43,9 @@ type Options struct {
 	SignLink func(l auth.Link) string
 	// Member tells whether a user is subscribed to a channel now; nil: nobody is.
 	Member func(ctx context.Context, user auth.User, channel string) (bool, error)
+	// Ticket, where set, makes what may go on with an upload for ttl in the
+	// place of the login that ctx is of.
+	Ticket func(ctx context.Context, upload string, ttl time.Duration) string
 }
 
 // Service takes and hands out files.
@@ -54,6 +58,8 @@ type Service struct {
 	tell     func(context.Context, News) error
 	signLink func(l auth.Link) string
 	member   func(ctx context.Context, user auth.User, channel string) (bool, error) // nil: nobody is
+	ticket   func(ctx context.Context, upload string, ttl time.Duration) string
+	direct   *direct // nil: the storage is not one that phones could reach
 	uploads  *uploads
 	started  time.Time
 
@@ -78,6 +84,7 @@ func New(o Options) (*Service, error) {
 	return &Service{
 		settings: o.Settings, store: o.Store, ledger: o.Ledger, metrics: o.Metrics,
 		hook: hook, tell: o.Tell, signLink: o.SignLink, member: o.Member, downloadHook: downloadHook, thumbs: newThumbs(o.Settings.Thumbnails),
+		ticket: o.Ticket, direct: newDirect(o.Store, o.Settings.S3.Direct, o.Metrics),
 		uploads: newUploads(o.Settings.MaxConcurrent, o.Settings.MaxPerUser),
 		started: now(),
 	}, nil
@@ -164,6 +171,11 @@ func (s *Service) remove(ctx context.Context, f File) error {
 			return errors.Join(told, err)
 		}
 	}
+	if f.posted() {
+		if err := s.store.Delete(ctx, f.postKey()); err != nil {
+			return errors.Join(told, err)
+		}
+	}
 	if err := errors.Join(told, s.deleteThumbs(ctx, f), s.store.Delete(ctx, f.Key)); err != nil {
 		return err
 	}
@@ -173,8 +185,12 @@ func (s *Service) remove(ctx context.Context, f File) error {
 // sweepBatch is how many remains one look into the ledger finds.
 const sweepBatch = 500
 
-// Run sweeps now and every sweep_interval, until ctx ends.
+// Run sweeps now and every sweep_interval, until ctx ends. Meanwhile it tries
+// whether the storage takes direct uploads.
 func (s *Service) Run(ctx context.Context) error {
+	var probing sync.WaitGroup
+	defer probing.Wait()
+	probing.Go(func() { s.direct.tryUntil(ctx) })
 	tick := time.NewTicker(s.settings.SweepInterval)
 	defer tick.Stop()
 	for {
@@ -244,6 +260,11 @@ func (s *Service) sweepAll(ctx context.Context, look func() ([]File, error)) err
 }
 
 func (s *Service) sweep(ctx context.Context, f File) error {
+	if f.State == Pending && f.Session.Way == WayDirect {
+		if confirmed, err := s.confirmExpired(ctx, f); confirmed || err != nil {
+			return err
+		}
+	}
 	f, err := s.ledger.Retire(ctx, f.ID, Pending)
 	if errors.Is(err, errFileState) || errors.Is(err, errNoFile) {
 		return nil // finished meanwhile, or swept by another node

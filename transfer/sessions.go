@@ -144,22 +144,23 @@ func (s *Service) Begin(ctx context.Context, user auth.User, o NewUpload) (Uploa
 	if o.Key != "" {
 		return s.beginOnce(ctx, f)
 	}
-	return s.begin(ctx, f)
+	f, err = s.begin(ctx, f)
+	return uploadOf(f), err
 }
 
-// begin enters a session and begins its upload in the store.
-func (s *Service) begin(ctx context.Context, f File) (_ Upload, err error) {
+// begin enters the record of an upload, once the backend has nothing against
+// it, and begins it in the store.
+func (s *Service) begin(ctx context.Context, f File) (_ File, err error) {
 	if f.Attributes, err = s.hook.ask(ctx, f, f.Session.Size); err != nil {
-		return Upload{}, err
+		return File{}, err
 	}
-	if err := s.ledger.Reserve(ctx, f, s.quota()); err != nil {
-		return Upload{}, err
+	if err := s.ledger.Reserve(ctx, f, s.quota()); err != nil || f.posted() {
+		return f, err
 	}
-	if err := s.beginStored(ctx, &f); err != nil {
+	if err = s.beginStored(ctx, &f); err != nil {
 		s.discard(ctx, f)
-		return Upload{}, err
 	}
-	return uploadOf(f), nil
+	return f, err
 }
 
 func (s *Service) beginStored(ctx context.Context, f *File) (err error) {
@@ -263,6 +264,9 @@ func (s *Service) Status(ctx context.Context, user auth.User, id string) (Upload
 // partsOf lists the parts of f. Where they have been made an object already,
 // and only the commit is missing, they count as there.
 func (s *Service) partsOf(ctx context.Context, f File) ([]Part, error) {
+	if f.posted() {
+		return nil, nil
+	}
 	parts, err := s.store.Parts(ctx, f.Key, f.Session.Upload)
 	if !errors.Is(err, errNoUpload) {
 		return parts, err

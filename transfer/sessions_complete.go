@@ -31,22 +31,41 @@ func (s *Service) Complete(ctx context.Context, user auth.User, id string) (File
 	if _, err := s.session(ctx, user, id); err != nil {
 		return File{}, err
 	}
+	return s.finishOnce(ctx, id, func(ctx context.Context) (File, error) {
+		f, err := s.session(ctx, user, id)
+		if err != nil || f.State == Ready {
+			return f, err
+		}
+		return s.finish(ctx, f)
+	})
+}
+
+// finishOnce is what has to be done once for an upload on this node, however
+// many ask for it.
+func (s *Service) finishOnce(ctx context.Context, id string, do func(ctx context.Context) (File, error)) (File, error) {
 	f, err, _ := s.completing.Do(id, func() (any, error) {
 		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), s.settings.PendingTTL, errTooSlow)
 		defer cancel()
-		return s.complete(ctx, user, id)
+		return do(ctx)
 	})
 	return f.(File), err
 }
 
-func (s *Service) complete(ctx context.Context, user auth.User, id string) (_ File, err error) {
-	f, err := s.session(ctx, user, id)
-	if err != nil || f.State == Ready {
-		return f, err
+// finish makes a pending upload a file.
+func (s *Service) finish(ctx context.Context, f File) (_ File, err error) {
+	if f.posted() {
+		defer func() {
+			if err == nil {
+				s.unpost(ctx, f)
+			}
+		}()
 	}
 	end := s.metrics.begin("upload")
 	defer func() { end(err) }()
 	object, err := s.assemble(ctx, f)
+	if errors.Is(err, errSize) {
+		s.discard(ctx, f)
+	}
 	if err != nil {
 		return File{}, err
 	}
@@ -92,7 +111,10 @@ func (s *Service) notCommitted(ctx context.Context, f File, err error) (File, er
 
 // assemble makes an object of the parts of f.
 func (s *Service) assemble(ctx context.Context, f File) (Object, error) {
-	if f.Session.Size == 0 {
+	switch {
+	case f.posted():
+		return s.adopt(ctx, f)
+	case f.Session.Size == 0:
 		return s.assembleNothing(ctx, f)
 	}
 	u := uploadOf(f)

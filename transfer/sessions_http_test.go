@@ -145,10 +145,16 @@ func (h *house) wantNothingLeft() {
 		for object := range s.core.ListObjectsIter(h.t.Context(), s.settings.Bucket, listAll) {
 			h.t.Errorf("left: %s", object.Key)
 		}
-		wantNothingInRedis(h.t.(*testing.T), h.ledger.(*RedisLedger))
-		return
+		if l, ok := h.ledger.(*RedisLedger); ok {
+			wantNothingInRedis(h.t.(*testing.T), l)
+			return
+		}
+		if left := unfinished(h.t.(*testing.T), h.ledger, time.Now().Add(time.Hour), 10); len(left) > 0 {
+			h.t.Errorf("unfinished: %v", left)
+		}
+	} else {
+		h.wantEmpty()
 	}
-	h.wantEmpty()
 	if ids := expired(h.t.(*testing.T), h.ledger, time.Now().Add(1000*time.Hour), 10); len(ids) > 0 {
 		h.t.Errorf("sessions: %v", ids)
 	}

@@ -64,7 +64,8 @@ func (s *Service) findOrBegin(ctx context.Context, f File) (Upload, error) {
 		}
 		return s.Status(ctx, f.Owner, found.ID)
 	}
-	return s.begin(ctx, f)
+	f, err = s.begin(ctx, f)
+	return uploadOf(f), err
 }
 
 // sameUpload tells whether two sessions are of one upload, as far as is known.

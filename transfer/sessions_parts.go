@@ -39,6 +39,9 @@ func (s *Service) PutPart(ctx context.Context, user auth.User, id string, n int,
 	}
 	defer leave()
 	f, err := s.open(ctx, user, id)
+	if err == nil && f.posted() {
+		err = errNoUpload // it has no parts
+	}
 	if err != nil {
 		return Part{}, err
 	}

@@ -30,6 +30,7 @@ type Settings struct {
 	MaxSessions    int               `yaml:"max_sessions_per_user" default:"20" doc:"How many uploads in parts one user may have begun and not completed; 0 is no limit."`
 	PartSize       settings.Size     `yaml:"part_size" default:"5MiB" doc:"How large the parts of uploads in parts are, unless a client wants others; up to 8MiB, with s3 at least 5MiB. A small one costs less to send again over a bad line; 10000 of them have to be enough for a file."`
 	SessionTTL     time.Duration     `yaml:"session_ttl" default:"24h" doc:"How long an upload in parts may take, over restarts of the phone and of minigate; then it is removed. Between 1m and 720h."`
+	DirectTTL      time.Duration     `yaml:"direct_ttl" default:"1h" doc:"How long the address of a direct upload is good, and how long one that comes as a form may take until it is confirmed; between 1m and 24h."`
 	VerifyInterval time.Duration     `yaml:"verify_interval" default:"24h" doc:"How often one node goes through what is stored and counts what belongs to no file; 0 never does."`
 	OrphanTTL      time.Duration     `yaml:"orphan_ttl" default:"0s" doc:"How old what is stored and belongs to no file must be before that comparison deletes it; at least 24h, 0 keeps it."`
 	LinkMaxTTL     time.Duration     `yaml:"link_max_ttl" default:"168h" doc:"How long a link to a file, which works without a login, may live at most; between 1m and 8760h."`
@@ -57,8 +58,9 @@ type S3Settings struct {
 	SecretKey         settings.Secret `yaml:"secret_key" doc:"The secret access key."`
 	Secure            bool            `yaml:"secure" default:"true" doc:"Use https."`
 	CreateBucket      bool            `yaml:"create_bucket" default:"false" doc:"Create the bucket where it is missing."`
+	Direct            bool            `yaml:"direct" default:"false" doc:"Let phones upload to the S3 server itself (POST /files/direct) where it can do that safely, which is tried at the start. They then need its domain among uploadFile and request 合法域名."`
 	Redirect          bool            `yaml:"redirect" default:"false" doc:"Send downloads on (302) to the S3 server itself, by an address that is signed for a few minutes. Phones then need its domain among downloadFile 合法域名 as well."`
-	PublicURL         string          `yaml:"public_url" doc:"Where phones reach the S3 server for that, such as https://s3.example.com; empty is endpoint."`
+	PublicURL         string          `yaml:"public_url" doc:"Where phones reach the S3 server, such as https://s3.example.com; empty is endpoint."`
 	ConditionalWrites bool            `yaml:"conditional_writes" default:"true" doc:"Send If-None-Match with uploads so that no object can be replaced; off for servers that refuse it."`
 }
 
@@ -103,6 +105,9 @@ func (s *Settings) Check(report func(path, problem string)) {
 	}
 	if s.SessionTTL < time.Minute || s.SessionTTL > 720*time.Hour {
 		report("session_ttl", "must be between 1m and 720h")
+	}
+	if s.DirectTTL < time.Minute || s.DirectTTL > 24*time.Hour {
+		report("direct_ttl", "must be between 1m and 24h")
 	}
 	if s.LinkMaxTTL < time.Minute || s.LinkMaxTTL > 8760*time.Hour {
 		report("link_max_ttl", "must be between 1m and 8760h")

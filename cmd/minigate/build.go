@@ -91,7 +91,7 @@ func (s *server) buildParts(m mode) (err error) {
 	s.files, err = transfer.New(transfer.Options{
 		Settings: cfg.Files, Store: s.stores.files, Ledger: s.stores.ledger, Metrics: transfer.NewMetrics(s.registry),
 		Webhook: cfg.Webhooks.Upload, Webhooks: s.hooks.client, Tell: s.fileNews(), SignLink: s.auth.SignLink,
-		DownloadWebhook: cfg.Webhooks.Download, Member: s.member,
+		DownloadWebhook: cfg.Webhooks.Download, Member: s.member, Ticket: s.uploadTicket,
 	})
 	if err != nil {
 		return err

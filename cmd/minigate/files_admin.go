@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/transfer"
@@ -22,4 +23,14 @@ func (s *server) fileNews() func(context.Context, transfer.News) error {
 // member tells whether a user is subscribed to a channel now, on any node.
 func (s *server) member(ctx context.Context, user auth.User, channel string) (bool, error) {
 	return s.hub.Subscribed(ctx, user.AppID, user.OpenID, channel)
+}
+
+// uploadTicket makes a ticket that goes on with an upload in the place of the
+// login that ctx is of; "" where it is of none.
+func (s *server) uploadTicket(ctx context.Context, upload string, ttl time.Duration) string {
+	ses := auth.SessionFrom(ctx)
+	if ses == nil {
+		return ""
+	}
+	return s.auth.NewTicket(ctx, ses, auth.UploadScope(upload), ttl)
 }

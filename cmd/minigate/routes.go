@@ -48,6 +48,11 @@ func (s *server) publicRoutes() (*http.ServeMux, error) {
 	mux.Handle("GET /files/uploads/{id}", s.auth.RequireTicketOr(toContinue, s.files.ServeUploadStatus))
 	mux.Handle("POST /files/uploads/{id}/complete", s.auth.RequireTicketOr(toContinue, s.files.ServeComplete))
 	mux.Handle("DELETE /files/uploads/{id}", s.auth.RequireTicketOr(toContinue, s.files.ServeAbort))
+	mux.Handle("POST /files/direct", s.auth.RequireTicketOr(toUpload, s.files.ServeReserve))
+	mux.Handle("GET /files/direct/{id}", s.auth.RequireTicketOr(toContinue, s.files.ServeReaddress))
+	mux.Handle("DELETE /files/direct/{id}", s.auth.RequireTicketOr(toContinue, s.files.ServeAbort))
+	mux.Handle("POST /files/uploads/{id}/form", s.auth.RequireTicketOr(toContinue, s.files.ServeForm))
+	mux.Handle("POST /files/{id}/confirm", s.auth.RequireTicketOr(toContinue, s.files.ServeConfirm))
 	linked := func(r *http.Request) string { return r.PathValue("id") }
 	download := s.auth.RequireLinkOr(linked, s.files.ServeDownload, s.auth.TicketOrNone(toRead, s.files.ServeDownload))
 	mux.Handle("GET /files/{id}", download) // and HEAD
