@@ -24,6 +24,7 @@ const (
 	probePause = 10 * time.Second
 	probeTime  = 30 * time.Second // that one try may take
 	probeType  = "text/plain"
+	tornSize   = 512 << 10 // bytes of a part that breaks off: more than stays in buffers of ours
 )
 
 // direct is what is known of a storage that phones can send to.
@@ -184,16 +185,17 @@ func (p *probe) parts(ctx context.Context) error {
 	if err != nil {
 		return s3Fault(err)
 	}
-	address := make([]string, 4)
+	sizes, address := []int64{0, 3, tornSize, 3}, make([]string, 4)
 	for n := 1; n <= 3; n++ {
-		if address[n], err = signPart(ctx, p.core.Client, p.settings.Bucket, key, id, n, 3, time.Minute); err != nil {
+		if address[n], err = signPart(ctx, p.core.Client, p.settings.Bucket, key, id, n, sizes[n], time.Minute); err != nil {
 			return err
 		}
 	}
 	if err := p.refused(p.send(ctx, http.MethodPut, address[1], "", strings.NewReader("four"), 4)); err != nil {
 		return fmt.Errorf("a part of another size: %w", err)
 	}
-	_, _ = p.send(ctx, http.MethodPut, address[2], "", io.MultiReader(strings.NewReader("2!"), cut{}), 3) // it cannot succeed
+	torn := io.MultiReader(bytes.NewReader(make([]byte, tornSize/2)), cut{})
+	_, _ = p.send(ctx, http.MethodPut, address[2], "", torn, tornSize) // cannot succeed
 	if err := p.taken(p.send(ctx, http.MethodPut, address[3], "", strings.NewReader("yes"), 3)); err != nil {
 		return fmt.Errorf("a part: %w", err)
 	}

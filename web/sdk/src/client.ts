@@ -51,9 +51,16 @@ export interface Client {
   logout(callbacks?: WxCallbacks<void>): Promise<void>;
   /** wx.request with the token; a status ≥ 400 fails. PATCH works. */
   request<T = any>(options: RequestOptions<T>): Task<RequestResult<T>>;
-  /** wx.uploadFile with the token; the answer's `data` is parsed. */
+  /**
+   * Uploads a file: small ones as one form, large ones in parts that go on after
+   * a failure of the line or a restart of the app, each straight to the storage
+   * where that is possible. Aborting gives the upload up for good.
+   */
   upload<T = FileRecord>(options: UploadOptions<T>): TransferTask<UploadResult<T>>;
-  /** wx.downloadFile with the token; a status ≥ 400 fails and leaves no file. */
+  /**
+   * wx.downloadFile with the token; a status ≥ 400 fails and leaves no file.
+   * With `onPart` or `join` the file comes in pieces, and may have any size.
+   */
   download(options: DownloadOptions): TransferTask<DownloadResult>;
   /**
    * The live connection: a `Centrifuge` of the stock SDK, connecting. There is
@@ -91,7 +98,7 @@ export function createClient(options: ClientOptions): Client {
   const baseUrl = normalize(options.baseUrl);
   const storageKey = options.storageKey || `minigate:${options.appid || ''}@${baseUrl}`;
   const sessions = new Sessions(api, baseUrl, storageKey, options);
-  const http = new Http(api, baseUrl, sessions);
+  const http = new Http(api, baseUrl, sessions, storageKey);
   const auth = new Auth(http, sessions);
   const live = new Live(api, `${baseUrl.replace(/^http/, 'ws')}/connection/websocket`, sessions);
 

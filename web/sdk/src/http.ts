@@ -1,6 +1,9 @@
 import { fromAnswer, MinigateError, parse } from './error.js';
 import type { Sessions } from './session.js';
 import { Call, Progress, start, Task, TransferTask } from './task.js';
+import { Ranges } from './ranges.js';
+import type { DownloadedPart } from './ranges.js';
+import { Uploads } from './uploads.js';
 import type { Answer, WxApi, WxCallbacks } from './wx.js';
 
 /** Options of one call. Whatever is not named here goes to wx as it is (enableHttp2, …). */
@@ -26,14 +29,20 @@ export interface RequestResult<T = any> extends Answer {
 
 export interface UploadOptions<T = FileRecord> extends CallOptions<UploadResult<T>> {
   filePath: string;
-  /** Default `/files`. */
-  url?: string;
-  /** The form field, default `file`. */
-  name?: string;
   /** The name the file is kept under; phones send only a temporary one. */
   fileName?: string;
   /** Bytes. Asked from the file system where left out. */
   size?: number;
+  /** The media type, as the app knows it; what counts in the end is what the bytes say. */
+  type?: string;
+  /** One form, or parts that go on after a failure; the server chooses by the size where left out. */
+  mode?: 'form' | 'parts';
+  /** How many parts may be on their way at a time: 1 to 3, default 2. wx has ten calls in all. */
+  parallel?: number;
+  /** With one of these it is one form to this URL, `/files` where left out, and nothing else. */
+  url?: string;
+  /** The form field, default `file`. */
+  name?: string;
   formData?: Record<string, any>;
   onProgress?(progress: Progress): void;
 }
@@ -45,7 +54,8 @@ export interface FileRecord {
   size: number;
   /** What the content was recognized as. */
   type: string;
-  sha256: string;
+  /** In hexadecimal; absent where the server has not seen all bytes in order. */
+  sha256?: string;
   url: string;
 }
 
@@ -57,11 +67,21 @@ export interface DownloadOptions extends CallOptions<DownloadResult> {
   url: string;
   /** Where to store the file; a temporary one where left out. */
   filePath?: string;
+  /**
+   * For files that wx.downloadFile cannot hold (200 MB): receives the pieces as
+   * temporary files, in order, the next one when this is done. Remove or move
+   * each, the phone has little room.
+   */
+  onPart?(part: DownloadedPart): void | PromiseLike<void>;
+  /** Bytes of a piece; default 32 MiB, with `join` 8 MiB. */
+  partSize?: number;
+  /** Appends the pieces to `filePath`, as far as the phone has room for it. */
+  join?: boolean;
   onProgress?(progress: Progress): void;
 }
 
 export interface DownloadResult extends Answer {
-  /** The temporary file; absent where `filePath` was given. */
+  /** The temporary file; absent where `filePath` or `onPart` was given. */
   tempFilePath?: string;
 }
 
@@ -70,7 +90,18 @@ const refusals = ['token_missing', 'token_expired', 'token_invalid'];
 
 /** The three HTTP calls: token, one retry after a login, statuses as errors. */
 export class Http {
-  constructor(private readonly wx: WxApi, private readonly baseUrl: string, private readonly sessions: Sessions) {}
+  private readonly uploads: Uploads;
+  private readonly ranges: Ranges;
+
+  constructor(
+    private readonly wx: WxApi,
+    private readonly baseUrl: string,
+    private readonly sessions: Sessions,
+    storageKey: string,
+  ) {
+    this.uploads = new Uploads(wx, baseUrl, `${storageKey}:uploads`, (call, method, path, data) => this.json(call, method, path, data));
+    this.ranges = new Ranges(wx);
+  }
 
   request<T>(options: RequestOptions<T>): Task<RequestResult<T>> {
     const { success, fail, complete, ...rest } = options;
@@ -84,31 +115,50 @@ export class Http {
   }
 
   upload<T>(options: UploadOptions<T>): TransferTask<UploadResult<T>> {
-    const { success, fail, complete, onProgress, fileName, size, url = '/files', ...rest } = options;
+    const { success, fail, complete, onProgress, ...given } = options;
     const call = new Call(this.wx, 'uploadFile');
     if (onProgress) call.progress.push(onProgress);
     return start<any>(call, options, async () => {
-      const known = size === undefined ? await this.sizeOf(rest.filePath) : size;
-      const target = withQuery(url, { size: known, name: fileName });
-      return this.authorized(call, target, rest.header, async (url, header) => {
-        const answer = await call.send({ name: 'file', ...rest, url, header: without(header, 'content-type') });
-        const data = parse(answer.data);
-        return { ...accept(answer, data), data };
-      });
+      const { filePath, fileName, type, mode, parallel, size: told, url, name, formData, header, ...wxOptions } = given;
+      const size = told === undefined ? await this.sizeOf(filePath) : told;
+      if (size === undefined || url || name || formData) return this.plainForm(call, given, size);
+      const source = { filePath, size, fileName, type, mode, parallel, wxOptions };
+      return { data: await this.uploads.send(call, source), statusCode: 201, errMsg: 'uploadFile:ok' };
+    });
+  }
+
+  /** A form that says all that there is to say. */
+  private plainForm(call: Call, given: any, size?: number): Promise<any> {
+    const { fileName, size: _, type, mode, parallel, url = '/files', ...rest } = given;
+    return this.authorized(call, withQuery(url, { size, name: fileName }), rest.header, async (url, header) => {
+      const answer = await call.send({ name: 'file', ...rest, url, header: without(header, 'content-type') });
+      const data = parse(answer.data);
+      return { ...accept(answer, data), data };
     });
   }
 
   download(options: DownloadOptions): TransferTask<DownloadResult> {
-    const { success, fail, complete, onProgress, ...rest } = options;
+    const { success, fail, complete, onProgress, onPart, partSize, join, ...rest } = options;
     const call = new Call(this.wx, 'downloadFile');
     if (onProgress) call.progress.push(onProgress);
     return start<any>(call, options, () =>
       this.authorized(call, rest.url, rest.header, async (url, header) => {
+        if (onPart || join) return this.ranges.fetch(call, { ...rest, url, header, onPart, partSize, join }, (a) => this.takeErrorBody(a));
         const answer = await call.send({ ...rest, url, header });
         if (answer.statusCode < 400) return answer;
         return accept(answer, await this.takeErrorBody(answer));
       }),
     );
+  }
+
+  /** One call of minigate within another: its answer, parsed. */
+  private json(call: Call, method: string, path: string, data?: object): Promise<any> {
+    return this.authorized(call, path, {}, async (url, header) => {
+      const answer = await call.send({ url, method, header, data }, 'request');
+      const body = parse(answer.data);
+      accept(answer, body);
+      return body;
+    });
   }
 
   /** Sends with the token; if exactly that is refused, logs in and sends once more. */

@@ -28,35 +28,70 @@ export class Call {
   /** Set once: nothing new may start for this call. */
   aborted?: MinigateError;
   readonly progress: Array<(p: Progress) => void> = [];
-  private task?: WxTask;
+  private readonly tasks = new Set<WxTask>();
+  private readonly abortListeners: Array<() => void> = [];
 
   constructor(private readonly wx: WxApi, private readonly method: Method) {}
 
-  /** One wx call; resolves on any HTTP status, like wx itself. */
-  send(options: object): Promise<Answer> {
-    return new Promise((resolve, reject) => {
+  /** One wx call, of several at a time maybe; resolves on any HTTP status, like wx itself. */
+  send(options: object, method: Method = this.method, as: (p: Progress) => Progress = (p) => p): Promise<Answer> {
+    let task: WxTask | undefined;
+    const over = () => task && this.tasks.delete(task);
+    return new Promise<Answer>((resolve, reject) => {
       if (this.aborted) throw this.aborted;
-      const task = this.wx[this.method]({
+      task = this.wx[method]({
         ...options,
         success: resolve,
         fail: (failure: any) => reject(fromWx(failure)),
       });
-      this.task = task;
-      if (task && task.onProgressUpdate) task.onProgressUpdate((p) => this.report(p));
-    });
+      if (!task) return;
+      this.tasks.add(task);
+      if (method === this.method && task.onProgressUpdate) task.onProgressUpdate((p) => this.tell(as(progressOf(p))));
+    }).then(
+      (answer) => {
+        over();
+        return answer;
+      },
+      (error) => {
+        over();
+        throw error;
+      },
+    );
   }
 
   abort(): MinigateError {
     this.aborted = fromWx({ errMsg: `${this.method}:fail abort` });
-    if (this.task) this.task.abort();
+    for (const task of Array.from(this.tasks)) task.abort();
+    for (const listener of this.abortListeners.splice(0)) listener();
     return this.aborted;
   }
 
-  private report(p: any): void {
-    const sent = p.totalBytesSent ?? p.totalBytesWritten ?? 0;
-    const total = p.totalBytesExpectedToSend ?? p.totalBytesExpectedToWrite ?? 0;
-    for (const listener of this.progress) listener({ progress: p.progress, sent, total });
+  /** A call that nobody can abort, for what has to be said after the end. */
+  detached(): Call {
+    return new Call(this.wx, this.method);
   }
+
+  /** Reports progress that wx does not know of. */
+  tell(p: Progress): void {
+    for (const listener of this.progress) listener(p);
+  }
+
+  /** A pause that ends when the call is aborted. */
+  pause(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.abortListeners.push(() => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+  }
+}
+
+function progressOf(p: any): Progress {
+  const sent = p.totalBytesSent ?? p.totalBytesWritten ?? 0;
+  const total = p.totalBytesExpectedToSend ?? p.totalBytesExpectedToWrite ?? 0;
+  return { progress: p.progress, sent, total };
 }
 
 /**

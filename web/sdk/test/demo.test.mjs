@@ -44,7 +44,11 @@ test('the demo runs all four capabilities without a browser', async (t) => {
   const gate = fakeGate({
     '/api/whoami': () => ({ statusCode: 200, data: { openid: 'o-demo' } }),
     '/auth/phone': () => ({ statusCode: 200, data: { phone_number: '13800000000' } }),
-    '/files': () => ({ statusCode: 201, data: JSON.stringify({ id: 'f1', type: 'image/png', size: 5 }) }),
+    '/files/direct': () => ({
+      statusCode: 201,
+      data: { id: 'f1', mode: 'form', target: 'gateway', upload: { url: '/files/uploads/f1/form?ticket=t', name: 'file' } },
+    }),
+    '/files/uploads/f1/form': () => ({ statusCode: 201, data: JSON.stringify({ id: 'f1', type: 'image/png', size: 5 }) }),
     '/files/f1': () => ({ statusCode: 200, data: 'pixel' }),
   });
   const wx = fakeWx({ serve: gate.serve });

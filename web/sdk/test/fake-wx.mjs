@@ -12,7 +12,9 @@ export function fakeWx({ serve, live = centrifugeServer() } = {}) {
     calls: [],
     logins: 0,
     storage: new Map(),
-    files: new Map(),
+    files: new Map(), // path to text, or to an ArrayBuffer
+    temps: 0,
+    room: Infinity, // bytes the app may keep
     sockets: [],
     opened: 0,
     most: 0, // sockets at one time
@@ -36,20 +38,34 @@ export function fakeWx({ serve, live = centrifugeServer() } = {}) {
       http('uploadFile', o, ({ header, cookies, ...answer }) => ({ ...answer, data: text(answer.data) })),
     downloadFile: (o) =>
       http('downloadFile', o, ({ data, header, cookies, ...answer }) => {
-        const path = o.filePath ?? `http://tmp/${wx.files.size}`;
-        wx.files.set(path, text(data)); // an error's body too
+        const path = o.filePath ?? `http://tmp/${wx.temps++}`;
+        wx.files.set(path, data instanceof ArrayBuffer ? data : text(data)); // an error's body too
         return { ...answer, [o.filePath ? 'filePath' : 'tempFilePath']: path };
       }),
     getFileSystemManager: () => ({
       stat: ({ path, success, fail }) =>
         soon(() =>
           wx.files.has(path)
-            ? success({ stats: { size: Buffer.byteLength(wx.files.get(path)) } })
+            ? success({ stats: { size: bytesOf(wx.files.get(path)).length } })
             : fail({ errMsg: 'stat:fail no such file or directory' }),
         ),
-      readFile: ({ filePath, success, fail }) =>
-        soon(() => (wx.files.has(filePath) ? success({ data: wx.files.get(filePath) }) : fail({ errMsg: 'readFile:fail' }))),
-      unlink: ({ filePath, complete }) => soon(() => complete({ ok: wx.files.delete(filePath) })),
+      access: ({ path, success, fail }) => soon(() => (wx.files.has(path) ? success({}) : fail({ errMsg: 'access:fail' }))),
+      readFile: ({ filePath, encoding, position = 0, length, success, fail }) =>
+        soon(() => {
+          if (!wx.files.has(filePath)) return fail({ errMsg: 'readFile:fail' });
+          const file = wx.files.get(filePath);
+          if (encoding) return success({ data: file });
+          const piece = bytesOf(file).subarray(position, length === undefined ? undefined : position + length);
+          return success({ data: Uint8Array.from(piece).buffer });
+        }),
+      writeFile: (o) => soon(() => keep(o, new Uint8Array())),
+      appendFile: (o) => soon(() => keep(o, bytesOf(wx.files.get(o.filePath)))),
+      unlink: ({ filePath, success, complete }) =>
+        soon(() => {
+          const ok = wx.files.delete(filePath);
+          success?.({ ok });
+          complete?.({ ok });
+        }),
     }),
 
     connectSocket({ url, success, fail }) {
@@ -68,6 +84,12 @@ export function fakeWx({ serve, live = centrifugeServer() } = {}) {
       return socket;
     },
   };
+
+  function keep({ filePath, data, success, fail }, before) {
+    if (before.length + data.byteLength > wx.room) return fail({ errMsg: 'appendFile:fail the maximum size of the file storage limit is exceeded' });
+    wx.files.set(filePath, Uint8Array.from([...before, ...new Uint8Array(data)]).buffer);
+    return success({});
+  }
 
   function http(kind, options, shape) {
     const call = { kind, ...options, aborted: false };
@@ -98,6 +120,7 @@ export function fakeWx({ serve, live = centrifugeServer() } = {}) {
   return wx;
 }
 
+const bytesOf = (file) => (typeof file === 'string' ? Buffer.from(file) : new Uint8Array(file));
 const text = (data) => (typeof data === 'string' ? data : JSON.stringify(data ?? ''));
 
 export class FakeSocket {
@@ -174,7 +197,7 @@ export function fakeGate(routes = {}) {
       const path = request.url.replace(/^https?:\/\/[^/]+/, '').replace(/\?.*/, '');
       if (path === '/auth/login') return gate.login(request);
       const token = (request.header?.Authorization ?? '').replace('Bearer ', '');
-      if (!gate.valid.has(token)) return refusal(401, 'token_expired');
+      if (!gate.valid.has(token) && !/[?&]ticket=/.test(request.url)) return refusal(401, 'token_expired');
       if (path === '/auth/logout') {
         gate.valid.delete(token);
         return { statusCode: 204, data: '' };

@@ -230,7 +230,7 @@ test('baseUrl loses :443 and trailing slashes, nothing else', async () => {
   assert.throws(() => createClient({ baseUrl: 'gate.example.com', wx: {} }), TypeError);
 });
 
-test('upload: size and name in the URL, no content-type, parsed answer, progress', async () => {
+test('upload to a URL of ours: size and name in it, no content-type, parsed answer, progress', async () => {
   const record = { id: 'f1', name: '猫.jpg', size: 4 };
   const { wx, client } = setup({ '/files': () => ({ statusCode: 201, data: JSON.stringify(record) }) });
   wx.files.set('http://tmp/a.jpg', 'four');

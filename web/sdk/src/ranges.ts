@@ -1,0 +1,120 @@
+import { fromAnswer, fromWx, MinigateError } from './error.js';
+import type { Call } from './task.js';
+import type { Answer, WxApi } from './wx.js';
+
+/** A piece of a file that is downloaded in pieces. */
+export interface DownloadedPart {
+  /** 1 for the first. */
+  n: number;
+  tempFilePath: string;
+  /** Where in the file it begins, in bytes. */
+  offset: number;
+  size: number;
+  /** Bytes of the whole file. */
+  total: number;
+}
+
+/** What {@link Ranges.fetch} needs to know. */
+export interface RangeOptions {
+  url: string;
+  header: Record<string, string>;
+  filePath?: string;
+  onPart?(part: DownloadedPart): void | PromiseLike<void>;
+  partSize?: number;
+  join?: boolean;
+  [wxOption: string]: unknown;
+}
+
+const maxPiece = 100 << 20; // what a phone reads of one file
+const maxTries = 5; // of one piece
+
+/** Downloads in pieces, each a call of wx.downloadFile. */
+export class Ranges {
+  constructor(private readonly wx: WxApi) {}
+
+  async fetch(call: Call, options: RangeOptions, errorBody: (answer: Answer) => Promise<unknown>): Promise<Answer> {
+    const { url, header, filePath, onPart, partSize, join, ...wxOptions } = options;
+    if (join && !filePath) throw new MinigateError('bad_options', 'join needs a filePath.');
+    const { total, etag } = await this.look(call, url, header);
+    const most = Math.min(partSize || (join ? 8 << 20 : 32 << 20), maxPiece);
+    if (join) await this.remove(filePath!);
+    for (let n = 1, offset = 0; n === 1 || offset < total; n++) {
+      const size = Math.min(most, total - offset);
+      const range: Record<string, string> = size ? { ...header, Range: `bytes=${offset}-${offset + size - 1}` } : { ...header };
+      if (etag) range['If-Match'] = etag; // or pieces of two files would be joined
+      const answer = await this.piece(call, { ...wxOptions, url, header: range }, offset, total, errorBody);
+      const part = { n, tempFilePath: answer.tempFilePath!, offset, size, total };
+      if (onPart) await onPart(part);
+      if (join) await this.append(part, filePath!);
+      if (call.aborted) throw call.aborted;
+      offset += size;
+    }
+    return { statusCode: 200, errMsg: 'downloadFile:ok', ...(join ? { filePath } : {}) };
+  }
+
+  /** How large the file is, and which version of it. */
+  private async look(call: Call, url: string, header: Record<string, string>): Promise<{ total: number; etag?: string }> {
+    const answer = await call.send({ url, method: 'HEAD', header }, 'request');
+    if (answer.statusCode >= 400) throw fromAnswer(answer, undefined);
+    const field = (name: string) => {
+      const key = Object.keys(answer.header || {}).find((k) => k.toLowerCase() === name);
+      return key && answer.header![key];
+    };
+    const total = Number(field('content-length'));
+    if (!(total >= 0)) throw new MinigateError('bad_answer', 'The server does not tell the size of the file.');
+    return { total, etag: field('etag') };
+  }
+
+  /** One piece, again where the line fails. */
+  private async piece(call: Call, options: any, offset: number, total: number, errorBody: (answer: Answer) => Promise<unknown>): Promise<Answer> {
+    const done = (p: { sent: number }) => {
+      const sent = offset + p.sent;
+      return { progress: total ? Math.floor((100 * sent) / total) : 100, sent, total };
+    };
+    for (let tries = 1; ; tries++) {
+      let answer: Answer;
+      try {
+        answer = await call.send(options, 'downloadFile', done);
+      } catch (error) {
+        if (call.aborted || tries >= maxTries || !(error instanceof MinigateError) || error.statusCode) throw error;
+        await call.pause(1000 * 2 ** (tries - 1));
+        if (call.aborted) throw call.aborted;
+        continue;
+      }
+      const whole = answer.statusCode === 200 && offset === 0 && !options.header.Range;
+      if (answer.statusCode === 206 || whole) return answer;
+      const body = await errorBody(answer);
+      if (answer.statusCode >= 400) throw fromAnswer(answer, body);
+      throw new MinigateError('bad_answer', 'The server does not send pieces of this file.', { statusCode: answer.statusCode });
+    }
+  }
+
+  /** Appends a piece; where the phone has no room, what was joined goes again. */
+  private async append({ tempFilePath }: DownloadedPart, filePath: string): Promise<void> {
+    const fs = this.fs();
+    try {
+      const data = await ask<{ data: ArrayBuffer }>((o) => fs.readFile({ ...o, filePath: tempFilePath }));
+      const there = await ask((o) => fs.access({ ...o, path: filePath })).then(() => true, () => false);
+      await ask((o) => (there ? fs.appendFile : fs.writeFile).call(fs, { ...o, filePath, data: data.data }));
+    } catch (failure: any) {
+      await this.remove(filePath);
+      throw fromWx(failure, 'no_room');
+    } finally {
+      await this.remove(tempFilePath);
+    }
+  }
+
+  private remove(filePath: string): Promise<void> {
+    return ask((o) => this.fs().unlink({ ...o, filePath })).then(() => undefined, () => undefined);
+  }
+
+  private fs(): any {
+    const fs = this.wx.getFileSystemManager && this.wx.getFileSystemManager();
+    if (!fs) throw new MinigateError('no_room', 'There is no file system here.');
+    return fs;
+  }
+}
+
+function ask<T>(call: (callbacks: { success(result: T): void; fail(failure: any): void }) => void): Promise<T> {
+  return new Promise((success, fail) => call({ success, fail }));
+}

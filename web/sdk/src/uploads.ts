@@ -1,0 +1,268 @@
+import { crc32c } from './crc32c.js';
+import { fromAnswer, fromWx, MinigateError, parse } from './error.js';
+import type { FileRecord } from './http.js';
+import type { Call } from './task.js';
+import type { WxApi } from './wx.js';
+
+/** What an upload is made of, once its size is known. */
+export interface Source {
+  filePath: string;
+  size: number;
+  fileName?: string;
+  type?: string;
+  mode?: 'form' | 'parts';
+  parallel?: number;
+  /** What else goes to wx as it is. */
+  wxOptions: Record<string, any>;
+}
+
+/** Where an upload goes, as minigate answers. */
+interface Direct {
+  id: string;
+  mode: 'form' | 'parts';
+  target: 'storage' | 'gateway';
+  upload?: { url: string; name: string; formData?: Record<string, string> };
+  part_size: number;
+  received: number;
+  missing: number[];
+  /** Of missing parts, at most a hundred. */
+  put?: Array<{ n: number; size: number; url: string }>;
+  file?: FileRecord;
+}
+
+/** One call of minigate with the token: what it answers, parsed. */
+export type Json = (call: Call, method: string, path: string, data?: object) => Promise<any>;
+
+const maxTries = 10; // of one part, over some 90 seconds
+const maxKept = 20; // uploads that are remembered
+
+/** The way of an upload: asked where it goes, sent there, confirmed. */
+export class Uploads {
+  constructor(
+    private readonly wx: WxApi,
+    private readonly baseUrl: string,
+    private readonly storageKey: string,
+    private readonly json: Json,
+  ) {}
+
+  async send(call: Call, source: Source): Promise<FileRecord> {
+    const direct = await this.begin(call, source);
+    let file = direct.file;
+    try {
+      if (!file) file = await (direct.mode === 'form' ? this.form(call, source, direct) : this.parts(call, source, direct));
+      if (!file) file = (await this.json(call, 'POST', `/files/${direct.id}/confirm`)) as FileRecord;
+    } catch (error) {
+      if (call.aborted || direct.mode === 'form') this.abandon(direct.id, source, call);
+      else if (isOver(error)) this.forget(source);
+      throw error;
+    }
+    this.forget(source);
+    return file;
+  }
+
+  /** Goes on with an upload that is remembered, or asks for a new one. */
+  private async begin(call: Call, source: Source): Promise<Direct> {
+    const kept = this.kept()[keyOf(source)];
+    if (kept) {
+      try {
+        return await this.json(call, 'GET', `/files/direct/${kept.id}`);
+      } catch (error) {
+        if (!isOver(error)) throw error;
+        this.forget(source);
+      }
+    }
+    const { fileName: name, size, type, mode } = source;
+    const direct: Direct = await this.json(call, 'POST', '/files/direct', { name, size, type, mode: this.slices() ? mode : 'form' });
+    if (direct.mode === 'parts') this.remember(source, direct.id);
+    return direct;
+  }
+
+  /** One form. The gateway answers it with the file, the storage does not. */
+  private async form(call: Call, { filePath, wxOptions }: Source, { upload, target }: Direct): Promise<FileRecord | undefined> {
+    const { url, name, formData } = upload!;
+    const answer = await call.send({ ...wxOptions, url: this.absolute(url), filePath, name, formData });
+    const data: any = parse(answer.data);
+    if (answer.statusCode >= 400) throw fromAnswer(answer, data);
+    return target === 'gateway' && data && data.id ? data : undefined;
+  }
+
+  /** The missing parts, a few at a time. */
+  private async parts(call: Call, source: Source, direct: Direct): Promise<undefined> {
+    const total = source.size;
+    const todo = direct.missing.slice();
+    const addresses = new Addresses(direct, (from) => this.json(call, 'GET', `/files/direct/${direct.id}?from=${from}`));
+    let sent = direct.received;
+    call.tell({ progress: percent(sent, total), sent, total });
+    const worker = async () => {
+      for (let n = todo.shift(); n !== undefined; n = todo.shift()) {
+        try {
+          const size = await this.part(call, source, direct, addresses, n);
+          sent += size; // not in one step: the other workers count meanwhile
+        } catch (error) {
+          todo.length = 0; // the other workers end with their part
+          throw error;
+        }
+        call.tell({ progress: percent(sent, total), sent, total });
+      }
+    };
+    const workers = Array.from({ length: Math.min(Math.max(source.parallel || 2, 1), 3) }, worker);
+    const results = await Promise.all(workers.map((w) => w.then(() => undefined, (error) => ({ error }))));
+    const failed = results.find((r) => r !== undefined);
+    if (failed) throw failed.error;
+    return undefined;
+  }
+
+  /** Sends one part, again and again where the line or the server fails. */
+  private async part(call: Call, source: Source, direct: Direct, addresses: Addresses, n: number): Promise<number> {
+    for (let tries = 1; ; tries++) {
+      try {
+        const position = (n - 1) * direct.part_size;
+        const size = Math.min(direct.part_size, source.size - position);
+        const url = await addresses.of(n);
+        if (!url) return size; // it arrived, and only the answer did not
+        const data = await this.slice(source.filePath, position, size);
+        const header = this.partHeader(url, data);
+        const answer = await call.send({ ...source.wxOptions, url: this.absolute(url), method: 'PUT', data, header }, 'request');
+        if (answer.statusCode >= 400) throw fromAnswer(answer, parse(answer.data));
+        return size;
+      } catch (error) {
+        if (call.aborted) throw call.aborted;
+        const again = againAfter(error);
+        if (!again || tries >= maxTries) throw error;
+        if (again === 'address') addresses.drop();
+        await call.pause(Math.min(1000 * 2 ** (tries - 1), 15_000) * (0.5 + Math.random() / 2));
+        if (call.aborted) throw call.aborted;
+      }
+    }
+  }
+
+  /** To minigate a part has its checksum with it; to the storage only what was signed. */
+  private partHeader(url: string, data: ArrayBuffer): Record<string, string> {
+    const header: Record<string, string> = { 'content-type': 'application/octet-stream' };
+    if (this.absolute(url).indexOf(`${this.baseUrl}/`) === 0) header['X-Checksum-Crc32c'] = crc32c(data);
+    return header;
+  }
+
+  private absolute(url: string): string {
+    return url.charAt(0) === '/' ? this.baseUrl + url : url;
+  }
+
+  /** What reads slices of files, where the platform has it. */
+  private slices(): any {
+    const fs = this.wx.getFileSystemManager && this.wx.getFileSystemManager();
+    return fs && fs.readFile ? fs : undefined;
+  }
+
+  private slice(filePath: string, position: number, length: number): Promise<ArrayBuffer> {
+    return new Promise((resolve, reject) => {
+      const fs = this.slices();
+      const fail = (failure: any) => reject(fromWx(failure, 'file_unreadable'));
+      if (!fs) return fail({ errMsg: 'readFile:fail not supported here' });
+      fs.readFile({
+        filePath,
+        position,
+        length,
+        success: ({ data }: any) =>
+          data.byteLength === length ? resolve(data) : fail({ errMsg: `readFile:fail the file has changed: ${data.byteLength} of ${length} bytes` }),
+        fail,
+      });
+    });
+  }
+
+  /** Tells the server that nobody goes on; what does not arrive expires there. */
+  private abandon(id: string, source: Source, call: Call): void {
+    this.forget(source);
+    this.json(call.detached(), 'DELETE', `/files/direct/${id}`).catch(() => undefined);
+  }
+
+  private kept(): Record<string, { id: string; at: number }> {
+    try {
+      const kept = this.wx.getStorageSync(this.storageKey);
+      return kept && typeof kept === 'object' ? kept : {};
+    } catch {
+      return {};
+    }
+  }
+
+  private remember(source: Source, id: string): void {
+    const kept = this.kept();
+    kept[keyOf(source)] = { id, at: Date.now() };
+    const oldest = Object.keys(kept).sort((a, b) => kept[a].at - kept[b].at);
+    for (const key of oldest.slice(0, -maxKept)) delete kept[key];
+    this.keep(kept);
+  }
+
+  private forget(source: Source): void {
+    const kept = this.kept();
+    if (!kept[keyOf(source)]) return;
+    delete kept[keyOf(source)];
+    this.keep(kept);
+  }
+
+  private keep(kept: object): void {
+    try {
+      if (Object.keys(kept).length) this.wx.setStorageSync(this.storageKey, kept);
+      else this.wx.removeStorageSync(this.storageKey);
+    } catch {
+      // full storage: the upload starts anew after a restart of the app
+    }
+  }
+}
+
+/** The addresses of missing parts, which come by the hundred and expire. */
+class Addresses {
+  private known: Record<number, string> = {};
+  private asking?: Promise<Direct>;
+
+  constructor(first: Direct, private readonly ask: (from: number) => Promise<Direct>) {
+    this.learn(first);
+  }
+
+  /** Where part n goes; undefined where it is there. */
+  async of(n: number): Promise<string | undefined> {
+    while (!this.known[n]) {
+      const mine = !this.asking;
+      if (!this.asking) {
+        this.asking = this.ask(n);
+        const done = () => (this.asking = undefined);
+        this.asking.then(done, done);
+      }
+      const direct = await this.asking;
+      this.learn(direct);
+      if (mine && !this.known[n]) return undefined;
+    }
+    return this.known[n];
+  }
+
+  /** They are not good any more. */
+  drop(): void {
+    this.known = {};
+  }
+
+  private learn({ put }: Direct): void {
+    for (const { n, url } of put || []) this.known[n] = url;
+  }
+}
+
+/** The same file, as far as anybody can tell. */
+function keyOf({ filePath, size, fileName }: Source): string {
+  return `${size} ${fileName || ''} ${filePath}`;
+}
+
+/** The upload is no more: it has to begin anew. */
+function isOver(error: unknown): boolean {
+  return error instanceof MinigateError && (error.statusCode === 404 || error.statusCode === 410);
+}
+
+/** Whether what failed may work when it is tried again, and with what. */
+function againAfter(error: unknown): '' | 'same' | 'address' {
+  if (!(error instanceof MinigateError)) return '';
+  const { statusCode: status, code } = error;
+  if (status === 0) return code === 'network_error' || code === 'timeout' || code === 'interrupted' ? 'same' : '';
+  if (status === 401 || status === 403) return 'address';
+  return status === 408 || status === 429 || status >= 500 || code === 'checksum_mismatch' || code === 'upload_torn' ? 'same' : '';
+}
+
+function percent(sent: number, total: number): number {
+  return total ? Math.floor((100 * sent) / total) : 100;
+}

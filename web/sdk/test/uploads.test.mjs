@@ -1,0 +1,284 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createClient } from '../dist/index.mjs';
+import { fakeClock } from './clock.mjs';
+import { fakeGate, fakeWx, refusal } from './fake-wx.mjs';
+
+const baseUrl = 'https://gate.example.com';
+const storage = 'https://storage.example.com';
+
+/** A gate with direct uploads. `fail(request)` may answer a request in its place. */
+function setup({ target = 'gateway', partSize = 10, page = 100, fail = () => undefined } = {}) {
+  const uploads = new Map();
+  const at = target === 'gateway' ? `/files/uploads` : storage;
+  let ids = 0;
+  let round = 0; // addresses of earlier ones are not good any more
+  const sizeOf = (u, n) => Math.min(partSize, u.size - (n - 1) * partSize);
+  const look = (u, from = 1) => {
+    const count = Math.ceil(u.size / partSize);
+    const missing = Array.from({ length: count }, (_, i) => i + 1).filter((n) => !u.parts.has(n));
+    const common = { id: u.id, mode: u.mode, target, file: u.file };
+    if (u.mode === 'form') return { ...common, upload: { url: `${at}/${u.id}/form?ticket=t`, name: 'file', formData: { key: 'k', policy: 'p' } } };
+    const put = missing.filter((n) => n >= from).slice(0, page).map((n) => ({ n, size: sizeOf(u, n), url: `${at}/${u.id}/parts/${n}?round=${round}` }));
+    const received = [...u.parts.values()].reduce((sum, p) => sum + p.byteLength, 0);
+    return { ...common, part_size: partSize, received, missing, put };
+  };
+  const finish = (u) => {
+    u.file = { id: u.id, name: u.name, size: u.size, type: 'x/y', url: `/files/${u.id}` };
+    return { statusCode: 201, data: u.file };
+  };
+  const gate = fakeGate({
+    '/files/direct': ({ data: { name, size, type, mode } }) => {
+      const u = { id: `u${++ids}`, name, size, type, mode: mode || (size > 20 ? 'parts' : 'form'), parts: new Map() };
+      uploads.set(u.id, u);
+      return { statusCode: 201, data: look(u) };
+    },
+  });
+  const serve = (request) => {
+    const early = fail(request);
+    if (early) return early;
+    const [path, query = ''] = request.url.replace(baseUrl, '').replace(storage, '/files/uploads').split('?');
+    const [, kind, id, what, n] = path.match(/^\/files\/(?:(direct|uploads)\/)?(\w+)(?:\/(form|parts|confirm))?(?:\/(\d+))?$/) || [];
+    const u = uploads.get(id);
+    if (!id || id === 'direct') return gate.serve(request);
+    if (!u) return refusal(404, 'upload_not_found');
+    if (kind === 'direct' && request.method === 'DELETE') return { statusCode: 204, data: uploads.delete(id) && '' };
+    if (kind === 'direct') return { statusCode: 200, data: look(u, Number((query.match(/from=(\d+)/) || [])[1] || 1)) };
+    if (what === 'form') {
+      u.form = request;
+      return target === 'gateway' ? finish(u) : { statusCode: 200, data: '' };
+    }
+    if (what === 'parts') {
+      if (query !== `round=${round}`) return { statusCode: 403, data: '<Error><Code>AccessDenied</Code></Error>' };
+      if (request.data.byteLength !== sizeOf(u, Number(n))) return refusal(400, 'part_size_invalid');
+      u.parts.set(Number(n), request.data);
+      return { statusCode: 200, data: { n: Number(n) } };
+    }
+    if (what === 'confirm') return u.mode === 'parts' && look(u).missing.length ? refusal(409, 'parts_missing') : finish(u);
+    return refusal(404, 'not_found');
+  };
+  const wx = fakeWx({ serve });
+  const content = Uint8Array.from({ length: 45 }, (_, i) => i);
+  wx.files.set('tmp/large', content.buffer);
+  wx.files.set('tmp/small', 'four');
+  return { gate, wx, uploads, content, expire: () => round++, client: createClient({ baseUrl, wx }) };
+}
+
+const puts = (wx) => wx.calls.filter((c) => c.method === 'PUT');
+const whole = (u) => Buffer.concat([...u.parts].sort((a, b) => a[0] - b[0]).map(([, data]) => Buffer.from(data)));
+const kept = (wx) => wx.storage.get(`minigate:@${baseUrl}:uploads`);
+
+for (const target of ['gateway', 'storage']) {
+  test(`a small file is one form to the ${target}`, async () => {
+    const { wx, uploads, client } = setup({ target });
+    const seen = [];
+    const { data, statusCode } = await client.upload({
+      filePath: 'tmp/small', fileName: 'a.txt', type: 'text/plain', enableHttp2: true, onProgress: (p) => seen.push(p.progress),
+    });
+    assert.deepEqual([data.id, data.name, statusCode], ['u1', 'a.txt', 201]);
+    const { form, size, type } = uploads.get('u1');
+    assert.deepEqual([size, type], [4, 'text/plain']);
+    assert.deepEqual(form.formData, { key: 'k', policy: 'p' }, 'what was signed, and nothing else');
+    assert.deepEqual([form.name, form.filePath, form.header, form.enableHttp2], ['file', 'tmp/small', undefined, true]);
+    assert.deepEqual(seen, [50, 100]);
+    const confirms = wx.calls.filter((c) => c.url.endsWith('/confirm'));
+    assert.equal(confirms.length, target === 'storage' ? 1 : 0, 'the gateway answers with the file');
+    assert.equal(kept(wx), undefined);
+  });
+
+  test(`a large file is parts to the ${target}: two at a time, each with its own progress`, async () => {
+    let open = 0;
+    let most = 0;
+    const { wx, uploads, content, client } = setup({ target });
+    wx.request = ((request) => (o) => {
+      if (o.method === 'PUT') most = Math.max(most, ++open);
+      return request({ ...o, complete: (r) => (o.method === 'PUT' && open--, o.complete?.(r)) });
+    })(wx.request);
+    const seen = [];
+    const { data } = await client.upload({ filePath: 'tmp/large', onProgress: ({ sent, total }) => seen.push([sent, total]) });
+    assert.equal(data.id, 'u1');
+    assert.ok(whole(uploads.get('u1')).equals(Buffer.from(content)));
+    assert.equal(most, 2);
+    assert.deepEqual(seen.map(([sent]) => sent).sort((a, b) => a - b), seen.map(([sent]) => sent));
+    assert.deepEqual([seen[0], seen.at(-1), seen.length], [[0, 45], [45, 45], 6]);
+    for (const { header } of puts(wx)) {
+      assert.equal(header.Authorization, undefined, 'addresses need no token');
+      assert.equal('X-Checksum-Crc32c' in header, target === 'gateway', 'the storage gets only what was signed');
+    }
+    assert.equal(kept(wx), undefined);
+  });
+}
+
+test('the checksum of a part is CRC-32C', async () => {
+  const { wx, client } = setup({ partSize: 9 });
+  wx.files.set('tmp/check', '123456789');
+  await client.upload({ filePath: 'tmp/check', mode: 'parts' });
+  assert.equal(puts(wx)[0].header['X-Checksum-Crc32c'], 'e3069283');
+});
+
+test('what fails on the way is sent again, and nothing else', async (t) => {
+  const clock = fakeClock(t);
+  const troubles = [new Error('interrupted'), new Error('timeout'), refusal(503, 'uploads_busy'), refusal(400, 'checksum_mismatch'), new Error('network')];
+  const { wx, uploads, content, client } = setup({ fail: (r) => (/parts\/2\?/.test(r.url) ? troubles.shift() : undefined) });
+  const call = client.upload({ filePath: 'tmp/large' });
+  await clock.pass(60_000);
+  await call;
+  assert.ok(whole(uploads.get('u1')).equals(Buffer.from(content)));
+  const tries = puts(wx).map((c) => Number(c.url.match(/parts\/(\d+)/)[1]));
+  assert.deepEqual(tries.sort(), [1, 2, 2, 2, 2, 2, 2, 3, 4, 5]);
+});
+
+test('a part that was refused for good ends it', async () => {
+  const { wx, client } = setup({ fail: (r) => (/parts\/2\?/.test(r.url) ? refusal(415, 'type_not_allowed') : undefined) });
+  await assert.rejects(client.upload({ filePath: 'tmp/large', parallel: 1 }), { code: 'type_not_allowed', statusCode: 415 });
+  assert.equal(puts(wx).length, 2);
+});
+
+test('a restarted app goes on with what is missing; the server forgot it: it begins anew', async (t) => {
+  const clock = fakeClock(t);
+  let down = true;
+  const { wx, uploads, content, client } = setup({ fail: (r) => (down && /parts\/[345]\?/.test(r.url) ? new Error('network') : undefined) });
+  const call = client.upload({ filePath: 'tmp/large' });
+  const failed = assert.rejects(call, { code: 'network_error' });
+  await clock.pass(600_000);
+  await failed;
+  assert.equal(Object.values(kept(wx)).length, 1);
+  down = false;
+  const before = puts(wx).length;
+  const seen = [];
+  const restarted = createClient({ baseUrl, wx });
+  const { data } = await restarted.upload({ filePath: 'tmp/large', onProgress: ({ sent }) => seen.push(sent) });
+  assert.equal(data.id, 'u1');
+  assert.ok(whole(uploads.get('u1')).equals(Buffer.from(content)));
+  assert.deepEqual(puts(wx).slice(before).map((c) => c.url.match(/parts\/(\d+)/)[1]).sort(), ['3', '4', '5']);
+  assert.equal(seen[0], 20);
+  assert.equal(kept(wx), undefined);
+
+  down = true;
+  const again = assert.rejects(restarted.upload({ filePath: 'tmp/large' }), { code: 'network_error' });
+  await clock.pass(600_000);
+  await again;
+  uploads.clear();
+  down = false;
+  assert.equal((await createClient({ baseUrl, wx }).upload({ filePath: 'tmp/large' })).data.id, 'u3');
+});
+
+test('a confirm whose answer was lost is found out', async (t) => {
+  const clock = fakeClock(t);
+  let lost = true;
+  const { client } = setup({ fail: (r) => (lost && r.url.endsWith('/confirm') ? new Error('network') : undefined) });
+  const call = assert.rejects(client.upload({ filePath: 'tmp/large' }), { code: 'network_error' });
+  await clock.pass(1000);
+  await call;
+  lost = false;
+  assert.equal((await client.upload({ filePath: 'tmp/large' })).data.id, 'u1');
+});
+
+test('addresses come by the page, and again when they have expired', async (t) => {
+  const clock = fakeClock(t);
+  let n = 0;
+  const s = setup({ target: 'storage', page: 2, fail: (r) => void (r.method === 'PUT' && ++n === 2 && s.expire()) });
+  const call = s.client.upload({ filePath: 'tmp/large' });
+  await clock.pass(60_000);
+  await call;
+  assert.ok(whole(s.uploads.get('u1')).equals(Buffer.from(s.content)));
+});
+
+test('abort: ends what is under way, tells the server, forgets', async (t) => {
+  const clock = fakeClock(t);
+  const { wx, uploads, client } = setup({ fail: (r) => (r.method === 'PUT' ? new Promise(() => {}) : undefined) });
+  const call = client.upload({ filePath: 'tmp/large' });
+  await clock.settle();
+  assert.equal(puts(wx).length, 2);
+  call.abort();
+  await assert.rejects(call, { code: 'aborted' });
+  await clock.settle();
+  assert.ok(puts(wx).every((c) => c.aborted));
+  assert.deepEqual([uploads.size, kept(wx)], [0, undefined]);
+});
+
+test('a form that fails is given up at the server', async () => {
+  const { uploads, client } = setup({ target: 'storage', fail: (r) => (r.kind === 'uploadFile' ? { statusCode: 403, data: '<Error/>' } : undefined) });
+  await assert.rejects(client.upload({ filePath: 'tmp/small' }), { code: 'http_403', statusCode: 403 });
+  await new Promise((resolve) => setTimeout(resolve, 1));
+  assert.equal(uploads.size, 0);
+});
+
+test('a file that has changed since is not sent', async () => {
+  const { wx, client } = setup();
+  await assert.rejects(client.upload({ filePath: 'tmp/large', size: 99, parallel: 1 }), { code: 'file_unreadable' });
+  assert.ok(puts(wx).length <= 4);
+});
+
+/** Serves a file by ranges. */
+function ranged(content, etag = '"v1"') {
+  const gate = fakeGate({
+    '/files/f1': ({ method, header }) => {
+      const plain = { 'Content-Length': String(content.length), ETag: etag };
+      if (method === 'HEAD') return { statusCode: 200, header: plain };
+      if (header['If-Match'] !== etag) return refusal(412, 'precondition_failed');
+      const m = (header.Range || '').match(/bytes=(\d+)-(\d+)/);
+      if (!m) return { statusCode: 200, data: Uint8Array.from(content).buffer };
+      return { statusCode: 206, data: Uint8Array.from(content.slice(Number(m[1]), Number(m[2]) + 1)).buffer };
+    },
+  });
+  const wx = fakeWx({ serve: gate.serve });
+  return { wx, client: createClient({ baseUrl, wx }) };
+}
+const content = Array.from({ length: 25 }, (_, i) => i);
+
+test('download in pieces: in order, one at a time', async () => {
+  const { wx, client } = ranged(content);
+  const parts = [];
+  let busy = false;
+  const seen = [];
+  const answer = await client.download({
+    url: '/files/f1',
+    partSize: 10,
+    onProgress: ({ sent, total }) => seen.push([sent, total]),
+    onPart: async ({ tempFilePath, ...part }) => {
+      assert.ok(!busy);
+      busy = true;
+      await new Promise(setImmediate);
+      busy = false;
+      parts.push({ ...part, bytes: [...new Uint8Array(wx.files.get(tempFilePath))] });
+    },
+  });
+  assert.equal(answer.statusCode, 200);
+  assert.deepEqual(parts.map(({ bytes, ...p }) => p), [
+    { n: 1, offset: 0, size: 10, total: 25 },
+    { n: 2, offset: 10, size: 10, total: 25 },
+    { n: 3, offset: 20, size: 5, total: 25 },
+  ]);
+  assert.deepEqual(parts.flatMap((p) => p.bytes), content);
+  assert.ok(seen.length > 0 && seen.every(([, total]) => total === 25));
+});
+
+test('download in pieces: joined where there is room, and nothing left where not', async () => {
+  const { wx, client } = ranged(content);
+  wx.files.set('usr/f', 'old');
+  const { filePath } = await client.download({ url: '/files/f1', partSize: 10, join: true, filePath: 'usr/f' });
+  assert.equal(filePath, 'usr/f');
+  assert.deepEqual([...new Uint8Array(wx.files.get('usr/f'))], content);
+  assert.deepEqual([...wx.files.keys()], ['usr/f']);
+  wx.room = 20;
+  await assert.rejects(client.download({ url: '/files/f1', partSize: 10, join: true, filePath: 'usr/f' }), { code: 'no_room' });
+  assert.deepEqual([...wx.files.keys()], []);
+});
+
+test('download in pieces: an error of the server is one, and a piece is tried again', async (t) => {
+  const clock = fakeClock(t);
+  const { wx, client } = ranged(content);
+  await assert.rejects(client.download({ url: '/files/none', onPart() {} }), { statusCode: 404 });
+  let troubles = 2;
+  wx.downloadFile = ((download) => (o) => {
+    if (troubles-- <= 0) return download(o);
+    setImmediate(() => o.fail({ errMsg: 'downloadFile:fail timeout' }));
+    return { abort() {} };
+  })(wx.downloadFile);
+  let bytes = 0;
+  const call = client.download({ url: '/files/f1', partSize: 10, onPart: ({ size }) => void (bytes += size) });
+  await clock.pass(10_000);
+  await call;
+  assert.equal(bytes, 25);
+});
