@@ -2,7 +2,10 @@
 import { JSDOM, VirtualConsole } from 'jsdom';
 import { uniBundle, uniConfig } from './uni.mjs';
 
-/** Boots a page; gives { e2e, readFile } where readFile reads what downloadFile stored. */
+/**
+ * Boots a page; gives { e2e, readFile, bufferOf } where readFile reads what
+ * downloadFile stored, and bufferOf makes an ArrayBuffer of the page's realm.
+ */
 export async function uniPage(baseUrl) {
   const script = await uniBundle();
   const { window } = new JSDOM('<!doctype html><div id="app"></div>', {
@@ -22,7 +25,8 @@ export async function uniPage(baseUrl) {
   window.URL.revokeObjectURL = () => {};
   window.eval(uniConfig);
   window.eval(script);
-  return { e2e: window.e2e, readFile: (path) => read(window, files.get(path)) };
+  const bufferOf = window.eval('(bytes) => Uint8Array.from(bytes).buffer');
+  return { e2e: window.e2e, readFile: (path) => read(window, files.get(path)), bufferOf };
 }
 
 function read(window, blob) {
