@@ -73,7 +73,7 @@ func TestDirectProbe(t *testing.T) {
 			case isPart(r) && n == "2":
 				defer close(torn)
 				body := make([]byte, r.ContentLength)
-				_, _ = io.ReadFull(r.Body, body) // with zeros behind the cut
+				_, _ = io.ReadFull(r.Body, body)                                      // with zeros behind the cut
 				ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context())) // the client is gone
 				defer cancel()
 				r = r.WithContext(ctx)

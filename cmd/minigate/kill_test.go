@@ -22,12 +22,15 @@ import (
 // waysIn are the ways in which a file can be uploaded. Each sends data and
 // returns the id of the file once that was acknowledged, or an error as soon as
 // the node is gone.
-var waysIn = []struct {
+type wayIn struct {
 	name string
 	send func(k *killing, data []byte) (id string, err error)
-}{
+}
+
+var waysIn = []wayIn{
 	{"form", (*killing).sendForm},
 	{"parts", (*killing).sendParts},
+	{"direct", (*killing).sendDirect},
 }
 
 // killing are uploads to a node that is killed again and again.
@@ -35,16 +38,30 @@ type killing struct {
 	t     testing.TB
 	node  *program // of this round
 	token string
+	ways  []wayIn
 
 	mu    sync.Mutex
 	sent  map[string]bool   // SHA-256 of all that was ever sent
 	acked map[string]string // id of a file to the SHA-256 that it must have
-	begun map[string][]byte // uploads in parts that are not acknowledged, and their data
+	begun map[string]begun  // uploads that go on, and are not acknowledged
+}
+
+// begun is an upload that can go on.
+type begun struct {
+	data   []byte
+	resume func(id string, data []byte) error
 }
 
 // do sends one request, and decodes an answer of this status into v.
 func (k *killing) do(method, path, contentType string, body []byte, status int, v any) error {
-	req := newRequest(method, k.node.Public+path, k.token, bytes.NewReader(body))
+	return k.request(method, k.node.Public+path, k.token, contentType, body, status, v)
+}
+
+func (k *killing) request(method, url, token, contentType string, body []byte, status int, v any) error {
+	req := newRequest(method, url, token, bytes.NewReader(body))
+	if token == "" {
+		req.Header.Del("Authorization")
+	}
 	req.Header.Set("Content-Type", contentType)
 	res, err := client.Do(req)
 	if err != nil {
@@ -56,18 +73,31 @@ func (k *killing) do(method, path, contentType string, body []byte, status int, 
 		return err
 	}
 	if res.StatusCode != status {
-		return fmt.Errorf("%s %s: %d %s", method, path, res.StatusCode, raw)
+		return fmt.Errorf("%s %s: %d %s", method, req.URL.Path, res.StatusCode, raw)
+	}
+	if v == nil {
+		return nil
 	}
 	return json.Unmarshal(raw, v)
 }
 
-func (k *killing) sendForm(data []byte) (string, error) {
+const killForm = "multipart/form-data; boundary=x"
+
+// formWith is a form of fields, and a file behind them.
+func formWith(fields map[string]string, data []byte) []byte {
 	var b bytes.Buffer
+	for name, value := range fields {
+		fmt.Fprintf(&b, "--x\r\nContent-Disposition: form-data; name=%q\r\n\r\n%s\r\n", name, value)
+	}
 	b.WriteString("--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.bin\"\r\n\r\n")
 	b.Write(data)
 	b.WriteString("\r\n--x--\r\n")
+	return b.Bytes()
+}
+
+func (k *killing) sendForm(data []byte) (string, error) {
 	var f fileAnswer
-	err := k.do("POST", "/files", "multipart/form-data; boundary=x", b.Bytes(), http.StatusCreated, &f)
+	err := k.do("POST", "/files", killForm, formWith(nil, data), http.StatusCreated, &f)
 	return f.ID, err
 }
 
@@ -80,9 +110,55 @@ func (k *killing) sendParts(data []byte) (string, error) {
 		return "", err
 	}
 	k.mu.Lock()
-	k.begun[u.ID] = data
+	k.begun[u.ID] = begun{data, k.resume}
 	k.mu.Unlock()
 	return u.ID, k.resume(u.ID, data)
+}
+
+func (k *killing) sendDirect(data []byte) (string, error) {
+	var u struct{ ID string }
+	mode := []string{transfer.ModeForm, transfer.ModeParts}[rand.IntN(2)]
+	reserve := fmt.Sprintf(`{"name":"a.bin","size":%d,"mode":%q}`, len(data), mode)
+	if err := k.do("POST", "/files/direct", "application/json", []byte(reserve), http.StatusCreated, &u); err != nil {
+		return "", err
+	}
+	k.mu.Lock()
+	k.begun[u.ID] = begun{data, k.resumeDirect}
+	k.mu.Unlock()
+	return u.ID, k.resumeDirect(u.ID, data)
+}
+
+// resumeDirect sends what is missing of a direct upload to where the answer
+// says, without a login, and confirms it.
+func (k *killing) resumeDirect(id string, data []byte) error {
+	var u struct {
+		Target   string
+		PartSize int64 `json:"part_size"`
+		Upload   *transfer.Form
+		Put      []transfer.Address
+	}
+	if err := k.do("GET", "/files/direct/"+id, "", nil, http.StatusOK, &u); err != nil {
+		return err
+	}
+	at := func(url string) string {
+		if u.Target == "gateway" {
+			return k.node.Public + url
+		}
+		return url
+	}
+	if f := u.Upload; f != nil {
+		status := map[string]int{"gateway": http.StatusCreated, "storage": http.StatusOK}[u.Target]
+		if err := k.request("POST", at(f.URL), "", killForm, formWith(f.Fields, data), status, nil); err != nil {
+			return err
+		}
+	}
+	for _, a := range u.Put {
+		piece := data[int64(a.N-1)*u.PartSize:][:a.Size]
+		if err := k.request("PUT", at(a.URL), "", "application/octet-stream", piece, http.StatusOK, nil); err != nil {
+			return err
+		}
+	}
+	return k.do("POST", "/files/"+id+"/confirm", "", nil, http.StatusCreated, &fileAnswer{})
 }
 
 // resume sends what is missing of an upload in parts, and completes it.
@@ -115,7 +191,7 @@ func (k *killing) send() bool {
 	k.mu.Lock()
 	k.sent[want] = true
 	k.mu.Unlock()
-	id, err := waysIn[rand.IntN(len(waysIn))].send(k, data)
+	id, err := k.ways[rand.IntN(len(k.ways))].send(k, data)
 	if err != nil {
 		return false
 	}
@@ -182,43 +258,35 @@ func (k *killing) list() map[string]int64 {
 
 // TestKilledUnderUploads kills a node at random moments while files come in in
 // every way: what was acknowledged is whole, nothing else can be read unless it
-// is whole, too, uploads in parts go on afterwards, and nothing stays behind.
+// is whole, too, uploads go on afterwards, and nothing stays behind.
 func TestKilledUnderUploads(t *testing.T) {
+	killUnder(t, waysIn, "files:\n  part_size: 64KiB\n"+killHouse, true)
+}
+
+// TestKilledUnderDirectUploads does it while they go past the node.
+func TestKilledUnderDirectUploads(t *testing.T) {
+	killUnder(t, waysIn[len(waysIn)-1:], s3Files(testdeps.MinIO(t))+"    direct: true\n"+killHouse, false)
+}
+
+const killHouse = "  sweep_interval: 1s\n  max_sessions_per_user: 0\n"
+
+func killUnder(t *testing.T, ways []wayIn, files string, folder bool) {
 	rounds := 3
 	if testdeps.Long() {
 		rounds = 60
 	}
 	sim, wechatURL := simulator(t)
-	config := baseConfig(t, wechatURL) + "files:\n  sweep_interval: 1s\n  max_sessions_per_user: 0\n"
+	config := baseConfig(t, wechatURL) + files
 	data := regexp.MustCompile(`(?m)^data: (.*)$`).FindStringSubmatch(config)[1]
-	k := &killing{t: t, node: startServe(t, config), sent: map[string]bool{}, acked: map[string]string{}, begun: map[string][]byte{}}
+	k := &killing{t: t, node: startServe(t, config), ways: ways, sent: map[string]bool{}, acked: map[string]string{}, begun: map[string]begun{}}
 	k.token = login(t, k.node.Public, sim.NewCode(testAppID, "alice")).Token
 	for range rounds {
+		if !folder {
+			waitDirect(t, k.node, "storage")
+		}
 		k.round(1 + rand.IntN(25))
 		k.node = startServe(t, config)
-		for id, want := range k.acked {
-			if got := k.sum(id); got != want {
-				t.Errorf("%s was acknowledged with %s and has %q", id, want, got)
-			}
-		}
-		for id, content := range k.begun {
-			sum := sha256.Sum256(content)
-			want := hex.EncodeToString(sum[:])
-			if got := k.sum(id); got != "" && got != want {
-				t.Errorf("%s is readable and torn", id)
-			}
-			if rand.IntN(2) == 0 { // the phone gives up
-				status, raw := callRaw(t, "DELETE", k.node.Public+"/files/uploads/"+id, bearer(k.token), nil)
-				if status != http.StatusNoContent && !strings.Contains(string(raw), "upload_completed") {
-					t.Errorf("abort of %s: %d %s", id, status, raw)
-				}
-			} else if err := k.resume(id, content); err != nil {
-				t.Errorf("resume of %s: %v", id, err)
-			} else {
-				k.acked[id] = want
-			}
-			delete(k.begun, id)
-		}
+		k.afterwards()
 	}
 	var stored int64
 	sizes := k.list()
@@ -229,7 +297,9 @@ func TestKilledUnderUploads(t *testing.T) {
 		}
 	}
 	t.Logf("%d files, %d of them acknowledged, after %d kills", len(sizes), len(k.acked), rounds)
-	eventually(t, "nothing but files is left on disk", func() bool { return diskUsage(t, filepath.Join(data, "files")) == stored })
+	if folder {
+		eventually(t, "nothing but files is left on disk", func() bool { return diskUsage(t, filepath.Join(data, "files")) == stored })
+	}
 	var usage struct {
 		Stored   int64
 		Sessions int64
@@ -237,8 +307,36 @@ func TestKilledUnderUploads(t *testing.T) {
 	if err := k.do("GET", "/files/usage", "", nil, http.StatusOK, &usage); err != nil {
 		t.Fatal(err)
 	}
-	// Uploads in parts whose begin was never answered are held until they expire.
+	// Uploads whose begin was never answered are held until they expire.
 	if more := usage.Stored - stored; more < 0 || more > usage.Sessions*4*killPart {
 		t.Errorf("%d bytes count, of which %d are files, and %d sessions", usage.Stored, stored, usage.Sessions)
+	}
+}
+
+// afterwards looks what is left after a kill, and goes on with it.
+func (k *killing) afterwards() {
+	k.t.Helper()
+	for id, want := range k.acked {
+		if got := k.sum(id); got != want {
+			k.t.Errorf("%s was acknowledged with %s and has %q", id, want, got)
+		}
+	}
+	for id, u := range k.begun {
+		sum := sha256.Sum256(u.data)
+		want := hex.EncodeToString(sum[:])
+		if got := k.sum(id); got != "" && got != want {
+			k.t.Errorf("%s is readable and torn", id)
+		}
+		if rand.IntN(2) == 0 { // the phone gives up
+			status, raw := callRaw(k.t, "DELETE", k.node.Public+"/files/uploads/"+id, bearer(k.token), nil)
+			if status != http.StatusNoContent && !strings.Contains(string(raw), "upload_completed") {
+				k.t.Errorf("abort of %s: %d %s", id, status, raw)
+			}
+		} else if err := u.resume(id, u.data); err != nil {
+			k.t.Errorf("resume of %s: %v", id, err)
+		} else {
+			k.acked[id] = want
+		}
+		delete(k.begun, id)
 	}
 }
