@@ -1,7 +1,7 @@
 // Compiled, never run: how an app in TypeScript sees the library, with the
 // official types and without a browser's.
 import { createClient, MinigateError } from '../../dist/index.js';
-import type { FileRecord, Session, WxApi } from '../../dist/index.js';
+import type { DownloadedPart, FileRecord, Session, WxApi } from '../../dist/index.js';
 
 const official: WxApi = wx;
 const client = createClient({ baseUrl: 'https://gate.example.com', appid: 'wx1', wx: official });
@@ -34,6 +34,15 @@ async function useAll(): Promise<void> {
   const file: FileRecord = (await upload).data;
   const { tempFilePath } = await client.download({ url: file.url });
   console.log(tempFilePath);
+  client.upload({ filePath: 'wxfile://film', size: 1e9, type: 'video/mp4', mode: 'parts', parallel: 3 }).abort();
+  await client.download({
+    url: file.url,
+    partSize: 1 << 20,
+    onPart: async ({ n, tempFilePath, offset, size, total }: DownloadedPart) => console.log(n, tempFilePath, offset + size < total),
+  });
+  await client.download({ url: file.url, filePath: `${wx.env.USER_DATA_PATH}/film`, join: true });
+  // @ts-expect-error: there is no such mode
+  client.upload({ filePath: 'wxfile://a', mode: 'stream' });
 
   const { data: run } = await client.openData<{ stepInfoList: object[] }>({ fetch: () => wx.getWeRunData() });
   console.log(run!.stepInfoList.length);
