@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -163,6 +164,13 @@ func wantConfirmed(t *testing.T, h *house, id string, want uploaded, data string
 	}
 	if a := h.do("GET", want.URL, nil); a.body != data {
 		t.Errorf("%d bytes came back, of %d", len(a.body), len(data))
+	}
+	f, err := h.ledger.Get(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.store.Stat(t.Context(), f.postKey()); !errors.Is(err, errNoObject) {
+		t.Errorf("what was posted is still there: %v", err)
 	}
 	if d := h.readdress(id, ""); d.File == nil || d.Upload != nil || d.Put != nil {
 		t.Errorf("addressed when it was confirmed: %+v", d)
