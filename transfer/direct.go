@@ -92,7 +92,10 @@ type Address struct {
 func (f File) posted() bool { return f.Session.Way == WayDirect && f.Session.Note == notePosted }
 
 // postKey is where it comes.
-func (f File) postKey() string { return "pending/" + f.Key }
+func (f File) postKey() string { return pendingPrefix + f.Key }
+
+// pendingPrefix is what keys begin with of what is posted.
+const pendingPrefix = "pending/"
 
 // chooseDirect decides how a file comes.
 func (s *Service) chooseDirect(o NewDirect) (note string, err error) {

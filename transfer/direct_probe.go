@@ -74,7 +74,7 @@ func (d *direct) tryUntil(ctx context.Context) {
 func (d *direct) try(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	p := &probe{S3: d.s3, key: "pending/probe-" + rand.Text()}
+	p := &probe{S3: d.s3, key: pendingPrefix + "probe-" + rand.Text()}
 	defer p.clean(ctx)
 	for _, one := range []struct {
 		mode string

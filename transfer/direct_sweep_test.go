@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -232,5 +233,26 @@ func TestDirectTickets(t *testing.T) {
 	d = h.reserve(`{"size":5,"mode":"parts"}`)
 	if want := "https://gate.example.com/files/uploads/" + d.ID + "/parts/1?ticket=T%2F" + d.ID; len(d.Put) != 1 || d.Put[0].URL != want {
 		t.Errorf("%+v, want %s", d.Put, want)
+	}
+}
+
+// What is posted is the file's that it was reserved for; where there is none, a
+// comparison of files and storage finds it.
+func TestDirectCompared(t *testing.T) {
+	h := directHouse(t, testdeps.MinIO(t), newTestFileLedger(t))
+	d := h.reserve(`{"size":5}`)
+	for range 2 { // before it is confirmed, and once more afterwards
+		if status := wxUpload(t, h, d.Upload, "hello"); status != http.StatusOK {
+			t.Fatal(status)
+		}
+		if found := h.verify(10); len(found) != 0 {
+			t.Errorf("all is well, and found %v", found)
+		}
+		h.decode(h.confirm(d.ID))
+	}
+	f := newFile(alice)
+	h.store1(f.postKey(), "posted when it was removed")
+	if found := h.verify(10); !slices.Equal(found, []string{RecordMissing + " " + f.ID}) {
+		t.Errorf("found %v", found)
 	}
 }

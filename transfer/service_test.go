@@ -261,6 +261,7 @@ func TestSettings(t *testing.T) {
 		"user_link_max_ttl": func(s *Settings) { s.UserLinkMaxTTL = time.Second },
 		"ttl.public":        func(s *Settings) { s.TTL.Public = -1 },
 		"s3.public_url":     func(s *Settings) { s.Store, s.S3.PublicURL = "s3", "s3.example.com" },
+		"direct_ttl":        func(s *Settings) { s.DirectTTL = 25 * time.Hour },
 		"stall_timeout":     func(s *Settings) { s.StallTimeout = -1 },
 		"allowed_types[1]2": func(s *Settings) { s.AllowedTypes = []string{"image/*", "text/html; charset=utf-8"} },
 	} {

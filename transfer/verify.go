@@ -134,7 +134,8 @@ func (s *Service) verifyStorage(ctx context.Context, after string, limit int) (V
 
 func (s *Service) verifyObject(ctx context.Context, o Object) (*Difference, error) {
 	d := &Difference{Problem: UnknownObject, Key: o.Key, Stored: o.Size, Modified: o.Modified.UTC()}
-	id, variant, ok := parseKey(o.Key)
+	key, posted := strings.CutPrefix(o.Key, pendingPrefix)
+	id, variant, ok := parseKey(key)
 	if !ok {
 		return d, nil
 	}
@@ -143,6 +144,8 @@ func (s *Service) verifyObject(ctx context.Context, o Object) (*Difference, erro
 	switch {
 	case err != nil && !errors.Is(err, errNoFile):
 		return nil, err
+	case err == nil && posted: // it goes with its file
+		return nil, nil
 	case err == nil && variant == "" && f.Key == o.Key:
 		return nil, nil // its size is compared from the other side
 	case err == nil && variant != "" && slices.Contains(strings.Fields(f.Thumbs), variant):
