@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -115,16 +114,16 @@ func TestDirectProbe(t *testing.T) {
 func TestDirectProbeAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		store, err := NewS3(S3Settings{Endpoint: "127.0.0.1:1", Region: "r", Bucket: "bucket", AccessKey: "a", SecretKey: "s"}, partSize)
-		if err != nil {
-			t.Fatal(err)
-		}
 		tries := 0
-		store.transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
+		away := transportFunc(func(*http.Request) (*http.Response, error) {
 			if tries++; tries > 20 {
 				cancel()
 			}
 			return nil, io.ErrUnexpectedEOF
+		})
+		store, err := newS3(S3Settings{Endpoint: "127.0.0.1:1", Region: "r", Bucket: "bucket", AccessKey: "a", SecretKey: "s"}, partSize, away, func() {})
+		if err != nil {
+			t.Fatal(err)
 		}
 		d := newDirect(store, true, NewMetrics(prometheus.NewRegistry()))
 		d.tryUntil(ctx)
@@ -139,6 +138,11 @@ func TestDirectProbeAgain(t *testing.T) {
 		}
 	})
 }
+
+type transportFunc func(*http.Request) (*http.Response, error)
+
+// RoundTrip implements http.RoundTripper.
+func (f transportFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // Whatever a client asks for, it gets a clear answer, and a policy that says
 // what was asked for and nothing else.
