@@ -126,6 +126,7 @@ bench: ## Go benchmarks, and comparisons with other programs (BENCH='-duration 1
 	go run -C bench ./proxy $(BENCH)
 	go run -C bench ./sockets $(SOCKETS)
 	go run -C bench ./storm
+	go run -C bench ./files
 
 ##### housekeeping
 

@@ -76,6 +76,14 @@ func (b *buffers) fill(ctx context.Context, r io.Reader) (*part, error) {
 	return p, err
 }
 
+// head is the beginning of p.
+func (p *part) head() []byte {
+	if len(p.chunks) == 0 {
+		return nil
+	}
+	return p.chunks[0][:min(p.size, sniffSize)]
+}
+
 // fillNow is fill for a source of a known size of at most partSize bytes; it
 // answers false, having read nothing, where the memory is not there at once.
 func (b *buffers) fillNow(r io.Reader, size int64) (*part, bool, error) {

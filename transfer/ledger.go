@@ -76,6 +76,7 @@ type Session struct {
 	CRC32C   string    `json:"crc32c,omitempty"` // in hexadecimal, as declared
 	Expires  time.Time `json:"expires"`
 	Note     string    `json:"note,omitempty"` // kept for the way in, at most 4 KiB
+	Rev      int64     `json:"rev,omitempty"`  // counts the Updates
 }
 
 // inParts tells whether a file is or was uploaded in a session.
@@ -124,8 +125,10 @@ type Ledger interface {
 	// owner's quota from now on; where that is too much nothing is entered, and
 	// the error is Forbidden or Limited.
 	Reserve(ctx context.Context, f File, q Quota) error
-	// Update replaces the record of a pending file. As of Reserve, where Hold
-	// grows.
+	// Update replaces the record of a pending file and counts Session.Rev up by
+	// one. Where it is not what the record has, somebody else was faster: then
+	// nothing changes, and the error is Conflict `upload_changed`. As of
+	// Reserve, where Hold grows.
 	Update(ctx context.Context, f File, q Quota) error
 	// Commit makes a pending file Ready, with all that is known of it now. Its
 	// Size counts against the quota in the place of Hold: as of Reserve, where
@@ -161,6 +164,10 @@ type Ledger interface {
 	// "" where this one was the last. A page may have fewer files than limit
 	// and not be the last.
 	List(ctx context.Context, openID string, after Place, limit int) ([]File, Place, error)
+	// Alias returns the id that alias stands for, with this owner; "" where it
+	// has none. Where that is stale, it stands for id from now on, until a
+	// given time, and id is returned. An empty id only looks.
+	Alias(ctx context.Context, owner auth.User, alias, stale, id string, until time.Time) (string, error)
 	// Usage returns what counts against the quotas of a user now.
 	Usage(ctx context.Context, owner auth.User) (Usage, error)
 	// Amend changes a Ready file and returns it: its owner, access, expiry,
@@ -189,6 +196,7 @@ type Ledger interface {
 var (
 	errNoFile     = fault.New(fault.NotFound, "file_not_found", "There is no such file.")
 	errFileState  = fault.New(fault.Conflict, "file_state", "The file is not in the state that this needs.")
+	errChanged    = fault.New(fault.Conflict, "upload_changed", "Another request has changed this upload: look at what is there and go on from that.")
 	errLedgerAway = fault.New(fault.Unavailable, "files_unavailable", "The list of files is not available right now.").After(2 * time.Second)
 )
 

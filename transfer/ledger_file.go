@@ -28,7 +28,8 @@ import (
 //	transfer.expiring    Expires in big-endian milliseconds + id of a Ready file → nothing
 //	transfer.spent       the end of a link in big-endian milliseconds + its id → count, time of the last
 //
-// and what counts against quotas: see ledger_file_usage.go.
+// what counts against quotas (see ledger_file_usage.go), and aliases (see
+// ledger_alias.go).
 type FileLedger struct{ db *bbolt.DB }
 
 var (
@@ -50,7 +51,7 @@ func NewFileLedger(db *bbolt.DB) (*FileLedger, error) {
 		uncharged := tx.Bucket(filesBucket) != nil && tx.Bucket(usageBucket) == nil
 		for _, name := range [][]byte{
 			filesBucket, unfinishedBucket, sessionsBucket, openersBucket, owedBucket,
-			placesBucket, ownersBucket, expiringBucket, spentBucket, usageBucket, daysBucket,
+			placesBucket, ownersBucket, expiringBucket, spentBucket, usageBucket, daysBucket, aliasesBucket, lapsesBucket,
 		} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
@@ -111,6 +112,12 @@ func (l *FileLedger) replacePending(f File, to State, q Quota) error {
 		}
 		if old.State != Pending {
 			return errFileState
+		}
+		if to == Pending {
+			if old.Session.Rev != f.Session.Rev {
+				return errChanged
+			}
+			f.Session.Rev++
 		}
 		f.State, f.Changed = to, now()
 		return q.replaceFile(tx, old, f)

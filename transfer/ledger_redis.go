@@ -17,7 +17,7 @@ import (
 
 // RedisLedger is the Ledger of a cluster of nodes:
 //
-//	PREFIXfile:{ID}         hash: state, changed (milliseconds), file (JSON), owed (where it is)
+//	PREFIXfile:{ID}         hash: state, changed (milliseconds), file (JSON), owed (where it is), rev (as Session.Rev)
 //	PREFIXunfinished        sorted set of ids by changed
 //	PREFIXsessions          sorted set of ids of sessions by when they expire
 //	PREFIXowed              sorted set of ids by changed
@@ -28,7 +28,8 @@ import (
 //	PREFIXclaim:TASK        exists while a node does a task
 //	PREFIXlisted            exists once all files have been entered into the lists
 //
-// and what counts against quotas: see ledger_redis_usage.go.
+// what counts against quotas (see ledger_redis_usage.go), and aliases (see
+// ledger_alias.go).
 //
 // All that belongs to one file is in one slot and changes in one step. The
 // sets may live elsewhere, so they only hint: they are written before a record
@@ -54,11 +55,17 @@ func (l *RedisLedger) owed() string         { return l.prefix + "owed" }
 
 // redisSet writes state, changed, file (an empty one leaves it as it is) and,
 // where that is "1", owed (ARGV[1] to [4]) if the state is one of the others
-// in ARGV; "" stands for no record. It answers the state found.
+// in ARGV; "" stands for no record. Where ARGV[5] is a number that has to be
+// the record's rev, which then is counted up. It answers the state found, or
+// "changed".
 var redisSet = redis.NewScript(`
 local state = redis.call('HGET', KEYS[1], 'state') or ''
-for i = 5, #ARGV do
+for i = 6, #ARGV do
   if state == ARGV[i] then
+    if ARGV[5] ~= '' then
+      if (redis.call('HGET', KEYS[1], 'rev') or '0') ~= ARGV[5] then return 'changed' end
+      redis.call('HINCRBY', KEYS[1], 'rev', 1)
+    end
     redis.call('HSET', KEYS[1], 'state', ARGV[1], 'changed', ARGV[2])
     if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'file', ARGV[3]) end
     if ARGV[4] == '1' then redis.call('HSET', KEYS[1], 'owed', '1') end
@@ -69,8 +76,13 @@ return state`)
 
 // set moves a file to state to. A nil file leaves the rest of the record.
 func (l *RedisLedger) set(ctx context.Context, id string, to State, changed time.Time, file *File, from ...State) error {
-	args := []any{string(to), changed.UnixMilli(), "", ""}
+	args := []any{string(to), changed.UnixMilli(), "", "", ""}
 	if file != nil {
+		if to == Pending && len(from) == 1 && from[0] == Pending { // an Update
+			f := *file
+			args[4], file = f.Session.Rev, &f
+			f.Session.Rev++
+		}
 		record, err := json.Marshal(file)
 		if err != nil {
 			return err
@@ -91,6 +103,9 @@ func (l *RedisLedger) set(ctx context.Context, id string, to State, changed time
 		if found == string(s) {
 			return nil
 		}
+	}
+	if found == "changed" {
+		return errChanged
 	}
 	if found == "" {
 		return errNoFile

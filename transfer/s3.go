@@ -192,6 +192,7 @@ const tokenName = "Minigate-Put"
 // fresh are the options of a PUT that must not replace an object.
 func (s *S3) fresh() minio.PutObjectOptions {
 	o := minio.PutObjectOptions{ContentType: objectType, UserMetadata: map[string]string{tokenName: rand.Text()}}
+	o.DisableContentSha256 = !s.settings.SignContent
 	if s.settings.ConditionalWrites {
 		o.SetMatchETagExcept("*")
 	}

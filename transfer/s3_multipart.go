@@ -45,13 +45,17 @@ func (s *S3) options(upload string) (o minio.PutObjectOptions, id string) {
 }
 
 // PutPart implements Store. A part is sent from memory once all of it is
-// there: some servers keep what they got of a part whose connection breaks.
+// there: some servers keep what they got of a part whose connection breaks. A
+// lease is in memory already.
 func (s *S3) PutPart(ctx context.Context, key, upload string, n int, r io.Reader, size int64) (Part, error) {
 	if err := checkPartNumber(n); err != nil {
 		return Part{}, err
 	}
 	if size > partSize {
 		return Part{}, errPartSize
+	}
+	if l, ok := r.(*lease); ok {
+		return s.sendPart(ctx, key, upload, n, l.part)
 	}
 	src := newSource(ctx, r, size)
 	p, err := s.buffers.fill(ctx, src)
@@ -66,6 +70,10 @@ func (s *S3) PutPart(ctx context.Context, key, upload string, n int, r io.Reader
 		return Part{}, err
 	}
 	defer p.release()
+	return s.sendPart(ctx, key, upload, n, p)
+}
+
+func (s *S3) sendPart(ctx context.Context, key, upload string, n int, p *part) (Part, error) {
 	_, id := s.options(upload)
 	sent, err := s.sendTo(ctx, key, id, n, p)
 	if err != nil {
@@ -133,10 +141,11 @@ func partsFault(err error) error {
 
 // sendTo sends p as part n of an upload.
 func (s *S3) sendTo(ctx context.Context, key, id string, n int, p *part) (minio.ObjectPart, error) {
+	o := minio.PutObjectPartOptions{DisableContentSha256: !s.settings.SignContent}
 	if p.size == 0 { // minio-go wants a body that it knows to be empty
-		return s.core.PutObjectPart(ctx, s.settings.Bucket, key, id, n, bytes.NewReader(nil), 0, minio.PutObjectPartOptions{})
+		return s.core.PutObjectPart(ctx, s.settings.Bucket, key, id, n, bytes.NewReader(nil), 0, o)
 	}
 	body := &lease{part: p}
 	defer body.end()
-	return s.core.PutObjectPart(ctx, s.settings.Bucket, key, id, n, body, p.size, minio.PutObjectPartOptions{})
+	return s.core.PutObjectPart(ctx, s.settings.Bucket, key, id, n, body, p.size, o)
 }

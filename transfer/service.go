@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tus/tusd/v2/pkg/handler"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/minigate/minigate/auth"
@@ -69,6 +70,10 @@ type Service struct {
 	compared   time.Time          // when storage and ledger were; Run's own
 	beginning  singleflight.Group // by account, way and key of the upload
 	completing singleflight.Group // by id of the upload
+	chunked    singleflight.Group // by account and identifier of miniprogram-file-uploader
+
+	held *buffers // pieces of uploads over tus
+	tus  *handler.UnroutedHandler
 }
 
 // New makes a Service. Run must be running for it to keep house.
@@ -81,13 +86,16 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{
+	s := &Service{
 		settings: o.Settings, store: o.Store, ledger: o.Ledger, metrics: o.Metrics,
 		hook: hook, tell: o.Tell, signLink: o.SignLink, member: o.Member, downloadHook: downloadHook, thumbs: newThumbs(o.Settings.Thumbnails),
 		ticket: o.Ticket, direct: newDirect(o.Store, o.Settings.S3.Direct, o.Metrics),
 		uploads: newUploads(o.Settings.MaxConcurrent, o.Settings.MaxPerUser),
 		started: now(),
-	}, nil
+		held:    newBuffers(int64(o.Settings.BufferBudget)),
+	}
+	s.tus, err = newTus(s)
+	return s, err
 }
 
 var errNoSession = fault.New(fault.Unauthenticated, "token_missing", "This needs a login token.")
@@ -171,8 +179,12 @@ func (s *Service) remove(ctx context.Context, f File) error {
 			return errors.Join(told, err)
 		}
 	}
+	beside := tusKeys(f)
 	if f.posted() {
-		if err := s.store.Delete(ctx, f.postKey()); err != nil {
+		beside = append(beside, f.postKey())
+	}
+	for _, key := range beside {
+		if err := s.store.Delete(ctx, key); err != nil {
 			return errors.Join(told, err)
 		}
 	}

@@ -91,6 +91,14 @@ func openHouse(t testing.TB, o Options, change ...func(*Settings)) *house {
 	mux.Handle("DELETE /files/direct/{id}", rest.Handler(h.ServeAbort))
 	mux.Handle("POST /files/uploads/{id}/form", rest.Handler(h.ServeForm))
 	mux.Handle("POST /files/{id}/confirm", rest.Handler(h.ServeConfirm))
+	mux.Handle("POST "+TusPath+"{$}", rest.Handler(h.ServeTus))
+	for _, method := range []string{"OPTIONS", "PATCH", "DELETE"} {
+		mux.Handle(method+" "+TusPath, rest.Handler(h.ServeTus))
+	}
+	mux.Handle("HEAD "+TusPath+"{id}", rest.Handler(h.ServeTus))
+	mux.Handle("GET /files/uploader/verify", rest.Handler(h.ServeUploaderVerify))
+	mux.Handle("POST /files/uploader/chunk", rest.Handler(h.ServeUploaderChunk))
+	mux.Handle("GET /files/uploader/merge", rest.Handler(h.ServeUploaderMerge))
 	mux.Handle("GET /files/{id}", rest.Handler(h.ServeDownload))
 	mux.Handle("GET /files/{id}/{name}", rest.Handler(h.ServeDownload))
 	mux.Handle("DELETE /files/{id}", rest.Handler(h.ServeDelete))
@@ -102,7 +110,12 @@ func openHouse(t testing.TB, o Options, change ...func(*Settings)) *house {
 	mux.Handle("POST /api/files/owner", rest.Handler(h.ServeOwner))
 	mux.Handle("POST /api/files/upload", rest.Handler(h.ServeUploadFor))
 	mux.Handle("POST /api/files/verify", rest.Handler(h.ServeVerify))
-	mux.Handle("POST /files/{id}/link", rest.Handler(h.ServeOwnLink))
+	mux.Handle("POST /files/{id}/{action}", rest.Handler(func(w http.ResponseWriter, r *http.Request) error {
+		if r.PathValue("id") == "tus" {
+			return h.ServeTus(w, r)
+		}
+		return h.ServeOwnLink(w, r)
+	}))
 	h.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user := alice
 		if name := r.Header.Get("User"); name != "" {

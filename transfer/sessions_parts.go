@@ -90,14 +90,23 @@ func (s *Service) sniff(f File, r io.Reader) (io.Reader, error) {
 	if err != nil && err != io.EOF {
 		return nil, err
 	}
-	found := mimetype.Detect(head[:n])
-	if err := s.judge(f, f.Name, found); err != nil {
+	if err := s.judgeHead(f, head[:n]); err != nil {
 		return nil, err
 	}
-	if f.Session.Size > s.limit(f.Owner, found.String()) {
-		return nil, errFileTooLarge
-	}
 	return io.MultiReader(bytes.NewReader(head[:n]), r), nil
+}
+
+// judgeHead refuses an upload whose first bytes are of a type that is not
+// taken, or not of the declared size.
+func (s *Service) judgeHead(f File, head []byte) error {
+	found := mimetype.Detect(head)
+	if err := s.judge(f, f.Name, found); err != nil {
+		return err
+	}
+	if f.Session.Size > s.limit(f.Owner, found.String()) {
+		return errFileTooLarge
+	}
+	return nil
 }
 
 // partMeter measures a part while it passes.

@@ -41,10 +41,21 @@ func TestLedgerSessions(t *testing.T) {
 		if err := l.Update(t.Context(), f, Quota{}); err != nil {
 			t.Fatal(err)
 		}
+		stale := f
+		stale.Session.Note = "of somebody slower"
+		if err := l.Update(t.Context(), stale, Quota{}); !errors.Is(err, errChanged) {
+			t.Errorf("Update of what was updated meanwhile: %v", err)
+		}
 		got, err := l.Get(t.Context(), f.ID)
-		f.Changed = got.Changed
+		f.Changed, f.Session.Rev = got.Changed, 1
 		if err != nil || got != f {
 			t.Fatalf("updated: %+v, %v\nwant %+v", got, err, f)
+		}
+		for range 2 {
+			if err := l.Update(t.Context(), f, Quota{}); err != nil {
+				t.Fatal(err)
+			}
+			f.Session.Rev++
 		}
 		far := time.Now().Add(24 * time.Hour)
 		if ids := unfinished(t, l, far, 10); len(ids) != 0 {

@@ -21,7 +21,7 @@ type Settings struct {
 	MinFree        settings.Size     `yaml:"min_free" default:"256MiB" doc:"How much of the disk below the data directory files leave free, where store is folder; uploads are answered 507 before it is less. 0 fills the disk."`
 	MatchTypes     bool              `yaml:"match_types" default:"false" doc:"Refuse files whose bytes contradict the extension of their name, or the type that was declared for an upload in parts."`
 	Limits         []Limit           `yaml:"limits" doc:"Sizes below max_size for files of some types, or from some mini-programs. The first one that fits counts."`
-	BufferBudget   settings.Size     `yaml:"buffer_budget" default:"48MiB" doc:"How much memory all uploads to s3 together may use for parts on their way, at least 8MiB; uploads wait for each other when it is used up."`
+	BufferBudget   settings.Size     `yaml:"buffer_budget" default:"48MiB" doc:"How much memory all uploads to s3 together may use for parts on their way, at least 8MiB, and as much again those over tus to any store; uploads wait for each other when it is used up."`
 	PublicURL      string            `yaml:"public_url" doc:"What the address of a file begins with in answers, such as https://files.example.com; empty answers a path without host."`
 	SweepInterval  time.Duration     `yaml:"sweep_interval" default:"10m" doc:"How often the remains of interrupted uploads and deletions are looked for."`
 	PendingTTL     time.Duration     `yaml:"pending_ttl" default:"6h" doc:"How long one upload may take at all; what is unfinished for longer is removed."`
@@ -61,6 +61,7 @@ type S3Settings struct {
 	Direct            bool            `yaml:"direct" default:"false" doc:"Let phones upload to the S3 server itself (POST /files/direct) where it can do that safely, which is tried at the start. They then need its domain among uploadFile and request 合法域名."`
 	Redirect          bool            `yaml:"redirect" default:"false" doc:"Send downloads on (302) to the S3 server itself, by an address that is signed for a few minutes. Phones then need its domain among downloadFile 合法域名 as well."`
 	PublicURL         string          `yaml:"public_url" doc:"Where phones reach the S3 server, such as https://s3.example.com; empty is endpoint."`
+	SignContent       bool            `yaml:"sign_content" default:"true" doc:"Sign the bytes of uploads, where secure is false: nobody on the way to the server can change them, and a GB costs one more CPU-second on either side. Off for a network that is trusted; with https there is no need."`
 	ConditionalWrites bool            `yaml:"conditional_writes" default:"true" doc:"Send If-None-Match with uploads so that no object can be replaced; off for servers that refuse it."`
 }
 

@@ -30,12 +30,16 @@ func newTestFolder(t testing.TB) *Folder {
 	return f
 }
 
-func newTestS3(t testing.TB, srv testdeps.S3) *S3 {
+func newTestS3(t testing.TB, srv testdeps.S3, change ...func(*S3Settings)) *S3 {
 	t.Helper()
-	s, err := NewS3(S3Settings{
+	o := S3Settings{
 		Endpoint: srv.Endpoint, Region: srv.Region, Bucket: srv.Bucket,
-		AccessKey: srv.AccessKey, SecretKey: settings.Secret(srv.SecretKey), ConditionalWrites: true,
-	}, 3*partSize)
+		AccessKey: srv.AccessKey, SecretKey: settings.Secret(srv.SecretKey), ConditionalWrites: true, SignContent: true,
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	s, err := NewS3(o, 3*partSize)
 	if err != nil {
 		t.Fatal(err)
 	}

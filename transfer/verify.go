@@ -148,6 +148,8 @@ func (s *Service) verifyObject(ctx context.Context, o Object) (*Difference, erro
 		return nil, nil
 	case err == nil && variant == "" && f.Key == o.Key:
 		return nil, nil // its size is compared from the other side
+	case err == nil && slices.Contains(tusKeys(f), o.Key):
+		return nil, nil // of an upload over tus
 	case err == nil && variant != "" && slices.Contains(strings.Fields(f.Thumbs), variant):
 		return nil, nil
 	}

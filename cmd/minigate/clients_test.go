@@ -67,3 +67,15 @@ func TestPlainSocket(t *testing.T) {
 	p := startServe(t, baseConfig(t, wechatURL)+"  ping_interval: 1s\n  pong_timeout: 900ms\n")
 	t.Log(runNode(t, "plain-socket.mjs", clientEnv(t, p, wechatURL, p.Public)...))
 }
+
+// TestTusClient drives the stock tus-js-client, over lines that break.
+func TestTusClient(t *testing.T) {
+	p, wechatURL := clientNode(t)
+	t.Log(runNode(t, "tus-client.mjs", clientEnv(t, p, wechatURL, p.Public)...))
+}
+
+// TestFileUploader drives the stock miniprogram-file-uploader.
+func TestFileUploader(t *testing.T) {
+	p, wechatURL := clientNode(t)
+	t.Log(runNode(t, "file-uploader.mjs", clientEnv(t, p, wechatURL, p.Public)...))
+}

@@ -31,6 +31,8 @@ var waysIn = []wayIn{
 	{"form", (*killing).sendForm},
 	{"parts", (*killing).sendParts},
 	{"direct", (*killing).sendDirect},
+	{"tus", (*killing).sendTus},
+	{"uploader", (*killing).sendChunks},
 }
 
 // killing are uploads to a node that is killed again and again.
@@ -44,6 +46,7 @@ type killing struct {
 	sent  map[string]bool   // SHA-256 of all that was ever sent
 	acked map[string]string // id of a file to the SHA-256 that it must have
 	begun map[string]begun  // uploads that go on, and are not acknowledged
+	half  [][]byte          // data whose upload has no id yet
 }
 
 // begun is an upload that can go on.
@@ -109,9 +112,7 @@ func (k *killing) sendParts(data []byte) (string, error) {
 	if err := k.do("POST", "/files/uploads", "application/json", []byte(begin), http.StatusCreated, &u); err != nil {
 		return "", err
 	}
-	k.mu.Lock()
-	k.begun[u.ID] = begun{data, k.resume}
-	k.mu.Unlock()
+	k.remember(u.ID, data, k.resume)
 	return u.ID, k.resume(u.ID, data)
 }
 
@@ -122,9 +123,7 @@ func (k *killing) sendDirect(data []byte) (string, error) {
 	if err := k.do("POST", "/files/direct", "application/json", []byte(reserve), http.StatusCreated, &u); err != nil {
 		return "", err
 	}
-	k.mu.Lock()
-	k.begun[u.ID] = begun{data, k.resumeDirect}
-	k.mu.Unlock()
+	k.remember(u.ID, data, k.resumeDirect)
 	return u.ID, k.resumeDirect(u.ID, data)
 }
 
@@ -159,6 +158,13 @@ func (k *killing) resumeDirect(id string, data []byte) error {
 		}
 	}
 	return k.do("POST", "/files/"+id+"/confirm", "", nil, http.StatusCreated, &fileAnswer{})
+}
+
+// remember notes an upload that has begun.
+func (k *killing) remember(id string, data []byte, resume func(id string, data []byte) error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.begun[id] = begun{data, resume}
 }
 
 // resume sends what is missing of an upload in parts, and completes it.
@@ -338,5 +344,15 @@ func (k *killing) afterwards() {
 			k.acked[id] = want
 		}
 		delete(k.begun, id)
+	}
+	half := k.half
+	k.half = nil
+	for _, data := range half {
+		sum := sha256.Sum256(data)
+		id, err := k.sendChunks(data)
+		if err != nil {
+			k.t.Errorf("resume of chunks: %v", err)
+		}
+		k.acked[id] = hex.EncodeToString(sum[:])
 	}
 }

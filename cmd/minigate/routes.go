@@ -16,6 +16,7 @@ import (
 	"github.com/minigate/minigate/gateway"
 	"github.com/minigate/minigate/internal/fault"
 	"github.com/minigate/minigate/internal/rest"
+	"github.com/minigate/minigate/transfer"
 )
 
 // reservedPaths are ours on the public listener: no backend can have them.
@@ -52,13 +53,15 @@ func (s *server) publicRoutes() (*http.ServeMux, error) {
 	mux.Handle("GET /files/direct/{id}", s.auth.RequireTicketOr(toContinue, s.files.ServeReaddress))
 	mux.Handle("DELETE /files/direct/{id}", s.auth.RequireTicketOr(toContinue, s.files.ServeAbort))
 	mux.Handle("POST /files/uploads/{id}/form", s.auth.RequireTicketOr(toContinue, s.files.ServeForm))
-	mux.Handle("POST /files/{id}/confirm", s.auth.RequireTicketOr(toContinue, s.files.ServeConfirm))
+	mux.Handle("GET /files/uploader/verify", s.auth.RequireTicketOr(toUpload, s.files.ServeUploaderVerify))
+	mux.Handle("POST /files/uploader/chunk", s.auth.RequireTicketOr(toUpload, s.files.ServeUploaderChunk))
+	mux.Handle("GET /files/uploader/merge", s.auth.RequireTicketOr(toUpload, s.files.ServeUploaderMerge))
+	s.tusRoutes(mux)
 	linked := func(r *http.Request) string { return r.PathValue("id") }
 	download := s.auth.RequireLinkOr(linked, s.files.ServeDownload, s.auth.TicketOrNone(toRead, s.files.ServeDownload))
 	mux.Handle("GET /files/{id}", download) // and HEAD
 	mux.Handle("GET /files/{id}/{name}", download)
 	mux.Handle("DELETE /files/{id}", login(s.files.ServeDelete))
-	mux.Handle("POST /files/{id}/link", login(s.files.ServeOwnLink))
 
 	for _, prefix := range s.proxy.Prefixes() {
 		mux.Handle(prefix, s.proxy)
@@ -71,6 +74,39 @@ func (s *server) publicRoutes() (*http.ServeMux, error) {
 		mux.Handle("GET "+path, file)
 	}
 	return mux, nil
+}
+
+// tusRoutes are those of tus, which says with its methods what is wanted, or
+// with a header where a client has no PATCH.
+func (s *server) tusRoutes(mux *http.ServeMux) {
+	scope := func(r *http.Request) auth.Scope {
+		if id := transfer.TusUpload(r.URL.Path); id != "" {
+			return auth.UploadScope(id)
+		}
+		return auth.ScopeUpload
+	}
+	serve, bare := s.auth.RequireTicketOr(scope, s.files.ServeTus), strings.TrimSuffix(transfer.TusPath, "/")
+	mux.Handle("POST "+bare, serve)
+	mux.Handle("POST "+transfer.TusPath+"{$}", serve)
+	for _, method := range []string{"HEAD", "PATCH", "DELETE"} {
+		mux.Handle(method+" "+transfer.TusPath+"{id}", serve)
+	}
+	// Patterns for these would be ambiguous: tus overrides methods by POST.
+	toContinue := func(r *http.Request) auth.Scope { return auth.UploadScope(r.PathValue("id")) }
+	confirm, link := s.auth.RequireTicketOr(toContinue, s.files.ServeConfirm), s.auth.Require(s.files.ServeOwnLink)
+	mux.Handle("POST /files/{id}/{action}", rest.Handler(func(w http.ResponseWriter, r *http.Request) error {
+		switch {
+		case strings.HasPrefix(r.URL.Path, transfer.TusPath):
+			return serve(w, r)
+		case r.PathValue("action") == "link":
+			return link(w, r)
+		case r.PathValue("action") == "confirm":
+			return confirm(w, r)
+		}
+		return fault.New(fault.NotFound, "not_found", "There is nothing at this path.")
+	}))
+	mux.Handle("OPTIONS "+bare, rest.Handler(s.files.ServeTus)) // what the server can
+	mux.Handle("OPTIONS "+transfer.TusPath, rest.Handler(s.files.ServeTus))
 }
 
 // refusals answers what no route takes in the shape of all our errors.

@@ -28,9 +28,11 @@ func (c *CORS) Check(report func(path, problem string)) {
 
 const (
 	corsMethods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-	corsHeaders = "Authorization, Content-Type, X-HTTP-Method-Override, Range, If-Match, If-None-Match, If-Range, Idempotency-Key, Content-Digest, X-Checksum-Sha256, X-Checksum-Crc32c"
-	corsExposed = "X-Request-Id, Content-Range, ETag, Content-Disposition, Retry-After"
-	corsMaxAge  = "600" // seconds a browser keeps the answer of a preflight
+	corsHeaders = "Authorization, Content-Type, X-HTTP-Method-Override, Range, If-Match, If-None-Match, If-Range, X-Request-Id, Idempotency-Key, Content-Digest, X-Checksum-Sha256, X-Checksum-Crc32c, " + tusHeaders
+	corsExposed = "X-Request-Id, Content-Range, ETag, Content-Disposition, Retry-After, X-Minigate-File, Location, Upload-Expires, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm, " + tusHeaders
+	// tusHeaders are those of tus that pages send and read.
+	tusHeaders = "Tus-Resumable, Upload-Length, Upload-Offset, Upload-Metadata, Upload-Defer-Length, Upload-Checksum"
+	corsMaxAge = "600" // seconds a browser keeps the answer of a preflight
 )
 
 // Wrap answers preflights of allowed origins and marks every answer to them.
