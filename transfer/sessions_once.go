@@ -72,7 +72,7 @@ func (s *Service) findOrBegin(ctx context.Context, f File) (Upload, error) {
 func sameUpload(a, b File) bool {
 	known := func(f File) Session {
 		s := f.Session
-		s.Upload, s.Expires, s.PartSize, s.Note = "", b.Session.Expires, 0, ""
+		s.Upload, s.Expires, s.PartSize, s.Note, s.Rev = "", b.Session.Expires, 0, "", 0
 		return s
 	}
 	return a.Access == b.Access && known(a) == known(b) && (a.Name == b.Name || b.Name == "")
