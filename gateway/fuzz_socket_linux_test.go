@@ -81,7 +81,12 @@ func FuzzCrowd(f *testing.F) {
 			c.step(s[0], s[1])
 		}
 		c.leave()
-		c.await("all clients to be gone", func() bool { n, _ := h.clients.counts(); return n == 0 })
+		c.await("all clients to be gone", func() bool { // those, too, whose handshake is under way
+			n, _ := h.clients.counts()
+			h.clients.mu.RLock()
+			defer h.clients.mu.RUnlock()
+			return n == 0 && h.clients.admitted == 0 && h.pending.n.Load() == 0
+		})
 		c.await("what they held", func() bool { return openFiles(t) <= descriptors && runtime.NumGoroutine() <= goroutines })
 		if err := h.Check(); err != nil {
 			t.Error(err)
