@@ -10,7 +10,8 @@ import (
 	"strings"
 )
 
-// List implements Store. Its places are xx/NAME. What is in the folder and is
+// List implements Store. Its places are xx/NAME, and parts/NAME/ID behind them.
+// What is in the folder and is
 // not an object of ours is listed under that, which is no key of ours either.
 func (f *Folder) List(ctx context.Context, after string, limit int) (objects []Object, next string, err error) {
 	for i := range 256 {
@@ -43,7 +44,61 @@ func (f *Folder) List(ctx context.Context, after string, limit int) (objects []O
 			objects, next = append(objects, o), place
 		}
 	}
+	return f.listUploads(ctx, objects, next, after, limit)
+}
+
+// listUploads adds uploads in parts to objects, whose last is at next.
+func (f *Folder) listUploads(ctx context.Context, objects []Object, next, after string, limit int) ([]Object, string, error) {
+	names, err := os.ReadDir(filepath.Join(f.dir, "parts"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, "", folderFault(err)
+	}
+	for _, name := range names {
+		ids, err := os.ReadDir(filepath.Join(f.dir, "parts", name.Name()))
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, "", folderFault(err)
+		}
+		for _, id := range ids {
+			place := "parts/" + name.Name() + "/" + id.Name()
+			if place <= after {
+				continue
+			}
+			if len(objects) == limit {
+				return objects, next, nil
+			}
+			o, err := f.uploadAt(place, name.Name(), id)
+			if errors.Is(err, errNoUpload) { // completed or aborted meanwhile
+				continue
+			}
+			if err != nil {
+				return nil, "", err
+			}
+			objects, next = append(objects, o), place
+		}
+	}
 	return objects, "", nil
+}
+
+// uploadAt is an upload in parts, or what is in its place.
+func (f *Folder) uploadAt(place, name string, id fs.DirEntry) (Object, error) {
+	info, err := id.Info()
+	if err != nil {
+		return Object{}, uploadFault(err)
+	}
+	o := Object{Key: place, Size: info.Size(), Modified: info.ModTime()}
+	key, err := nameEncoding.DecodeString(name)
+	if err != nil || !info.IsDir() || !isID(id.Name()) {
+		return o, nil
+	}
+	o.Key, o.Upload, o.Size = string(key), id.Name(), 0
+	parts, err := f.Parts(context.Background(), o.Key, o.Upload) // nothing waits in it
+	for _, p := range parts {
+		o.Size += p.Size
+	}
+	return o, err
 }
 
 func objectOf(place string, e fs.DirEntry) (Object, error) {

@@ -14,7 +14,7 @@ const (
 // orphans is what a comparison found.
 type orphans struct {
 	known int          // objects of files
-	lost  []Difference // bytes of files that have no record, at most maxOrphans
+	lost  []Difference // bytes of files that have no record, or need them no more, at most maxOrphans
 	count int          // of them
 	bytes int64
 }
@@ -69,7 +69,7 @@ func (o *orphans) add(page VerifyAnswer) {
 	o.known += page.Checked
 	for _, d := range page.Differences {
 		o.known--
-		if d.Problem != RecordMissing {
+		if d.Problem != RecordMissing && d.Problem != PartsLeft {
 			continue
 		}
 		o.count++
@@ -86,11 +86,18 @@ func (s *Service) deleteOrphans(ctx context.Context, lost []Difference) error {
 		if d.Modified.After(before) {
 			continue
 		}
-		if err := s.store.Delete(ctx, d.Key); err != nil {
+		if err := s.deleteOrphan(ctx, d); err != nil {
 			return err
 		}
 		slog.InfoContext(ctx, "deleted what is stored and belongs to no file", "key", d.Key, "bytes", d.Stored)
 		s.metrics.orphansSwept.Inc()
 	}
 	return nil
+}
+
+func (s *Service) deleteOrphan(ctx context.Context, d Difference) error {
+	if d.Upload != "" {
+		return s.store.Abort(ctx, d.Key, d.Upload)
+	}
+	return s.store.Delete(ctx, d.Key)
 }

@@ -60,7 +60,8 @@ type Store interface {
 	Delete(ctx context.Context, key string) error
 	// List returns up to limit objects, and where the next page begins, "" where
 	// this one was the last. It begins behind after, at the first where that is
-	// "". An object that is there all the time is on exactly one page.
+	// "". An object that is there all the time is on exactly one page. A folder
+	// lists uploads in parts, too; S3 servers have rules that end those.
 	List(ctx context.Context, after string, limit int) ([]Object, string, error)
 	// Address returns a URL at which the client itself can get the object, ""
 	// where the store has none or is not to give any.
@@ -74,6 +75,7 @@ type Store interface {
 // Object is what a Store says of one key.
 type Object struct {
 	Key      string
+	Upload   string    // id, where it is an upload in parts that has not ended; only of List
 	Size     int64     // bytes
 	Modified time.Time // when it was stored; only of List
 	SHA256   string    // in hexadecimal; only of Complete, "" where the Store saw the parts in another order

@@ -20,6 +20,7 @@ const (
 	BytesMissing  = "bytes_missing"  // a file is ready and the store does not have it
 	SizeDiffers   = "size_differs"   // the store has another number of bytes
 	RecordMissing = "record_missing" // the store has bytes of a file that the ledger does not know
+	PartsLeft     = "parts_left"     // the store has parts of a file that is whole
 	UnknownObject = "unknown_object" // the store has something that is not ours
 )
 
@@ -39,6 +40,7 @@ type Difference struct {
 	Problem  string    `json:"problem"`
 	File     string    `json:"file,omitempty"`    // id, where there is one
 	Key      string    `json:"key"`               // in the store
+	Upload   string    `json:"upload,omitempty"`  // id, where it is an upload in parts
 	Size     int64     `json:"size"`              // bytes, as the ledger says
 	Stored   int64     `json:"stored"`            // bytes, as the store says
 	Modified time.Time `json:"modified,omitzero"` // of the object
@@ -133,7 +135,7 @@ func (s *Service) verifyStorage(ctx context.Context, after string, limit int) (V
 }
 
 func (s *Service) verifyObject(ctx context.Context, o Object) (*Difference, error) {
-	d := &Difference{Problem: UnknownObject, Key: o.Key, Stored: o.Size, Modified: o.Modified.UTC()}
+	d := &Difference{Problem: UnknownObject, Key: o.Key, Upload: o.Upload, Stored: o.Size, Modified: o.Modified.UTC()}
 	key, posted := strings.CutPrefix(o.Key, pendingPrefix)
 	id, variant, ok := parseKey(key)
 	if !ok {
@@ -146,6 +148,11 @@ func (s *Service) verifyObject(ctx context.Context, o Object) (*Difference, erro
 		return nil, err
 	case err == nil && posted: // it goes with its file
 		return nil, nil
+	case err == nil && o.Upload != "" && f.Key == o.Key:
+		if f.State != Ready {
+			return nil, nil // under way, or the sweeper's
+		}
+		d.Problem = PartsLeft
 	case err == nil && variant == "" && f.Key == o.Key:
 		return nil, nil // its size is compared from the other side
 	case err == nil && slices.Contains(tusKeys(f), o.Key):
@@ -153,13 +160,24 @@ func (s *Service) verifyObject(ctx context.Context, o Object) (*Difference, erro
 	case err == nil && variant != "" && slices.Contains(strings.Fields(f.Thumbs), variant):
 		return nil, nil
 	}
-	// It may have been deleted meanwhile.
-	if _, err := s.store.Stat(ctx, o.Key); errors.Is(err, errNoObject) {
-		return nil, nil
-	} else if err != nil {
+	if there, err := s.stillThere(ctx, o); err != nil || !there {
 		return nil, err
 	}
 	return d, nil
+}
+
+// stillThere looks again: o may have been deleted since it was listed.
+func (s *Service) stillThere(ctx context.Context, o Object) (bool, error) {
+	var err error
+	if o.Upload != "" {
+		_, err = s.store.Parts(ctx, o.Key, o.Upload)
+	} else {
+		_, err = s.store.Stat(ctx, o.Key)
+	}
+	if errors.Is(err, errNoObject) || errors.Is(err, errNoUpload) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // compareAll judges each of list, some at the same time, and keeps the order.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -221,5 +222,70 @@ func TestParseKey(t *testing.T) {
 		if got != want {
 			t.Errorf("%q: %q, want %q", key, got, want)
 		}
+	}
+}
+
+// Parts of open uploads and of those that are to be swept are in order; others
+// are not, and go when they are old enough.
+func TestVerifyUploadsInParts(t *testing.T) {
+	h := newTestHouse(t, func(s *Settings) { s.OrphanTTL = 24 * time.Hour })
+	h.keep("a.txt", "hello")
+	open, whole := h.begin(`{"size":5}`), h.begin(`{"size":5}`)
+	open.mustPart(1, "hello")
+	whole.mustPart(1, "hello")
+	whole.complete()
+	retired := h.begin(`{"size":5}`)
+	if _, err := h.ledger.Retire(t.Context(), retired.ID, Pending); err != nil {
+		t.Fatal(err)
+	}
+	for _, limit := range []int{1, 10} {
+		if found := h.verify(limit); len(found) != 0 {
+			t.Errorf("all is well, and found %v", found)
+		}
+	}
+	forgotten := h.begin(`{"size":5}`)
+	forgotten.mustPart(1, "hello")
+	if err := h.ledger.Forget(t.Context(), forgotten.ID); err != nil {
+		t.Fatal(err)
+	}
+	record, err := h.ledger.Get(t.Context(), whole.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := h.store.Begin(t.Context(), record.Key, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.store1(".hidden", "not ours")
+	want := []string{"parts_left " + whole.ID, "record_missing " + forgotten.ID, "unknown_object .hidden"}
+	for _, limit := range []int{1, 10} {
+		if found := h.verify(limit); !slices.Equal(found, want) {
+			t.Errorf("found %v, want %v", found, want)
+		}
+	}
+	folder := h.store.(*Folder)
+	old := time.Now().Add(-25 * time.Hour)
+	for _, dir := range []string{folder.upload(record.Key, left), filepath.Join(folder.uploads(record.Created.Format("2006/01/02/") + forgotten.ID))} {
+		dirs := []string{dir}
+		if entries, err := filepath.Glob(filepath.Join(dir, "*")); err == nil {
+			dirs = append(dirs, entries...)
+		}
+		for _, d := range dirs {
+			if err := os.Chtimes(d, old, old); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := h.Compare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if found := h.verify(10); !slices.Equal(found, want[2:]) {
+		t.Errorf("compared: %v, want %v", found, want[2:])
+	}
+	if open.status().Received != 5 {
+		t.Error("the open upload has lost its part")
+	}
+	if a := h.do("GET", "/files/"+whole.ID, nil); a.body != "hello" {
+		t.Errorf("the file: %v", a)
 	}
 }

@@ -24,6 +24,7 @@ type difference struct {
 var problems = map[string]string{
 	"bytes_missing":  "the storage has no bytes of this file",
 	"size_differs":   "the storage has another number of bytes",
+	"parts_left":     "these parts belong to a file that is whole",
 	"record_missing": "these bytes belong to a file that is not known",
 	"unknown_object": "this is nothing that minigate stores",
 }
