@@ -25,7 +25,7 @@ GO_FILES = $(shell find . \( -name node_modules -o -name .cache -o -name .git \)
 WEB_FILES = $(shell find web \( -name node_modules -o -name dist -o -name miniprogram_dist \) -prune -o -type f ! -name '*.go' ! -name '*.md' -print)
 
 # What a Go test binary may take; the slowest package decides.
-TEST_TIMEOUT ?= 10m
+TEST_TIMEOUT ?= 20m
 # What each fuzz target gets in 'make fuzz'.
 FUZZ_TIME ?= 60s
 
