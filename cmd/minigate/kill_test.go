@@ -64,6 +64,8 @@ type killing struct {
 	acked map[string]string // id of a file to the SHA-256 that it must have
 	begun map[string]begun  // uploads that go on, and are not acknowledged
 	half  [][]byte          // data whose upload has no id yet
+
+	refusal error // the last
 	keys  map[string][]byte // data of uploads in parts that may have begun, by their Idempotency-Key
 }
 
@@ -225,7 +227,7 @@ func (k *killing) resume(id string, data []byte) error {
 	return k.do("POST", path+"/complete", "", nil, http.StatusCreated, &fileAnswer{})
 }
 
-// send uploads random data in one of the ways; it tells whether the node lives.
+// send uploads random data in one of the ways; it tells whether that went well.
 func (k *killing) send() bool {
 	size := rand.IntN(4 * killPart)
 	if k.large > 0 && rand.IntN(8) == 0 {
@@ -240,6 +242,9 @@ func (k *killing) send() bool {
 	k.mu.Unlock()
 	id, err := k.ways[rand.IntN(len(k.ways))].send(k, data)
 	if err != nil {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.refusal = err
 		return false
 	}
 	k.mu.Lock()
@@ -257,7 +262,10 @@ func (k *killing) round(after int) {
 	var kill sync.Once
 	for range 6 {
 		wg.Go(func() {
-			for k.send() {
+			for failures := 0; failures < 5; { // one may be the storage's, which is busy
+				if !k.send() {
+					failures++
+				}
 				k.mu.Lock()
 				now := len(k.acked) >= enough
 				k.mu.Unlock()
@@ -268,7 +276,7 @@ func (k *killing) round(after int) {
 		})
 	}
 	wg.Wait()
-	kill.Do(func() { k.t.Fatalf("the node is alive and refuses:\n%s", k.node.Output()) })
+	kill.Do(func() { k.t.Fatalf("the node is alive and refuses, lastly with %v:\n%s", k.refusal, k.node.Output()) })
 }
 
 // sum downloads a file; "" where there is none.
