@@ -65,8 +65,8 @@ type killing struct {
 	begun map[string]begun  // uploads that go on, and are not acknowledged
 	half  [][]byte          // data whose upload has no id yet
 
-	refusal error // the last
-	keys  map[string][]byte // data of uploads in parts that may have begun, by their Idempotency-Key
+	refusal error             // the last
+	keys    map[string][]byte // data of uploads in parts that may have begun, by their Idempotency-Key
 }
 
 // begun is an upload that can go on.
