@@ -58,7 +58,11 @@ func (s *Service) findOrBegin(ctx context.Context, f File) (Upload, error) {
 			return Upload{}, errKeyReused
 		}
 		if found.Session.Upload == "" { // who began it did not get further
-			if err := s.beginStored(ctx, &found); err != nil {
+			err := s.store.Delete(ctx, found.Key) // ends what the storage may have begun
+			if err == nil {
+				err = s.beginStored(ctx, &found)
+			}
+			if err != nil {
 				return Upload{}, err
 			}
 		}

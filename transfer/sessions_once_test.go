@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -147,6 +148,10 @@ func TestBeginOnceCutShort(t *testing.T) {
 		if err := h.ledger.Reserve(t.Context(), f, Quota{}); err != nil {
 			t.Fatal(err)
 		}
+		before, err := h.store.Begin(t.Context(), f.Key, f.Session.PartSize) // it came as far as this
+		if err != nil {
+			t.Fatal(err)
+		}
 		u, err := h.Begin(t.Context(), alice, NewUpload{Way: WayParts, Key: "k", Size: 5})
 		if err != nil || u.ID != f.ID {
 			t.Fatalf("%+v, %v; want %s", u, err, f.ID)
@@ -156,6 +161,9 @@ func TestBeginOnceCutShort(t *testing.T) {
 		}
 		if file, err := h.Complete(t.Context(), alice, u.ID); err != nil || file.Size != 5 {
 			t.Errorf("%+v, %v", file, err)
+		}
+		if parts, err := h.store.Parts(t.Context(), f.Key, before); !errors.Is(err, errNoUpload) {
+			t.Errorf("the upload that was lost is there: %v, %v", parts, err)
 		}
 		wantUsage(t, h.ledger, "in the end", Usage{Stored: 5, Daily: 5})
 	})

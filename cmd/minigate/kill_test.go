@@ -420,7 +420,8 @@ func (k *killing) settles(what string, cond func() bool) {
 			return
 		}
 	}
-	k.t.Errorf("never happened: %s", what)
+	_, raw := filesAPI(k.t, k.node, testAPIKey, "/verify", `{"side":"storage","limit":500}`)
+	k.t.Errorf("never happened: %s; %s", what, raw)
 }
 
 // afterwards looks what is left after a kill, and goes on with it.
