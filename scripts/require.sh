@@ -13,17 +13,19 @@ package() {
     python3-jwt) echo python3-jwt python3-cryptography ;;
     nchan) echo libnginx-mod-nchan ;;
     python3-websockets) echo python3-websockets ;;
+    libwebsockets) echo libwebsockets-dev gcc libc6-dev ;;
     *) echo "" ;;
   esac
 }
 
 # present PROGRAM tells whether it is there. python3-… is none, but a module of
 # the system's own Python, which need not be the first one in PATH; nchan is a
-# module of nginx.
+# module of nginx, libwebsockets a library of C.
 present() {
   case $1 in
     python3-jwt) /usr/bin/python3 -c 'import cryptography, jwt' 2>/dev/null ;;
     python3-websockets) /usr/bin/python3 -c 'import websockets' 2>/dev/null ;;
+    libwebsockets) command -v cc >/dev/null && echo '#include <libwebsockets.h>' | cc -E - >/dev/null 2>&1 ;;
     nchan) [ -e /usr/lib/nginx/modules/ngx_nchan_module.so ] ;;
     *) command -v "$1" >/dev/null ;;
   esac
