@@ -10,8 +10,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/minigate/minigate/transfer"
 )
@@ -46,20 +44,9 @@ func (k *killing) sendTus(data []byte) (string, error) {
 	return id, k.resumeTus(id, data)
 }
 
-// tusPauses are how often, and after how long, tus clients try again what was
-// refused with 409: what a dead node had asked for may still be under way.
-var tusPauses = []time.Duration{0, time.Second, 3 * time.Second, 5 * time.Second}
-
 func (k *killing) resumeTus(id string, data []byte) error {
 	path := transfer.TusPath + id
 	h, err := k.tus("HEAD", path, nil, http.StatusOK)
-	for _, pause := range tusPauses {
-		if err == nil || !strings.Contains(err.Error(), ": 409 ") {
-			break
-		}
-		time.Sleep(pause)
-		h, err = k.tus("HEAD", path, nil, http.StatusOK)
-	}
 	if err != nil {
 		return err
 	}
