@@ -117,15 +117,21 @@ func (s *Service) assemble(ctx context.Context, f File) (Object, error) {
 	case f.Session.Size == 0:
 		return s.assembleNothing(ctx, f)
 	}
-	u := uploadOf(f)
-	var err error
-	if u.Parts, err = s.store.Parts(ctx, f.Key, f.Session.Upload); errors.Is(err, errNoUpload) {
-		// Somebody was here before, and did not get as far as the commit.
-		if size, gone := s.store.Stat(ctx, f.Key); gone == nil && (u.Size < 0 || u.Size == size) {
+	object, err := s.join(ctx, f)
+	if errors.Is(err, errNoUpload) || errors.Is(err, errPartsMissing) || errors.Is(err, errParts) {
+		// Somebody was here before, and did not get as far as the commit. While a
+		// storage is at it, it may not list all parts, or not take them.
+		if size, gone := s.store.Stat(ctx, f.Key); gone == nil && (f.Session.Size < 0 || f.Session.Size == size) {
 			return Object{Size: size}, nil
 		}
 	}
-	if err != nil {
+	return object, err
+}
+
+// join has the storage make an object of the parts that it has of f.
+func (s *Service) join(ctx context.Context, f File) (_ Object, err error) {
+	u := uploadOf(f)
+	if u.Parts, err = s.store.Parts(ctx, f.Key, f.Session.Upload); err != nil {
 		return Object{}, err
 	}
 	if missing := u.Missing(); len(missing) > 0 {

@@ -113,17 +113,66 @@ func TestTusOptions(t *testing.T) {
 	}
 }
 
-// stubbornStore does not complete while it is down.
+// stubbornStore does not complete while it is down. While it is joining, as for
+// a node that died since it asked for that, it lists no parts, or refuses them.
 type stubbornStore struct {
 	Store
-	down bool
+	down    bool
+	joining error
+}
+
+func (s *stubbornStore) Parts(ctx context.Context, key, upload string) ([]Part, error) {
+	if s.joining == errPartsMissing {
+		return nil, nil
+	}
+	return s.Store.Parts(ctx, key, upload)
 }
 
 func (s *stubbornStore) Complete(ctx context.Context, key, upload string, parts []Part) (Object, error) {
-	if s.down {
+	switch {
+	case s.down:
 		return Object{}, errStoreAway
+	case s.joining != nil:
+		return Object{}, s.joining
 	}
 	return s.Store.Complete(ctx, key, upload, parts)
+}
+
+// joined is what the storage does in the end, for nobody.
+func (s *stubbornStore) joined(h *house, id string) {
+	h.t.Helper()
+	f, err := h.ledger.Get(h.t.Context(), id)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	parts, err := s.Store.Parts(h.t.Context(), f.Key, f.Session.Upload)
+	if err == nil {
+		_, err = s.Store.Complete(h.t.Context(), f.Key, f.Session.Upload, parts)
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// What a storage is joining for a node that died is not the client's fault, and
+// is the file once it is there.
+func TestTusWhileTheStorageJoins(t *testing.T) {
+	for _, why := range []error{errPartsMissing, errParts} {
+		store := &stubbornStore{Store: newTestFolder(t), joining: why}
+		h := newHouse(t, store, newTestFileLedger(t))
+		c := h.tusCreate(5, "")
+		if a := c.patch(0, "hello"); a.code() != "storage_unavailable" {
+			t.Errorf("%v: %v", why, a)
+		}
+		if a := c.ask("HEAD", c.url, ""); a.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("%v: %v %v", why, a, a.Header)
+		}
+		store.joined(h, c.id())
+		if at := c.offset(); at != 5 {
+			t.Errorf("%v: at %d", why, at)
+		}
+		c.wantFile("hello")
+	}
 }
 
 // A client takes an offset at the end for success, so it must be one.

@@ -106,7 +106,7 @@ func (t tusStore) get(ctx context.Context, id string) (*tusUpload, error) {
 	}
 	if err == nil && f.State == Pending && u.room() == 0 && f.Session.Size > 0 && req.method != "DELETE" {
 		u.tidy(ctx)
-		u.f, err = t.s.Complete(ctx, req.user, id)
+		u.f, err = u.complete(ctx)
 	}
 	if err != nil {
 		return nil, req.fail(err)
@@ -185,11 +185,22 @@ func (u *tusUpload) DeclareLength(ctx context.Context, size int64) error {
 
 // FinishUpload implements handler.Upload.
 func (u *tusUpload) FinishUpload(ctx context.Context) error {
-	f, err := u.s.Complete(ctx, u.req.user, u.f.ID)
+	f, err := u.complete(ctx)
 	if err == nil {
 		u.f = f
 	}
 	return u.req.fail(err)
+}
+
+// complete makes a file of an upload whose bytes have all been put. Where the
+// storage does not have them it has lost them or, more likely, is joining them
+// for a node that died meanwhile: that is nothing for a client to mend.
+func (u *tusUpload) complete(ctx context.Context) (File, error) {
+	f, err := u.s.Complete(ctx, u.req.user, u.f.ID)
+	if errors.Is(err, errPartsMissing) || errors.Is(err, errParts) {
+		err = errStoreAway.Because(err)
+	}
+	return f, err
 }
 
 // Terminate implements handler.TerminatableUpload.
