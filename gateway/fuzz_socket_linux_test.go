@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ type crowd struct {
 	hub     *testHub
 	address string
 	clients [3]*crowdClient
+	dialed  int64
 }
 
 type crowdClient struct {
@@ -65,9 +67,16 @@ func FuzzCrowd(f *testing.F) {
 		s.WebSocket.SendBuffer = 4 << 10
 	})
 	h.awaitLean()
-	srv := httptest.NewServer(http.HandlerFunc(h.ServeWebSocket))
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(h.ServeWebSocket))
+	var served atomic.Int64 // connections that net/http is through with: closed, or the hub's
+	srv.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateHijacked || state == http.StateClosed {
+			served.Add(1)
+		}
+	}
+	srv.Start()
 	f.Cleanup(srv.Close)
-	(&crowd{hub: h, address: strings.TrimPrefix(srv.URL, "http://")}).warm(f)
+	(&crowd{hub: h, address: strings.TrimPrefix(srv.URL, "http://")}).warm(f, &served)
 	for _, s := range crowds {
 		f.Add(s)
 	}
@@ -75,12 +84,14 @@ func FuzzCrowd(f *testing.F) {
 		if len(s) > 200 {
 			return
 		}
-		descriptors, goroutines := openFiles(t), runtime.NumGoroutine()
+		descriptors, goroutines, before := openFiles(t), runtime.NumGoroutine(), served.Load()
 		c := &crowd{t: t, hub: h, address: strings.TrimPrefix(srv.URL, "http://")}
 		for ; len(s) >= 2; s = s[2:] {
 			c.step(s[0], s[1])
 		}
 		c.leave()
+		// A client may have hung up before its connection was accepted.
+		c.await("all clients to be served", func() bool { return served.Load()-before == c.dialed })
 		c.await("all clients to be gone", func() bool { // those, too, whose handshake is under way
 			n, _ := h.clients.counts()
 			h.clients.mu.RLock()
@@ -101,7 +112,7 @@ func FuzzCrowd(f *testing.F) {
 }
 
 // warm makes what a first client makes.
-func (c *crowd) warm(f *testing.F) {
+func (c *crowd) warm(f *testing.F, served *atomic.Int64) {
 	conn, err := net.Dial("tcp", c.address)
 	if err != nil {
 		f.Fatal(err)
@@ -109,9 +120,21 @@ func (c *crowd) warm(f *testing.F) {
 	_, _ = conn.Write([]byte(crowdHandshake))
 	_, _ = conn.Read(make([]byte, 1000))
 	_ = conn.Close()
-	for n := 1; n > 0; runtime.Gosched() {
+	for n := 1; n > 0 || served.Load() == 0 || !waits("gateway.(*Hub).Run(") || !waits("epoll.(*Poller[...]).Run("); runtime.Gosched() {
 		n, _ = c.hub.clients.counts()
 	}
+}
+
+// waits tells whether f waits in a select. One that starts goroutines first and
+// waits last has then started them all.
+func waits(f string) bool {
+	all := make([]byte, 1<<20)
+	for stack := range strings.SplitSeq(string(all[:runtime.Stack(all, true)]), "\n\n") {
+		if lines := strings.SplitN(stack, "\n", 3); len(lines) > 1 && strings.Contains(lines[0], "[select") && strings.Contains(lines[1], f) {
+			return true
+		}
+	}
+	return false
 }
 
 func openFiles(t *testing.T) int {
@@ -191,6 +214,7 @@ func (c *crowd) come(who int) {
 	}
 	tcp := conn.(*net.TCPConn)
 	_ = tcp.SetReadBuffer(2 << 10)
+	c.dialed++
 	c.clients[who] = &crowdClient{conn: tcp, unsent: []byte(crowdHandshake)}
 }
 
