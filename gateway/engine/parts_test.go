@@ -73,6 +73,31 @@ func TestMemoryIsFreed(t *testing.T) {
 	})
 }
 
+// A channel that was heard, but never published to, ends after it is left.
+func TestMemoryForgetsWhatWasOnlyHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := NewMemory()
+		n := start(t, m, "one")
+		n.subscribe("room")
+		n.history("room", HistoryQuery{Keep: time.Minute, MetaTTL: time.Minute})
+		time.Sleep(time.Hour)
+		if c, _, _ := m.held(); c != 1 {
+			t.Fatalf("%d channels while it is heard", c)
+		}
+		if err := n.Unsubscribe(t.Context(), "room"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(59 * time.Second)
+		if c, _, _ := m.held(); c != 1 {
+			t.Fatalf("%d channels while somebody may come back", c)
+		}
+		time.Sleep(2*time.Second + 2*sweepInterval)
+		if c, r, d := m.held(); c+r+d != 0 {
+			t.Errorf("in the end: %d channels, %d results, %d due", c, r, d)
+		}
+	})
+}
+
 // Expiry does not wait for the sweep.
 func TestMemoryExpiresInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
