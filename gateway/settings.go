@@ -236,6 +236,13 @@ func (s *ClientSettings) check(report func(path, problem string)) {
 	if s.PingInterval < 0 || s.PingInterval%time.Second != 0 {
 		report("ping_interval", "must be whole seconds")
 	}
+	s.checkRanges(report)
+	s.checkSingle(report)
+	s.checkMemory(report)
+}
+
+// checkRanges looks at the settings that have a lower limit and nothing else.
+func (s *ClientSettings) checkRanges(report func(path, problem string)) {
 	for path, d := range map[string]time.Duration{
 		"stale_close_delay":      s.StaleCloseDelay,
 		"session_check_interval": s.SessionCheckInterval,
@@ -278,6 +285,12 @@ func (s *ClientSettings) check(report func(path, problem string)) {
 			report(path, "must not be negative")
 		}
 	}
+	if s.Concurrency < 0 || s.Concurrency > maxConcurrency {
+		report("concurrency", fmt.Sprintf("must be between 0 and %d", maxConcurrency))
+	}
+}
+
+func (s *ClientSettings) checkSingle(report func(path, problem string)) {
 	if s.SingleConnection != "" && s.SingleConnection != singleUser && s.SingleConnection != singleDevice {
 		report("single_connection", "must be user, device or empty")
 	}
@@ -287,9 +300,9 @@ func (s *ClientSettings) check(report func(path, problem string)) {
 	if s.single() != "" && s.UserConnectionLimit == 1 {
 		report("user_connection_limit", "must be 0 or at least 2: 1 refuses the newer connection, which single_connection is to keep")
 	}
-	if s.Concurrency < 0 || s.Concurrency > maxConcurrency {
-		report("concurrency", fmt.Sprintf("must be between 0 and %d", maxConcurrency))
-	}
+}
+
+func (s *ClientSettings) checkMemory(report func(path, problem string)) {
 	if s.QueueMaxSize < 64<<10 {
 		report("queue_max_size", "must be at least 64KiB")
 	}
