@@ -3,6 +3,7 @@ package harness
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -155,4 +156,40 @@ func PostBytes(ctx context.Context, client *http.Client, url, key string, body [
 		err = fmt.Errorf("status %d: %.100s", res.StatusCode, text)
 	}
 	return text, err
+}
+
+// Programs builds the load generator, and minigate unless a program is given.
+func (r *Run) Programs(ctx context.Context, minigate string) (load, program string, err error) {
+	packages := []string{"./bench/load", "./cmd/minigate"}
+	if minigate != "" {
+		packages = packages[:1]
+	}
+	built, err := r.Build(ctx, packages...)
+	if err != nil {
+		return "", "", err
+	}
+	if minigate == "" {
+		minigate = built[1]
+	}
+	return built[0], minigate, nil
+}
+
+// Timed is data of 128 bytes or so that tells the load generator how late it is.
+func Timed(due time.Time) map[string]any {
+	return map[string]any{"t": due.UnixNano(), "p": strings.Repeat("x", 96)}
+}
+
+// Call calls a method of the server API. An error in the answer is an error.
+func (m *Minigate) Call(ctx context.Context, method string, body any) error {
+	var answer struct {
+		Error    *struct{ Message string }
+		AllError *struct{ Message string } `json:"all_error"`
+	}
+	if err := Post(ctx, http.DefaultClient, m.Ops+"/api/"+method, "dev", body, &answer); err != nil {
+		return err
+	}
+	if e := cmp.Or(answer.Error, answer.AllError); e != nil {
+		return fmt.Errorf("%s: %s", method, e.Message)
+	}
+	return nil
 }

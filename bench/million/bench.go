@@ -6,11 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -36,17 +34,9 @@ type bench struct {
 }
 
 func (b *bench) prepare(ctx context.Context) error {
-	packages := []string{"./bench/load", "./cmd/minigate"}
-	if b.minigate != "" {
-		packages = packages[:1]
-	}
-	programs, err := b.run.Build(ctx, packages...)
-	if err != nil {
+	var err error
+	if b.load, b.program, err = b.run.Programs(ctx, b.minigate); err != nil {
 		return err
-	}
-	b.load, b.program = programs[0], b.minigate
-	if b.program == "" {
-		b.program = programs[1]
 	}
 	if b.report.before, err = harness.MachineMemory(); err != nil || !b.options.redis {
 		return err
@@ -174,22 +164,10 @@ func (b *bench) publish(ctx context.Context) error {
 }
 
 func (b *bench) publishTo(ctx context.Context, n *node, due time.Time) error {
-	data := map[string]any{"t": due.UnixNano(), "p": strings.Repeat("x", 96)}
-	method, body := "push", map[string]any{"all": true, "data": data}
 	if b.channel != "" {
-		method, body = "publish", map[string]any{"channel": b.channel, "data": data}
+		return n.minigate.Call(ctx, "publish", map[string]any{"channel": b.channel, "data": harness.Timed(due)})
 	}
-	var answer struct {
-		Error    *struct{ Message string }
-		AllError *struct{ Message string } `json:"all_error"`
-	}
-	if err := harness.Post(ctx, http.DefaultClient, n.minigate.Ops+"/api/"+method, "dev", body, &answer); err != nil {
-		return err
-	}
-	if answer.Error != nil || answer.AllError != nil {
-		return fmt.Errorf("%s was answered with an error: %+v", method, answer)
-	}
-	return nil
+	return n.minigate.Call(ctx, "push", map[string]any{"all": true, "data": harness.Timed(due)})
 }
 
 // results ends the load generators and sums up.

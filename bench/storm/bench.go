@@ -5,11 +5,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,17 +35,9 @@ type bench struct {
 
 // prepare starts Redis and the node that stays, and logs everybody in.
 func (b *bench) prepare(ctx context.Context) error {
-	packages := []string{"./bench/load", "./cmd/minigate"}
-	if b.minigate != "" {
-		packages = packages[:1]
-	}
-	programs, err := b.run.Build(ctx, packages...)
-	if err != nil {
+	var err error
+	if b.load, b.program, err = b.run.Programs(ctx, b.minigate); err != nil {
 		return err
-	}
-	b.load, b.program = programs[0], b.minigate
-	if b.program == "" {
-		b.program = programs[1]
 	}
 	redis, err := b.run.StartRedis(ctx)
 	if err != nil {
@@ -185,7 +175,7 @@ func (b *bench) publish(ctx context.Context, channel string, count int) error {
 // tries again until it works or ctx ends.
 func (b *bench) publishOnce(ctx context.Context, channel string, due time.Time) error {
 	for {
-		err := b.call(ctx, channel, due)
+		err := b.refuge.Call(ctx, "publish", map[string]any{"channel": channel, "data": harness.Timed(due)})
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
@@ -195,16 +185,4 @@ func (b *bench) publishOnce(ctx context.Context, channel string, due time.Time) 
 		case <-time.After(b.every):
 		}
 	}
-}
-
-func (b *bench) call(ctx context.Context, channel string, due time.Time) error {
-	var answer struct {
-		Error *struct{ Message string }
-	}
-	body := map[string]any{"channel": channel, "data": map[string]any{"t": due.UnixNano(), "p": strings.Repeat("x", 96)}}
-	err := harness.Post(ctx, http.DefaultClient, b.refuge.Ops+"/api/publish", "dev", body, &answer)
-	if err == nil && answer.Error != nil {
-		err = fmt.Errorf("publish: %s", answer.Error.Message)
-	}
-	return err
 }
