@@ -45,8 +45,10 @@ func acceptedOptions(t *testing.T, l net.Listener) (all [5]int) {
 	err = raw.Control(func(fd uintptr) {
 		for i, o := range [][2]int{
 			{unix.SOL_SOCKET, unix.SO_KEEPALIVE},
-			{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL},
-			{unix.IPPROTO_TCP, unix.TCP_KEEPCNT}, {unix.IPPROTO_TCP, unix.TCP_NODELAY},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPCNT},
+			{unix.IPPROTO_TCP, unix.TCP_NODELAY},
 		} {
 			if all[i], err = unix.GetsockoptInt(int(fd), o[0], o[1]); err != nil {
 				t.Error(err)
