@@ -102,9 +102,7 @@ func (h *loginHook) ask(ctx context.Context, ses *Session) error {
 // apply puts the answer into the session, all of it or nothing.
 func (a *loginAnswer) apply(ses *Session) error {
 	if a.Allow != nil && !*a.Allow {
-		refusal := *errLoginRefused
-		refusal.Msg = cmp.Or(Printable(a.Reason, maxRefusalReason), refusal.Msg)
-		return &refusal
+		return Refusal(errLoginRefused, a.Reason)
 	}
 	claims, err := CompactClaims(a.Claims)
 	if err != nil {
@@ -116,6 +114,14 @@ func (a *loginAnswer) apply(ses *Session) error {
 	}
 	ses.Claims, ses.Channels = claims, channels
 	return nil
+}
+
+// Refusal is a fault with the reason that the backend gave in the place of its
+// sentence, as far as it gave one that can be shown.
+func Refusal(refused *fault.Error, reason string) error {
+	refusal := *refused
+	refusal.Msg = cmp.Or(Printable(reason, maxRefusalReason), refusal.Msg)
+	return &refusal
 }
 
 // CompactClaims brings a JSON object into the form that [Session.Claims] has:

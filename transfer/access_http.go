@@ -113,9 +113,16 @@ func (s *Service) ServeOwner(w http.ResponseWriter, r *http.Request) error {
 
 // amend changes a file and answers what has become of it.
 func (s *Service) amend(w http.ResponseWriter, r *http.Request, id string, change func(f *File) error) error {
-	f, err := s.ledger.Amend(r.Context(), id, change)
+	var before Access
+	f, err := s.ledger.Amend(r.Context(), id, func(f *File) error {
+		before = f.Access
+		return change(f)
+	})
 	if err != nil {
 		return err
+	}
+	if f.Access.Channel != before.Channel {
+		s.tellChannel(f)
 	}
 	return rest.JSON(w, http.StatusOK, infoOf(f))
 }

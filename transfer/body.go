@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/minigate/minigate/internal/fault"
+	"github.com/minigate/minigate/internal/rest"
 )
 
 var (
@@ -27,8 +28,7 @@ type body struct {
 	ctx     context.Context
 	r       io.Reader
 	control *http.ResponseController
-	stall   time.Duration
-	set     time.Time // when the deadline was last moved
+	stalled rest.Deadline
 	pace    pace
 	err     error // what went wrong
 
@@ -40,8 +40,9 @@ var bodyBuffers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 64
 // newBody takes over the request's body of at most limit bytes. close must be
 // called when nobody reads it any more.
 func (s *Service) newBody(ctx context.Context, w http.ResponseWriter, r *http.Request, limit int64) *body {
+	control := http.NewResponseController(w)
 	b := &body{
-		ctx: ctx, r: http.MaxBytesReader(w, r.Body, limit), control: http.NewResponseController(w), stall: s.settings.StallTimeout,
+		ctx: ctx, r: http.MaxBytesReader(w, r.Body, limit), control: control, stalled: rest.ReadDeadline(control, s.settings.StallTimeout),
 		pace:     pace{rate: int64(s.settings.MinRate), window: s.settings.StallTimeout},
 		buffered: bodyBuffers.Get().(*bufio.Reader),
 	}
@@ -49,17 +50,14 @@ func (s *Service) newBody(ctx context.Context, w http.ResponseWriter, r *http.Re
 	return b
 }
 
-// Read implements io.Reader. It waits at most stall for the next byte, and
+// Read implements io.Reader. It waits at most stall_timeout for the next byte, and
 // gives up on a client that sends, but hardly.
 func (b *body) Read(p []byte) (int, error) {
 	if context.Cause(b.ctx) == errTooSlow {
 		return 0, errTooSlow
 	}
 	began := time.Now()
-	if began.Sub(b.set) > b.stall/8 {
-		b.set = began
-		_ = b.control.SetReadDeadline(began.Add(b.stall)) // every real server can
-	}
+	b.stalled.Extend()
 	n, err := b.r.Read(p)
 	if err == nil {
 		if !b.pace.keeps(n, time.Since(began)) {
@@ -71,7 +69,7 @@ func (b *body) Read(p []byte) (int, error) {
 	if err == io.EOF {
 		// Now net/http begins to watch for a client that leaves; the deadline
 		// would look like one.
-		_ = b.control.SetReadDeadline(time.Time{})
+		b.stalled.Lift()
 		return n, err
 	}
 	b.err = bodyFault(err)

@@ -49,6 +49,7 @@ const (
 
 var (
 	errDirectSize  = fault.New(fault.Invalid, "size_invalid", "size must be the file's size in bytes.")
+	errDirectTo    = fault.New(fault.Invalid, "target_invalid", "target must be gateway; leave it out to have the file sent where that is best.")
 	errDirectMode  = fault.New(fault.Invalid, "mode_invalid", "mode must be form or parts; leave it out to get what suits the size.")
 	errNotUploaded = fault.New(fault.Conflict, "not_uploaded", "The file is not there yet: upload it, then confirm.")
 	// errMoved happens where files.store was changed.
@@ -63,6 +64,9 @@ type NewDirect struct {
 	Size int64  // bytes
 	Mode string // a wish; "": what suits the size
 	Sums        // of the whole file, checked when it is confirmed
+
+	ToGateway bool   // the client cannot reach the storage
+	Access    Access // who is to read the file beside its owner
 }
 
 // Direct is a direct upload and where it goes.
@@ -103,7 +107,7 @@ func (s *Service) chooseDirect(o NewDirect) (note string, err error) {
 	if o.Mode != "" && o.Mode != ModeForm && o.Mode != ModeParts {
 		return "", errDirectMode
 	}
-	can := s.direct != nil && s.direct.wanted && o.Size > 0 // no policy can ask for nothing
+	can := s.direct != nil && s.direct.wanted && !o.ToGateway && o.Size > 0 // no policy can ask for nothing
 	switch {
 	case form && can && o.Size <= singlePut && s.direct.form.Load():
 		return notePosted, nil
@@ -127,6 +131,9 @@ func (s *Service) Reserve(ctx context.Context, user auth.User, o NewDirect) (Dir
 	}
 	f, err := s.newSession(user, NewUpload{Way: WayDirect, Name: o.Name, Type: o.Type, Size: o.Size, Sums: o.Sums, Note: note})
 	if err != nil {
+		return Direct{}, err
+	}
+	if err := s.share(ctx, &f, o.Access); err != nil {
 		return Direct{}, err
 	}
 	if note == noteForm || note == notePosted {
@@ -157,9 +164,10 @@ func target(toStorage bool) string {
 }
 
 // Readdress returns a direct upload with new addresses: of its form, or of up
-// to 100 missing parts, from number from on. Where it is completed it has its
-// file instead. Faults: those of [Service.Status].
-func (s *Service) Readdress(ctx context.Context, user auth.User, id string, from int) (Direct, error) {
+// to 100 missing parts, from number from on; of parts at the gateway where the
+// client cannot reach the storage. Where it is completed it has its file instead.
+// Faults: those of [Service.Status].
+func (s *Service) Readdress(ctx context.Context, user auth.User, id string, from int, toGateway bool) (Direct, error) {
 	f, err := s.session(ctx, user, id)
 	if err == nil && f.Session.Way != WayDirect {
 		err = errNoUpload
@@ -172,6 +180,7 @@ func (s *Service) Readdress(ctx context.Context, user auth.User, id string, from
 		return d, nil
 	}
 	if d.Mode == ModeParts {
+		d.ToStorage = d.ToStorage && !toGateway
 		if d.Parts, err = s.partsOf(ctx, f); err != nil {
 			return Direct{}, err
 		}

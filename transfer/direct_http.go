@@ -33,29 +33,30 @@ func (s *Service) directAnswer(d Direct) directAnswer {
 	return a
 }
 
-// ServeReserve answers POST /files/direct: {name?, size, type?, mode?, sha256?,
-// crc32c?} → 201 {id, mode, target, expires, upload | part_size, missing, put}.
+// ServeReserve answers POST /files/direct?public=&channel=: {name?, size, type?,
+// mode?, target?, sha256?, crc32c?} → 201 {id, mode, target, expires, upload | part_size, missing, put}.
 //
 // With mode form, upload is what wx.uploadFile is to be called with: {url, name,
 // formData}. All of formData has to be sent before the file, and nothing else.
 // With mode parts, put are addresses [{n, size, url}], each for a PUT of exactly
 // that many bytes of the file, in any order; ServeReaddress has more. No address
 // needs a header. Then ServeConfirm makes a file of it. target says where the
-// addresses are: at the storage, or where that cannot be at the gateway.
+// addresses are: at the storage, or where that cannot be, or where the client asks
+// for that since it cannot reach the storage, at the gateway.
 //
 // type is bound to what is signed; what the file is, its bytes say. sha256 and
 // crc32c are as of [Service.ServeBegin]; to check them the gateway has to read
-// the whole file.
+// the whole file. public and channel are as of [Service.ServeBegin].
 //
-// Errors: 400 size_invalid, mode_invalid, and those of [Service.ServeBegin].
+// Errors: 400 size_invalid, mode_invalid, target_invalid, and those of [Service.ServeBegin].
 func (s *Service) ServeReserve(w http.ResponseWriter, r *http.Request) error {
 	user, err := caller(r)
 	if err != nil {
 		return err
 	}
 	var req struct {
-		Name, Type, Mode, SHA256, CRC32C string
-		Size                             *int64
+		Name, Type, Mode, Target, SHA256, CRC32C string
+		Size                                     *int64
 	}
 	if err := rest.Decode(w, r, maxBeginBody, &req); err != nil {
 		return err
@@ -64,7 +65,13 @@ func (s *Service) ServeReserve(w http.ResponseWriter, r *http.Request) error {
 	if req.Size != nil {
 		o.Size = *req.Size
 	}
+	if o.ToGateway, err = toGateway(req.Target); err != nil {
+		return err
+	}
 	if o.Sums, err = ParseSums(req.SHA256, req.CRC32C); err != nil {
+		return err
+	}
+	if o.Access, err = accessOf(r.URL.Query()); err != nil {
 		return err
 	}
 	d, err := s.Reserve(r.Context(), user, o)
@@ -74,10 +81,19 @@ func (s *Service) ServeReserve(w http.ResponseWriter, r *http.Request) error {
 	return rest.JSON(w, http.StatusCreated, s.directAnswer(d))
 }
 
-// ServeReaddress answers GET /files/direct/{id}?from=1 as ServeReserve does, with
-// 200 and addresses that are new: of the missing parts from that number on.
+// toGateway reads where a client wants to send a file.
+func toGateway(target string) (bool, error) {
+	if target != "" && target != "gateway" {
+		return false, errDirectTo
+	}
+	return target != "", nil
+}
+
+// ServeReaddress answers GET /files/direct/{id}?from=1&target= as ServeReserve
+// does, with 200 and addresses that are new: of the missing parts from that number
+// on. Those of parts may be at another target than before, those of a form may not.
 // Where the file is completed, it has file instead. Errors: 400 from_invalid,
-// and those of [Service.Status].
+// target_invalid, and those of [Service.Status].
 func (s *Service) ServeReaddress(w http.ResponseWriter, r *http.Request) error {
 	return byUser(r, func(ctx context.Context, user auth.User, id string) error {
 		from := 1
@@ -88,7 +104,11 @@ func (s *Service) ServeReaddress(w http.ResponseWriter, r *http.Request) error {
 			}
 			from = n
 		}
-		d, err := s.Readdress(ctx, user, id, from)
+		gateway, err := toGateway(r.URL.Query().Get("target"))
+		if err != nil {
+			return err
+		}
+		d, err := s.Readdress(ctx, user, id, from, gateway)
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/minigate/minigate/internal/fault"
+	"github.com/minigate/minigate/internal/rest"
 )
 
 // copyStep is how much is sent before the write deadline moves on.
@@ -188,10 +189,11 @@ func (s *Service) send(w http.ResponseWriter, r *http.Request, f File, part byte
 // does the work where r is a file and w a plain connection.
 func (s *Service) copy(w http.ResponseWriter, r io.Reader, n int64) error {
 	control := http.NewResponseController(w)
-	defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
+	stalled := rest.WriteDeadline(control, s.settings.StallTimeout)
+	defer stalled.Lift()
 	sent := s.metrics.bytes.WithLabelValues("download")
 	for n > 0 {
-		_ = control.SetWriteDeadline(time.Now().Add(s.settings.StallTimeout)) // every real server can
+		stalled.Extend()
 		m, err := io.CopyN(w, r, min(n, copyStep))
 		n -= m
 		sent.Add(float64(m))

@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"cmp"
 	"context"
 	"time"
 
@@ -86,9 +85,7 @@ func (h *downloadHook) ask(ctx context.Context, g grant) (bool, error) {
 		case *a.Allow:
 			allowed = true
 		default:
-			refusal := *errDownloadRefused
-			refusal.Msg = cmp.Or(auth.Printable(a.Reason, maxRefusalReason), refusal.Msg)
-			return &refusal
+			return auth.Refusal(errDownloadRefused, a.Reason)
 		}
 		return nil
 	})

@@ -24,6 +24,7 @@ type Metrics struct {
 	orphans, orphanBytes                                       prometheus.Gauge
 	reserved                                                   *prometheus.CounterVec
 	direct                                                     *prometheus.GaugeVec
+	notices                                                    *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics with reg.
@@ -105,7 +106,14 @@ func (m *Metrics) moreCounters(reg prometheus.Registerer) {
 	for _, result := range []string{"kept", "made", "failed", "busy"} { // so that rates begin at zero
 		m.thumbs.WithLabelValues(result)
 	}
-	reg.MustRegister(m.orphans, m.orphanBytes, m.thumbs)
+	m.notices = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "minigate_file_notices_total",
+		Help: "What users were to be told of files over their sockets: given to the channel, or lost.",
+	}, []string{"result"})
+	for _, result := range []string{"given", "lost"} { // as above
+		m.notices.WithLabelValues(result)
+	}
+	reg.MustRegister(m.orphans, m.orphanBytes, m.thumbs, m.notices)
 }
 
 // begin counts a transfer under way; the caller ends it with its error.

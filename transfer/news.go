@@ -30,9 +30,11 @@ func newsOf(event string, f File) News {
 	return News{Event: event, Delivery: event + "-" + f.ID, File: infoOf(f)}
 }
 
-// announce tells that a file is ready, and notes that it was told. What fails
-// here is left to the sweeper: the file is kept and says what it owes.
+// announce tells users and the backend that a file is ready, and notes that the
+// latter was told. What fails there is left to the sweeper: the file is kept and
+// says what it owes.
 func (s *Service) announce(ctx context.Context, f File) {
+	s.tellUsers(f)
 	if !f.Owed {
 		return
 	}

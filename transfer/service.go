@@ -40,6 +40,10 @@ type Options struct {
 	// have to be safe; after an error they are told again later, with the same
 	// Delivery.
 	Tell func(ctx context.Context, n News) error
+	// Notify, where set, tells users of files while they are connected. It is
+	// called by Run, one notice after the other; an error means that this one is
+	// lost.
+	Notify func(ctx context.Context, n Notice) error
 	// SignLink makes a link to a file.
 	SignLink func(l auth.Link) string
 	// Member tells whether a user is subscribed to a channel now; nil: nobody is.
@@ -57,6 +61,8 @@ type Service struct {
 	metrics  *Metrics
 	hook     *uploadHook // nil: nobody is asked
 	tell     func(context.Context, News) error
+	notify   func(context.Context, Notice) error // nil: nobody listens
+	notices  chan Notice
 	signLink func(l auth.Link) string
 	member   func(ctx context.Context, user auth.User, channel string) (bool, error) // nil: nobody is
 	ticket   func(ctx context.Context, upload string, ttl time.Duration) string
@@ -88,7 +94,8 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{
 		settings: o.Settings, store: o.Store, ledger: o.Ledger, metrics: o.Metrics,
-		hook: hook, tell: o.Tell, signLink: o.SignLink, member: o.Member, downloadHook: downloadHook, thumbs: newThumbs(o.Settings.Thumbnails),
+		hook: hook, tell: o.Tell, notify: o.Notify, notices: make(chan Notice, maxNotices), signLink: o.SignLink, member: o.Member,
+		downloadHook: downloadHook, thumbs: newThumbs(o.Settings.Thumbnails),
 		ticket: o.Ticket, direct: newDirect(o.Store, o.Settings.S3.Direct, o.Metrics),
 		uploads: newUploads(o.Settings.MaxConcurrent, o.Settings.MaxPerUser),
 		started: now(),
@@ -198,11 +205,12 @@ func (s *Service) remove(ctx context.Context, f File) error {
 const sweepBatch = 500
 
 // Run sweeps now and every sweep_interval, until ctx ends. Meanwhile it tries
-// whether the storage takes direct uploads.
+// whether the storage takes direct uploads, and tells users of their files.
 func (s *Service) Run(ctx context.Context) error {
-	var probing sync.WaitGroup
-	defer probing.Wait()
-	probing.Go(func() { s.direct.tryUntil(ctx) })
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { s.direct.tryUntil(ctx) })
+	beside.Go(func() { s.giveNotices(ctx) })
 	tick := time.NewTicker(s.settings.SweepInterval)
 	defer tick.Stop()
 	for {

@@ -37,6 +37,7 @@ type Settings struct {
 	UserLinkMaxTTL time.Duration     `yaml:"user_link_max_ttl" default:"1h" doc:"How long a link may live at most that a user makes of a file that the user may read; up to 8760h, 0 lets nobody make any."`
 	UserPublic     bool              `yaml:"user_public" default:"false" doc:"Whether users may upload files that anybody who knows their address can read (?public=true)."`
 	UserChannel    bool              `yaml:"user_channel" default:"false" doc:"Whether users may share what they upload with a channel that they are subscribed to (?channel=NAME)."`
+	Notify         NotifySettings    `yaml:"notify" doc:"What users hear of files over their sockets."`
 	TTL            TTLSettings       `yaml:"ttl" doc:"How long files are kept, counted from their upload."`
 	Thumbnails     ThumbnailSettings `yaml:"thumbnails" doc:"Small versions of pictures."`
 	S3             S3Settings        `yaml:"s3" doc:"The S3 server, where store is s3."`

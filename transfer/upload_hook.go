@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,8 +18,7 @@ import (
 const (
 	hookUpload = "upload" // name of the hook and of its event
 
-	maxAttributes    = 4 << 10 // bytes, without white space
-	maxRefusalReason = 200     // characters
+	maxAttributes = 4 << 10 // bytes, without white space
 )
 
 var (
@@ -104,9 +102,7 @@ func (h *uploadHook) ask(ctx context.Context, f File, size int64) (attributes st
 // apply returns the attributes of an answer that takes the file.
 func (a *verdictOnUpload) apply() (attributes string, err error) {
 	if a.Allow != nil && !*a.Allow {
-		refusal := *errUploadRefused
-		refusal.Msg = cmp.Or(auth.Printable(a.Reason, maxRefusalReason), refusal.Msg)
-		return "", &refusal
+		return "", auth.Refusal(errUploadRefused, a.Reason)
 	}
 	return compactObject(a.Attributes)
 }

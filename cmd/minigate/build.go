@@ -88,9 +88,11 @@ func (s *server) buildParts(m mode) (err error) {
 	if s.stores.files, err = transfer.OpenStore(cfg.Files, filepath.Join(cfg.Data, "files")); err != nil {
 		return err
 	}
+	files := cfg.Files
+	files.Notify.Owner = files.Notify.Owner && cfg.Client.PersonalChannel.Enabled
 	s.files, err = transfer.New(transfer.Options{
-		Settings: cfg.Files, Store: s.stores.files, Ledger: s.stores.ledger, Metrics: transfer.NewMetrics(s.registry),
-		Webhook: cfg.Webhooks.Upload, Webhooks: s.hooks.client, Tell: s.fileNews(), SignLink: s.auth.SignLink,
+		Settings: files, Store: s.stores.files, Ledger: s.stores.ledger, Metrics: transfer.NewMetrics(s.registry),
+		Webhook: cfg.Webhooks.Upload, Webhooks: s.hooks.client, Tell: s.fileNews(), Notify: s.notify, SignLink: s.auth.SignLink,
 		DownloadWebhook: cfg.Webhooks.Download, Member: s.member, Ticket: s.uploadTicket,
 	})
 	if err != nil {

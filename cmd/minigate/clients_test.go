@@ -32,6 +32,7 @@ func clientEnv(t *testing.T, p *program, wechatURL, base string) []string {
 func clientNode(t *testing.T) (p *program, wechatURL string) {
 	_, wechatURL = simulator(t)
 	return startServe(t, baseConfig(t, wechatURL)+devChannels+
+		"files: {user_channel: true, notify: {channel: true}}\n"+
 		"proxy:\n  routes:\n    - {prefix: /api/, upstream: "+backend(t).URL+"}\ntrusted_proxies: [127.0.0.1]\n"), wechatURL
 }
 

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"github.com/minigate/minigate/auth"
+	"github.com/minigate/minigate/gateway"
 	"github.com/minigate/minigate/transfer"
 )
 
@@ -18,6 +20,25 @@ func (s *server) fileNews() func(context.Context, transfer.News) error {
 		owner := n.File.Owner
 		return s.hooks.news.Enqueue(ctx, n.Delivery, filesHook, n.Event, owner.AppID+"/"+owner.OpenID, n)
 	}
+}
+
+// notify publishes what users are told of a file, for them on whatever node.
+func (s *server) notify(ctx context.Context, n transfer.Notice) error {
+	data, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	push := gateway.PushRequest{Data: data}
+	if n.Channel != "" {
+		push.Channels = []string{n.Channel}
+	} else {
+		push.Users = []string{n.User.OpenID}
+	}
+	res, err := s.hub.Push(ctx, push)
+	if err == nil && len(res.Errors) > 0 {
+		err = res.Errors[0].Err
+	}
+	return err
 }
 
 // member tells whether a user is subscribed to a channel now, on any node.

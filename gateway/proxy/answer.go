@@ -118,7 +118,7 @@ func (x *exchange) flushHeader() {
 	if x.ended {
 		return
 	}
-	x.extend(&x.writes, x.control.SetWriteDeadline)
+	x.writes.Extend()
 	_ = x.control.Flush() // the next write has the same error
 	x.rest()
 }
@@ -129,7 +129,7 @@ func (x *exchange) write(chunk []byte, more, first bool) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if more || !first || len(chunk) > unsent {
-		x.extend(&x.writes, x.control.SetWriteDeadline)
+		x.writes.Extend()
 	}
 	if _, err := x.w.Write(chunk); err != nil {
 		return err
@@ -146,14 +146,7 @@ func (x *exchange) write(chunk []byte, more, first bool) error {
 // x.mu.
 func (x *exchange) rest() {
 	if x.http2 {
-		x.noDeadline()
-	}
-}
-
-func (x *exchange) noDeadline() {
-	if !x.writes.IsZero() {
-		_ = x.control.SetWriteDeadline(time.Time{})
-		x.writes = time.Time{}
+		x.writes.Lift()
 	}
 }
 
@@ -162,5 +155,5 @@ func (x *exchange) end() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.ended = true
-	x.noDeadline()
+	x.writes.Lift()
 }

@@ -35,9 +35,9 @@ type exchange struct {
 
 	mu     sync.Mutex // held while writing to the client
 	w      http.ResponseWriter
-	begun  bool      // the answer's header is written
-	ended  bool      // nothing more is to be written
-	writes time.Time // when the latest write deadline was set; zero: there is none
+	begun  bool // the answer's header is written
+	ended  bool // nothing more is to be written
+	writes rest.Deadline
 }
 
 // cause finds out who is to blame for x.err: a client that left or sent a bad
@@ -91,7 +91,7 @@ type clientBody struct {
 
 	mu     sync.Mutex // held while reading, as net/http's own body does
 	closed bool
-	reads  time.Time // when the latest read deadline was set
+	reads  rest.Deadline
 }
 
 // errTakesNothing is a timeout of a backend that does not read on. While a body
@@ -123,14 +123,13 @@ func (b *clientBody) Read(p []byte) (int, error) {
 		return 0, http.ErrBodyReadAfterClose
 	}
 	b.touched.Store(true)
-	b.x.extend(&b.reads, b.x.control.SetReadDeadline)
+	b.reads.Extend()
 	n, err := b.Reader.Read(p)
 	if err != nil || b.x.http2 {
 		// At the end of the body net/http begins to watch for a client that
 		// leaves; a deadline would look like one. With HTTP/2 it would also end
 		// a body that the backend is slow to take.
-		_ = b.x.control.SetReadDeadline(time.Time{})
-		b.reads = time.Time{}
+		b.reads.Lift()
 	}
 	switch {
 	case err == nil:
@@ -176,15 +175,6 @@ func (b *clientBody) open() io.ReadCloser {
 
 func (b *clientBody) whole() bool  { return !b.touched.Load() }
 func (b *clientBody) failed() bool { return b.failure.Load() != nil }
-
-// extend moves a deadline on to x.stall from now, give or take an eighth: each
-// time it is set takes locks of the runtime.
-func (x *exchange) extend(last *time.Time, set func(time.Time) error) {
-	if now := time.Now(); now.Sub(*last) > x.stall/8 {
-		*last = now
-		_ = set(now.Add(x.stall)) // every real server can
-	}
-}
 
 // bufferPool lends the buffers that answers are copied through.
 type bufferPool struct{ pool sync.Pool }

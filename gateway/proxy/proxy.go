@@ -171,7 +171,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		rest.Fail(w, r, errNoRoute)
 		return
 	}
-	x := &exchange{w: w, client: r.Context(), control: http.NewResponseController(w), stall: p.stall, http2: r.ProtoMajor > 1}
+	control := http.NewResponseController(w)
+	x := &exchange{w: w, client: r.Context(), control: control, stall: p.stall, writes: rest.WriteDeadline(control, p.stall), http2: r.ProtoMajor > 1}
 	start := time.Now()
 	defer x.leaveBody()
 	defer func() { at.counts.add(x.status, start) }() // also when a broken answer panics with ErrAbortHandler
@@ -278,7 +279,7 @@ func (x *exchange) takeBody(r *http.Request) {
 		x.order.request.ContentLength = 0
 		return
 	}
-	x.body = &clientBody{Reader: http.MaxBytesReader(x.w, r.Body, int64(x.route.MaxBody)), x: x}
+	x.body = &clientBody{Reader: http.MaxBytesReader(x.w, r.Body, int64(x.route.MaxBody)), x: x, reads: rest.ReadDeadline(x.control, x.stall)}
 	x.order.body = x.body
 	x.order.ctx = x.body.watch(x.order.ctx)
 	// Lets an answer begin while the request is still being read. HTTP/2

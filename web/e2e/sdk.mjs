@@ -118,6 +118,29 @@ const socket = await step('socket: connects', async () => {
 
 await step('socket: a push for the user arrives', () => pushed());
 
+await step('onFile: of this user, and in a channel; not what others make up', async () => {
+  const room = socket.newSubscription('room:files');
+  room.subscribe();
+  await room.ready(10_000);
+  const heard = [];
+  let enough;
+  const both = new Promise((resolve) => (enough = resolve));
+  const stop = client.onFile(({ event, file, channel }) => {
+    heard.push([event, file.id, file.owner, channel]);
+    if (heard.length >= 2) enough();
+  });
+  const published = once(room, 'publication');
+  await room.publish({ type: 'minigate.file', event: 'file_shared', file: { id: 'made up' } });
+  await published;
+  const filePath = `data:text/plain;base64,${Buffer.from('hello').toString('base64')}`;
+  const { data } = await client.upload({ filePath, size: 5, channel: 'room:files' });
+  await both;
+  stop();
+  const want = [['file_ready', data.id, me.openid, `#${me.openid}`], ['file_shared', data.id, me.openid, 'room:files']];
+  assert.deepEqual(heard.sort(), want);
+  socket.removeSubscription(room);
+});
+
 await step('onShow: a living socket is left alone', async () => {
   const events = [];
   socket.on('connecting', (ctx) => events.push(ctx));

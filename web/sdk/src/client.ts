@@ -12,6 +12,7 @@ import type {
   UploadResult,
   FileRecord,
 } from './http.js';
+import type { FileListener } from './notices.js';
 import { Session, Sessions } from './session.js';
 import { Live, SocketOptions } from './socket.js';
 import { notify, Task, TransferTask } from './task.js';
@@ -67,6 +68,12 @@ export interface Client {
    * one per client; a second call returns it, and connects it if it was closed.
    */
   socket(options?: SocketOptions): Centrifuge;
+  /**
+   * Calls `listener` for each file that the server tells of while the `socket` is
+   * open, or that it recovers: one of this user that became ready or was blocked,
+   * or one that is shared with a channel this client is in. Returns what ends that.
+   */
+  onFile(listener: FileListener): () => void;
   /** Asks the user for a scope; a refusal fails with `authorization_refused`. */
   authorize(options: AuthorizeOptions): Promise<{ errMsg: string }>;
   /**
@@ -115,6 +122,7 @@ export function createClient(options: ClientOptions): Client {
     upload: (o) => http.upload(o),
     download: (o) => http.download(o),
     socket: (o) => live.open(o),
+    onFile: (listener) => live.notices.add(listener),
     authorize: (o) => told(authorize(api, o.scope), o),
     openData: (o) => told(auth.openData(o), o),
     phone: (o) => told(auth.phone(o), o),

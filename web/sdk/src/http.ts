@@ -39,6 +39,10 @@ export interface UploadOptions<T = FileRecord> extends CallOptions<UploadResult<
   mode?: 'form' | 'parts';
   /** How many parts may be on their way at a time: 1 to 3, default 2. wx has ten calls in all. */
   parallel?: number;
+  /** Anybody who knows its address may read it; where minigate lets users. */
+  public?: boolean;
+  /** A channel whose members may read it; where minigate lets users, and this one is in it. */
+  channel?: string;
   /** With one of these it is one form to this URL, `/files` where left out, and nothing else. */
   url?: string;
   /** The form field, default `file`. */
@@ -119,18 +123,19 @@ export class Http {
     const call = new Call(this.wx, 'uploadFile');
     if (onProgress) call.progress.push(onProgress);
     return start<any>(call, options, async () => {
-      const { filePath, fileName, type, mode, parallel, size: told, url, name, formData, header, ...wxOptions } = given;
+      const { filePath, fileName, type, mode, parallel, public: open, channel, size: told, url, name, formData, header, ...wxOptions } = given;
       const size = told === undefined ? await this.sizeOf(filePath) : told;
       if (size === undefined || url || name || formData) return this.plainForm(call, given, size);
-      const source = { filePath, size, fileName, type, mode, parallel, wxOptions };
+      const access = withQuery('', { public: open || undefined, channel }).slice(1);
+      const source = { filePath, size, fileName, type, mode, parallel, access, wxOptions };
       return { data: await this.uploads.send(call, source), statusCode: 201, errMsg: 'uploadFile:ok' };
     });
   }
 
   /** A form that says all that there is to say. */
   private plainForm(call: Call, given: any, size?: number): Promise<any> {
-    const { fileName, size: _, type, mode, parallel, url = '/files', ...rest } = given;
-    return this.authorized(call, withQuery(url, { size, name: fileName }), rest.header, async (url, header) => {
+    const { fileName, size: _, type, mode, parallel, public: open, channel, url = '/files', ...rest } = given;
+    return this.authorized(call, withQuery(url, { size, name: fileName, public: open || undefined, channel }), rest.header, async (url, header) => {
       const answer = await call.send({ name: 'file', ...rest, url, header: without(header, 'content-type') });
       const data = parse(answer.data);
       return { ...accept(answer, data), data };
@@ -233,7 +238,7 @@ function without(header: Record<string, string>, name: string): Record<string, s
   return rest;
 }
 
-function withQuery(url: string, query: Record<string, string | number | undefined>): string {
+function withQuery(url: string, query: Record<string, string | number | boolean | undefined>): string {
   const pairs = Object.keys(query)
     .filter((key) => query[key] !== undefined)
     .map((key) => `${key}=${encodeURIComponent(String(query[key]))}`);

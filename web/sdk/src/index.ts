@@ -12,6 +12,7 @@ export type {
   UploadOptions,
   UploadResult,
 } from './http.js';
+export type { FileListener, FileNotice } from './notices.js';
 export type { DownloadedPart } from './ranges.js';
 export type { Session } from './session.js';
 export type { SocketOptions } from './socket.js';

@@ -1,6 +1,7 @@
-import { Centrifuge, Options, UnauthorizedError } from 'centrifuge';
+import { Centrifuge, Options, Subscription, SubscriptionOptions, UnauthorizedError } from 'centrifuge';
 import { socketConstructor } from './adapter.js';
 import { MinigateError } from './error.js';
+import { Notices } from './notices.js';
 import type { Sessions } from './session.js';
 import type { WxApi } from './wx.js';
 
@@ -15,6 +16,7 @@ const invalidToken = 3500;
 
 /** The one socket of a client. */
 export class Live {
+  readonly notices = new Notices();
   private centrifuge?: Centrifuge;
   private readonly network = new NetworkEvents();
   private probeTimeout = 3000;
@@ -57,13 +59,15 @@ export class Live {
   }
 
   private create(options: Partial<Options>): Centrifuge {
-    const c = new Centrifuge(this.url, {
+    const c = new Heard(this.url, {
       name: 'minigate',
       ...options,
       websocket: socketConstructor(this.wx),
       networkEventTarget: this.network as any,
       getToken: () => this.token(c),
     });
+    c.notices = this.notices;
+    c.on('publication', (ctx) => this.notices.hear(ctx));
     c.on('connected', () => {
       this.retried = false;
     });
@@ -115,6 +119,17 @@ export class Live {
         if (status.isConnected) this.probe();
       });
     }
+  }
+}
+
+/** The stock client, and what comes in its subscriptions is heard. */
+class Heard extends Centrifuge {
+  notices?: Notices;
+
+  newSubscription(channel: string, options?: Partial<SubscriptionOptions>): Subscription {
+    const sub = super.newSubscription(channel, options);
+    sub.on('publication', (ctx) => this.notices!.hear(ctx));
+    return sub;
   }
 }
 

@@ -128,7 +128,7 @@ export function notify<T>(promise: Promise<T>, { success, fail, complete }: WxCa
 }
 
 /** An exception in an app's callback is the app's: it surfaces there, not as our failure. */
-function later<T>(callback: ((value: T) => void) | undefined, value: T): void {
+export function later<T>(callback: ((value: T) => void) | undefined, value: T): void {
   if (!callback) return;
   try {
     callback(value);

@@ -28,6 +28,35 @@ test('connects over wx with the login token and delivers pushes', async (t) => {
   assert.equal(wx.opened, 1);
 });
 
+test('onFile: what the server tells of files, in whatever channel, and nothing else', async (t) => {
+  const { wx, client, clock } = setup(t);
+  const seen = [];
+  const stop = client.onFile(({ event, file, channel }) => seen.push([event, file.id, channel]));
+  client.onFile(() => {
+    throw new Error('of the app');
+  });
+  client.onFile(({ file }) => seen.push(file.id));
+  const socket = client.socket();
+  await once(socket, 'connected');
+  const room = socket.newSubscription('room:1');
+  room.subscribe();
+  await once(room, 'subscribed');
+  const [live] = wx.sockets;
+  live.push({ push: { channel: '#me', subscribe: {} } });
+  const notice = (event, id) => ({ data: { type: 'minigate.file', event, file: { id } } });
+  live.push({ push: { channel: '#me', pub: notice('file_ready', 'f1') } });
+  live.push({ push: { channel: 'room:1', pub: notice('file_shared', 'f2') } });
+  live.push({ push: { channel: 'room:1', pub: { ...notice('file_shared', 'forged'), info: { client: 'c', user: 'mallory' } } } });
+  live.push({ push: { channel: 'room:1', pub: { data: { type: 'file', file: { id: 'of the app' } } } } });
+  live.push({ push: { channel: 'room:1', pub: { data: null } } });
+  await clock.settle();
+  assert.deepEqual(seen, [['file_ready', 'f1', '#me'], 'f1', ['file_shared', 'f2', 'room:1'], 'f2']);
+  stop();
+  live.push({ push: { channel: '#me', pub: notice('file_blocked', 'f3') } });
+  await clock.settle();
+  assert.deepEqual(seen.slice(4), ['f3']);
+});
+
 test('a lost connection comes back, one socket at a time', async (t) => {
   const { wx, client, clock } = setup(t);
   const socket = client.socket();

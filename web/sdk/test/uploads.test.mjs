@@ -10,11 +10,11 @@ const storage = 'https://storage.example.com';
 /** A gate with direct uploads. `fail(request)` may answer a request in its place. */
 function setup({ target = 'gateway', partSize = 10, page = 100, fail = () => undefined } = {}) {
   const uploads = new Map();
-  const at = target === 'gateway' ? `/files/uploads` : storage;
   let ids = 0;
   let round = 0; // addresses of earlier ones are not good any more
   const sizeOf = (u, n) => Math.min(partSize, u.size - (n - 1) * partSize);
-  const look = (u, from = 1) => {
+  const look = (u, from = 1, target = u.target) => {
+    const at = target === 'gateway' ? `/files/uploads` : storage;
     const count = Math.ceil(u.size / partSize);
     const missing = Array.from({ length: count }, (_, i) => i + 1).filter((n) => !u.parts.has(n));
     const common = { id: u.id, mode: u.mode, target, file: u.file };
@@ -28,8 +28,8 @@ function setup({ target = 'gateway', partSize = 10, page = 100, fail = () => und
     return { statusCode: 201, data: u.file };
   };
   const gate = fakeGate({
-    '/files/direct': ({ data: { name, size, type, mode } }) => {
-      const u = { id: `u${++ids}`, name, size, type, mode: mode || (size > 20 ? 'parts' : 'form'), parts: new Map() };
+    '/files/direct': ({ url, data: { name, size, type, mode, target: wish = target } }) => {
+      const u = { id: `u${++ids}`, name, size, type, mode: mode || (size > 20 ? 'parts' : 'form'), target: wish, parts: new Map(), query: url.split('?')[1] };
       uploads.set(u.id, u);
       return { statusCode: 201, data: look(u) };
     },
@@ -43,10 +43,10 @@ function setup({ target = 'gateway', partSize = 10, page = 100, fail = () => und
     if (!id || id === 'direct') return gate.serve(request);
     if (!u) return refusal(404, 'upload_not_found');
     if (kind === 'direct' && request.method === 'DELETE') return { statusCode: 204, data: uploads.delete(id) && '' };
-    if (kind === 'direct') return { statusCode: 200, data: look(u, Number((query.match(/from=(\d+)/) || [])[1] || 1)) };
+    if (kind === 'direct') return { statusCode: 200, data: look(u, Number((query.match(/from=(\d+)/) || [])[1] || 1), (query.match(/target=(\w+)/) || [])[1]) };
     if (what === 'form') {
       u.form = request;
-      return target === 'gateway' ? finish(u) : { statusCode: 200, data: '' };
+      return u.target === 'gateway' ? finish(u) : { statusCode: 200, data: '' };
     }
     if (what === 'parts') {
       if (query !== `round=${round}`) return { statusCode: 403, data: '<Error><Code>AccessDenied</Code></Error>' };
@@ -174,6 +174,17 @@ test('a confirm whose answer was lost is found out', async (t) => {
   assert.equal((await client.upload({ filePath: 'tmp/large' })).data.id, 'u1');
 });
 
+test('what came once more while it was confirmed is confirmed again, but not for ever', async () => {
+  for (const [codes, asked] of [[['parts_changed', 'upload_changed'], 3], [['parts_changed', 'parts_changed', 'parts_changed'], 3], [['parts_missing'], 1]]) {
+    const left = codes.slice();
+    const { wx, client } = setup({ fail: (r) => (r.url.endsWith('/confirm') && left.length ? refusal(409, left.shift()) : undefined) });
+    const call = client.upload({ filePath: 'tmp/large' });
+    if (codes.length === 2) assert.equal((await call).data.id, 'u1');
+    else await assert.rejects(call, { code: codes[0] });
+    assert.equal(wx.calls.filter((c) => c.url.endsWith('/confirm')).length, asked);
+  }
+});
+
 test('addresses come by the page, and again when they have expired', async (t) => {
   const clock = fakeClock(t);
   let n = 0;
@@ -182,6 +193,150 @@ test('addresses come by the page, and again when they have expired', async (t) =
   await clock.pass(60_000);
   await call;
   assert.ok(whole(s.uploads.get('u1')).equals(Buffer.from(s.content)));
+});
+
+const toStorage = (r) => r.url.startsWith(storage);
+const detour = (wx) => wx.storage.get(`minigate:@${baseUrl}:uploads:detour`);
+
+test('a form that does not reach the storage goes to the gateway, and so do those that come soon', async (t) => {
+  const clock = fakeClock(t);
+  let down = true;
+  const order = [];
+  const fail = (r) => {
+    if (r.url.endsWith('/files/direct')) order.push('reserved');
+    if (r.method === 'DELETE') return new Promise((resolve) => setTimeout(resolve, 1000, { statusCode: 204, data: '' })).then((a) => (order.push('given up'), a));
+    return down && toStorage(r) ? new Error('url not in domain list') : undefined;
+  };
+  const { wx, client } = setup({ target: 'storage', fail });
+  const seen = [];
+  const call = client.upload({ filePath: 'tmp/small', onProgress: (p) => seen.push(p.progress) });
+  await clock.pass(1000);
+  assert.deepEqual([(await call).data.id, seen], ['u2', [50, 100]]);
+  assert.deepEqual(order, ['reserved', 'given up', 'reserved'], 'never two that count');
+  const tries = () => wx.calls.filter((c) => c.kind === 'uploadFile').map((c) => (toStorage(c) ? 'storage' : 'gateway'));
+  assert.deepEqual(tries(), ['storage', 'gateway']);
+  down = false;
+  await clock.pass(9 * 60_000);
+  assert.ok(detour(wx));
+  await createClient({ baseUrl, wx }).upload({ filePath: 'tmp/small' });
+  assert.deepEqual(tries().slice(2), ['gateway'], 'also in a restarted app');
+  await clock.pass(60_000);
+  await client.upload({ filePath: 'tmp/small' });
+  assert.deepEqual(tries().slice(3), ['storage'], 'then it is looked at again');
+});
+
+test('a form is not sent twice where the line is the trouble, or the storage refuses', async () => {
+  const cases = [
+    ['refused', () => ({ statusCode: 403, data: '<Error/>' }), 'http_403'],
+    ['cut in the background', () => new Error('interrupted'), 'interrupted'],
+  ];
+  for (const [name, trouble, code] of cases) {
+    const { wx, client } = setup({ target: 'storage', fail: (r) => (toStorage(r) ? trouble() : undefined) });
+    await assert.rejects(client.upload({ filePath: 'tmp/small' }), { code }, name);
+    assert.equal(wx.calls.filter((c) => c.kind === 'uploadFile').length, 1, name);
+  }
+  const behind = setup({ fail: (r) => (r.kind === 'uploadFile' ? new Error('network') : undefined) });
+  await assert.rejects(behind.client.upload({ filePath: 'tmp/small' }), { code: 'network_error' });
+  assert.equal(behind.wx.calls.filter((c) => c.kind === 'uploadFile').length, 1, 'the gateway');
+  let down = false;
+  const { wx, client } = setup({ target: 'storage', fail: (r) => ((down = down || toStorage(r)) ? new Error('network') : undefined) });
+  await assert.rejects(client.upload({ filePath: 'tmp/small' }), { code: 'network_error' });
+  assert.equal(detour(wx), undefined, 'no line at all says nothing of the storage');
+});
+
+test('a form that timed out under way is not sent again; one of which nothing went is', async () => {
+  for (const [sent, kinds] of [[true, 1], [false, 2]]) {
+    const { wx, client } = setup({ target: 'storage' });
+    const uploadFile = wx.uploadFile;
+    wx.uploadFile = (o) => {
+      if (!o.url.startsWith(storage)) return uploadFile(o);
+      wx.calls.push({ kind: 'uploadFile', url: o.url });
+      let progress;
+      setImmediate(() => {
+        if (sent) progress({ progress: 50, totalBytesSent: 2, totalBytesExpectedToSend: 4 });
+        o.fail({ errMsg: 'uploadFile:fail timeout' });
+      });
+      return { abort() {}, onProgressUpdate: (f) => void (progress = f) };
+    };
+    const call = client.upload({ filePath: 'tmp/small' });
+    if (sent) await assert.rejects(call, { code: 'timeout' });
+    else await call;
+    assert.equal(wx.calls.filter((c) => c.kind === 'uploadFile').length, kinds);
+  }
+});
+
+test('parts that do not reach the storage go to the gateway, with what has arrived', async (t) => {
+  const clock = fakeClock(t);
+  const { wx, uploads, content, client } = setup({
+    target: 'storage', page: 2, fail: (r) => (toStorage(r) && !/parts\/1\?/.test(r.url) ? new Error('network') : undefined),
+  });
+  const call = client.upload({ filePath: 'tmp/large' });
+  await clock.pass(60_000);
+  assert.equal((await call).data.id, 'u1');
+  assert.ok(whole(uploads.get('u1')).equals(Buffer.from(content)));
+  const sent = puts(wx).map((c) => (toStorage(c) ? 's' : 'g') + c.url.match(/parts\/(\d+)/)[1]);
+  assert.deepEqual(sent.filter((s) => s[0] === 'g').sort(), ['g2', 'g3', 'g4', 'g5']);
+  assert.ok(sent.filter((s) => s[0] === 's').length <= 5, `a part is tried twice there: ${sent}`);
+  assert.ok(puts(wx).every((c) => 'X-Checksum-Crc32c' in c.header !== toStorage(c)));
+
+  const before = puts(wx).length;
+  await client.upload({ filePath: 'tmp/large' });
+  assert.ok(puts(wx).slice(before).every((c) => !toStorage(c)), 'the next one goes there at once');
+});
+
+test('one failure says nothing of the storage', async (t) => {
+  const clock = fakeClock(t);
+  const troubles = [new Error('network')];
+  const { wx, client } = setup({ target: 'storage', fail: (r) => (/parts\/2\?/.test(r.url) ? troubles.shift() : undefined) });
+  const call = client.upload({ filePath: 'tmp/large' });
+  await clock.pass(60_000);
+  await call;
+  assert.ok(puts(wx).every(toStorage));
+  assert.deepEqual([puts(wx).length, detour(wx)], [6, undefined]);
+});
+
+test('an upload that is remembered is not taken for one with other readers', async (t) => {
+  const clock = fakeClock(t);
+  let down = true;
+  const { uploads, client } = setup({ fail: (r) => (down && r.url.endsWith('/confirm') ? new Error('network') : undefined) });
+  await Promise.all([assert.rejects(client.upload({ filePath: 'tmp/large', channel: 'room:1' })), clock.pass(1000)]);
+  down = false;
+  await client.upload({ filePath: 'tmp/large' });
+  await client.upload({ filePath: 'tmp/large', channel: 'room:1' });
+  assert.deepEqual([...uploads.values()].map((u) => [u.query, !!u.file]), [['channel=room%3A1', true], [undefined, true]]);
+});
+
+test('a domain that is not allowed is not tried twice for a part', async (t) => {
+  const clock = fakeClock(t);
+  const { wx, client } = setup({ target: 'storage', fail: (r) => (toStorage(r) ? new Error('url not in domain list') : undefined) });
+  const call = client.upload({ filePath: 'tmp/large', parallel: 1 });
+  await clock.pass(60_000);
+  await call;
+  assert.equal(puts(wx).filter(toStorage).length, 1);
+});
+
+test('a phone without a line goes on to the storage when it is back', async (t) => {
+  const clock = fakeClock(t);
+  let line = true;
+  const s = setup({ target: 'storage', fail: (r) => (line ? undefined : new Error('network')) });
+  const call = s.client.upload({ filePath: 'tmp/large', parallel: 1, onProgress: ({ sent }) => void (sent === 10 && (line = false)) });
+  await clock.pass(20_000);
+  assert.equal(s.uploads.get('u1').parts.size, 1);
+  line = true;
+  await clock.pass(60_000);
+  await call;
+  assert.ok(puts(s.wx).every(toStorage));
+  assert.equal(detour(s.wx), undefined);
+});
+
+test('who may read is said at the beginning, in whatever way it goes', async () => {
+  const { wx, uploads, client } = setup();
+  await client.upload({ filePath: 'tmp/small', channel: 'room:1' });
+  await client.upload({ filePath: 'tmp/large', public: true });
+  assert.deepEqual([...uploads.values()].map((u) => u.query), ['channel=room%3A1', 'public=true']);
+  assert.ok(wx.calls.every((c) => !('channel' in c) && !('public' in c)));
+  await assert.rejects(client.upload({ filePath: 'tmp/small', name: 'f', channel: 'room:1' }), { statusCode: 404 }); // the fake has none
+  assert.match(wx.calls.at(-1).url, /\/files\?size=4&channel=room%3A1$/);
 });
 
 test('abort: ends what is under way, tells the server, forgets', async (t) => {
@@ -200,7 +355,7 @@ test('abort: ends what is under way, tells the server, forgets', async (t) => {
 test('a form that fails is given up at the server', async () => {
   const { uploads, client } = setup({ target: 'storage', fail: (r) => (r.kind === 'uploadFile' ? { statusCode: 403, data: '<Error/>' } : undefined) });
   await assert.rejects(client.upload({ filePath: 'tmp/small' }), { code: 'http_403', statusCode: 403 });
-  await new Promise((resolve) => setTimeout(resolve, 1));
+  for (let i = 0; i < 20; i++) await new Promise(setImmediate);
   assert.equal(uploads.size, 0);
 });
 

@@ -1,7 +1,7 @@
 // Compiled, never run: how an app in TypeScript sees the library, with the
 // official types and without a browser's.
 import { createClient, MinigateError } from '../../dist/index.js';
-import type { DownloadedPart, FileRecord, Session, WxApi } from '../../dist/index.js';
+import type { DownloadedPart, FileNotice, FileRecord, Session, WxApi } from '../../dist/index.js';
 
 const official: WxApi = wx;
 const client = createClient({ baseUrl: 'https://gate.example.com', appid: 'wx1', wx: official });
@@ -54,6 +54,11 @@ async function useAll(): Promise<void> {
   const socket = client.socket({ probeTimeout: 2000, debug: true });
   socket.on('message', (ctx) => console.log(ctx.data));
   socket.newSubscription('room:1').on('publication', (ctx) => console.log(ctx.data, ctx.info)).subscribe();
+
+  const stop: () => void = client.onFile(({ event, file, channel }: FileNotice) => {
+    if (event === 'file_ready') console.log(file.id, file.owner, file.channel || channel);
+  });
+  stop();
 
   // @ts-expect-error: there is no such scope
   client.ticket('everything');
