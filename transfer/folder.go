@@ -31,6 +31,9 @@ type Folder struct {
 
 	publishing sync.Mutex // between looking for a name and taking it
 
+	mu     sync.Mutex
+	places map[string]*places // by the folder of the upload, while somebody is at it
+
 	// create opens the file of a Put; tests put in one that fails.
 	create func(name string) (*os.File, error)
 
@@ -40,16 +43,11 @@ type Folder struct {
 	free func(dir string) (int64, error)
 }
 
-// copyBuffer is what one Put into, or one copy out of, a Folder needs.
-const copyBuffer = 256 << 10
-
-var copyBuffers = sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }}
-
 // NewFolder opens the store in dir, which it creates where it is missing, and
 // removes what interrupted Puts of an earlier process left. It fails if
 // another process has the folder open.
 func NewFolder(dir string) (*Folder, error) {
-	f := &Folder{dir: dir, create: createNew, free: freeBytes}
+	f := &Folder{dir: dir, create: createNew, free: freeBytes, places: map[string]*places{}}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("file folder: %w", err)
 	}
@@ -127,25 +125,6 @@ func (f *Folder) Put(ctx context.Context, key string, r io.Reader, size int64) (
 		return n, putFault(err)
 	}
 	return n, nil
-}
-
-// writeDurably copies src into file, flushes and closes it.
-func writeDurably(file *os.File, src io.Reader) (written int64, err error) {
-	defer func() { err = errors.Join(err, file.Close()) }()
-	buf := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buf)
-	for err == nil {
-		var n int
-		n, err = fill(src, *buf)
-		if _, werr := file.Write((*buf)[:n]); werr != nil {
-			return written, werr
-		}
-		written += int64(n)
-	}
-	if err != io.EOF {
-		return written, err
-	}
-	return written, file.Sync()
 }
 
 // publish gives a finished file its name, for good.

@@ -90,10 +90,13 @@ func (f *Folder) uploadAt(place, name string, id fs.DirEntry) (Object, error) {
 	}
 	o := Object{Key: place, Size: info.Size(), Modified: info.ModTime()}
 	key, err := nameEncoding.DecodeString(name)
-	if err != nil || !info.IsDir() || !isID(id.Name()) {
+	if _, ok := partSizeIn(id.Name()); err != nil || !info.IsDir() || !ok {
 		return o, nil
 	}
 	o.Key, o.Upload, o.Size = string(key), id.Name(), 0
+	if index, err := os.Stat(f.upload(o.Key, o.Upload).index()); err == nil && index.ModTime().After(o.Modified) {
+		o.Modified = index.ModTime()
+	}
 	parts, err := f.Parts(context.Background(), o.Key, o.Upload) // nothing waits in it
 	for _, p := range parts {
 		o.Size += p.Size

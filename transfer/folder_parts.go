@@ -3,29 +3,30 @@ package transfer
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/minigate/minigate/internal/fault"
 )
 
 // An upload in parts has a folder of its own until it is completed:
 //
-//	parts/HASH/ID/     HASH is the SHA-256 of the key, ID that of the upload
-//	parts/HASH/ID/N    part N
+//	parts/NAME/ID/       NAME is that of the key, ID that of the upload
+//	parts/NAME/ID/data   what becomes the object: part n begins at (n-1) times the size of parts
+//	parts/NAME/ID/index  which parts are there: see folder_index.go
+//	parts/NAME/ID/N      part N, where its place in data was not free
 //
-// A part is written in tmp and appears by a rename, as an object does.
-// Complete copies the parts into one file, so that reading stays a matter of
-// one file, and learns the SHA-256 on the way. For as long as that takes the
-// disk holds an upload twice.
+// So Complete has nothing to copy. A part that comes again is written beside
+// the one that is there, since that one still counts where the new one fails,
+// and only Complete puts it in its place. No place has two writers: see places.
 
 // MinPart implements Store: there is no reason for one.
 func (f *Folder) MinPart() int64 { return 1 }
@@ -36,24 +37,49 @@ func (f *Folder) uploads(key string) string {
 	return filepath.Join(f.dir, "parts", filepath.Base(object))
 }
 
-// upload is the folder of one. Ids are checked: they may have come from a
-// ledger that somebody else wrote.
-func (f *Folder) upload(key, upload string) string {
-	if !isID(upload) {
+// folderUpload is one upload in parts.
+type folderUpload struct {
+	dir      string
+	partSize int64
+}
+
+// upload finds one by its id, which has the size of its parts in it. Ids are
+// checked: they may have come from a ledger that somebody else wrote.
+func (f *Folder) upload(key, upload string) folderUpload {
+	size, ok := partSizeIn(upload)
+	if !ok {
 		upload = "none"
 	}
-	return filepath.Join(f.uploads(key), upload)
+	return folderUpload{filepath.Join(f.uploads(key), upload), size}
 }
+
+func partSizeIn(upload string) (int64, bool) {
+	id, text, _ := strings.Cut(upload, ".")
+	size, err := strconv.ParseInt(text, 10, 64)
+	return size, err == nil && size > 0 && size <= math.MaxInt64/MaxParts && isID(id) && strconv.FormatInt(size, 10) == text
+}
+
+func (u folderUpload) data() string        { return filepath.Join(u.dir, "data") }
+func (u folderUpload) index() string       { return filepath.Join(u.dir, "index") }
+func (u folderUpload) beside(n int) string { return filepath.Join(u.dir, strconv.Itoa(n)) }
 
 // scratch is a name in tmp that nobody else uses.
 func (f *Folder) scratch() string { return filepath.Join(f.dir, "tmp", rand.Text()) }
 
 // Begin implements Store.
-func (f *Folder) Begin(_ context.Context, key string, _ int64) (string, error) {
-	id := rand.Text()
-	all := f.uploads(key)
-	err := os.MkdirAll(filepath.Join(all, id), 0o700)
-	for _, dir := range []string{all, filepath.Dir(all), f.dir} {
+func (f *Folder) Begin(_ context.Context, key string, partSize int64) (string, error) {
+	id := rand.Text() + "." + strconv.FormatInt(partSize, 10)
+	if _, ok := partSizeIn(id); !ok {
+		return "", errPartSize.Because(fmt.Errorf("parts of %d bytes", partSize))
+	}
+	u := f.upload(key, id)
+	err := os.MkdirAll(u.dir, 0o700)
+	for _, name := range []string{u.data(), u.index()} {
+		if err == nil {
+			err = os.WriteFile(name, nil, 0o600)
+		}
+	}
+	for _, dir := range []string{u.dir, f.uploads(key), filepath.Join(f.dir, "parts"), f.dir} {
 		if err == nil {
 			err = syncDir(dir)
 		}
@@ -69,138 +95,262 @@ func (f *Folder) PutPart(ctx context.Context, key, upload string, n int, r io.Re
 	if err := checkPartNumber(n); err != nil {
 		return Part{}, err
 	}
-	dir, tmp := f.upload(key, upload), f.scratch()
-	if _, err := os.Stat(dir); err != nil {
+	u := f.upload(key, upload)
+	if _, err := os.Stat(u.dir); err != nil {
 		return Part{}, uploadFault(err)
 	}
 	if err := f.room(size); err != nil {
 		return Part{}, err
 	}
+	src := newSource(ctx, f.roomy(r), size)
+	var p Part
+	free, err := f.claim(u, n)
+	switch {
+	case err != nil:
+	case free != nil:
+		p, err = free.put(src)
+	default:
+		p, err = f.putBeside(u, n, src)
+	}
+	if cause := src.failure(); err != nil && cause != nil {
+		return Part{}, cause
+	}
+	if err != nil {
+		return Part{}, uploadFault(err)
+	}
+	return p, nil
+}
+
+// putBeside writes part n into a file of its own, which appears by a rename, as
+// an object does.
+func (f *Folder) putBeside(u folderUpload, n int, src io.Reader) (Part, error) {
+	tmp := f.scratch()
 	file, err := f.create(tmp)
 	if err != nil {
 		return Part{}, putFault(err)
 	}
-	src := newSource(ctx, f.roomy(r), size)
-	if _, err = writeDurably(file, src); err != nil {
+	_, err = writeDurably(file, &boundedReader{src, u.partSize})
+	if err != nil {
 		_ = os.Remove(tmp) // or the next start does
-		if cause := src.failure(); cause != nil {
-			return Part{}, cause
-		}
-		return Part{}, putFault(err)
+		return Part{}, err
 	}
 	info, err := os.Stat(tmp)
 	if err == nil {
-		err = os.Rename(tmp, filepath.Join(dir, strconv.Itoa(n)))
+		err = os.Rename(tmp, u.beside(n))
 	}
 	if err == nil {
-		err = syncDir(dir)
+		err = syncDir(u.dir)
 	}
 	if err != nil {
 		_ = os.Remove(tmp) // as above
-		return Part{}, uploadFault(err)
+		return Part{}, err
 	}
-	return partOf(n, info), nil
+	return besidePart(n, info), nil
 }
 
-// partOf tells files that had one name after the other apart by when they were
-// written.
-func partOf(n int, info fs.FileInfo) Part {
+// besidePart tells files that had one name after the other apart by when they
+// were written.
+func besidePart(n int, info fs.FileInfo) Part {
 	return Part{N: n, Size: info.Size(), Tag: strconv.FormatInt(info.ModTime().UnixNano(), 36)}
 }
 
 // Parts implements Store.
-func (f *Folder) Parts(_ context.Context, key, upload string) (parts []Part, err error) {
-	entries, err := os.ReadDir(f.upload(key, upload))
+func (f *Folder) Parts(_ context.Context, key, upload string) ([]Part, error) {
+	parts, err := f.upload(key, upload).parts()
 	if err != nil {
 		return nil, uploadFault(err)
 	}
-	for _, e := range entries {
-		n, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue // not ours
-		}
-		info, err := e.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, errNoUpload.Because(err) // completed or aborted meanwhile
-		}
-		if err != nil {
-			return nil, folderFault(err)
-		}
-		parts = append(parts, partOf(n, info))
-	}
-	slices.SortFunc(parts, func(a, b Part) int { return a.N - b.N })
 	return parts, nil
 }
 
-// Complete implements Store.
+// parts are those in their places, but for those that have come again. One that
+// moves from beside data into its place is entered first: so look there last.
+func (u folderUpload) parts() ([]Part, error) {
+	beside, err := u.besides()
+	if err != nil {
+		return nil, err
+	}
+	parts, err := readIndex(u.index())
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range beside {
+		i, found := slices.BinarySearchFunc(parts, p.N, func(q Part, n int) int { return q.N - n })
+		if found {
+			parts[i] = p
+		} else {
+			parts = slices.Insert(parts, i, p)
+		}
+	}
+	return parts, nil
+}
+
+// besides are the parts in files of their own.
+func (u folderUpload) besides() (parts []Part, err error) {
+	entries, err := os.ReadDir(u.dir)
+	for _, e := range entries {
+		n, bad := strconv.Atoi(e.Name())
+		if bad != nil {
+			continue // data, index, or not ours
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it is in its place now, or all are gone
+		}
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, besidePart(n, info))
+	}
+	return parts, err
+}
+
+// Complete implements Store. Meanwhile nothing is written into data, and where
+// it fails on the way it can be done again.
 func (f *Folder) Complete(ctx context.Context, key, upload string, parts []Part) (Object, error) {
 	size, err := sizeOf(parts)
 	if err != nil {
 		return Object{}, err
 	}
+	u := f.upload(key, upload)
 	object, _ := f.paths(key)
+	p := f.enter(u)
+	defer f.leave(u, p)
+	p.gate.Lock()
+	defer p.gate.Unlock()
 	if _, err := os.Stat(object); err == nil {
 		return f.completed(ctx, key, upload, size)
 	}
-	if err := f.room(size); err != nil {
-		return Object{}, err
+	if err := u.check(parts); err != nil {
+		return Object{}, uploadFault(err)
 	}
-	tmp := f.scratch()
-	file, err := f.create(tmp)
-	if err != nil {
-		return Object{}, putFault(err)
-	}
-	sum := sha256.New()
-	all := &joined{dir: f.upload(key, upload), parts: parts}
-	src := newSource(ctx, io.TeeReader(all, sum), size)
-	_, err = writeDurably(file, src)
-	all.close()
-	if err == nil {
-		err = f.publish(tmp, object)
-	}
-	if err != nil {
-		_ = os.Remove(tmp) // or the next start does
-		if cause := src.failure(); cause != nil {
-			err = cause
-		}
-		if errors.Is(err, errObjectTaken) || errors.Is(err, errNoUpload) { // maybe another call was faster
-			return f.completed(ctx, key, upload, size)
-		}
+	p.evict() // all that are wanted are there
+	if err := u.assemble(ctx, parts, size); err != nil {
 		if ctx.Err() != nil {
-			return Object{}, err
+			return Object{}, context.Cause(ctx)
 		}
-		return Object{}, putFault(err)
+		return Object{}, uploadFault(err)
+	}
+	if err := f.publish(u.data(), object); errors.Is(err, errObjectTaken) {
+		return f.completed(ctx, key, upload, size)
+	} else if err != nil {
+		return Object{}, uploadFault(err)
 	}
 	_ = f.Abort(ctx, key, upload) // the object is there; Delete or the next Abort frees what stays
-	return Object{Size: size, SHA256: hex.EncodeToString(sum.Sum(nil))}, nil
+	return Object{Size: size}, nil
+}
+
+// check tells whether parts are the first that are there, and as large as they
+// must be to lie next to each other.
+func (u folderUpload) check(parts []Part) error {
+	there, err := u.parts()
+	if err != nil {
+		return err
+	}
+	if len(there) < len(parts) {
+		return errParts.Because(fmt.Errorf("there are %d parts", len(there)))
+	}
+	for i, p := range parts {
+		if there[i] != p {
+			return errParts.Because(fmt.Errorf("part %d is missing or was replaced", p.N))
+		}
+		if i < len(parts)-1 && p.Size != u.partSize {
+			return errParts.Because(fmt.Errorf("part %d has %d bytes", p.N, p.Size))
+		}
+	}
+	return nil
+}
+
+// assemble makes data what the object is to be: size bytes, for good.
+func (u folderUpload) assemble(ctx context.Context, parts []Part, size int64) (err error) {
+	if err := u.forget(len(parts)); err != nil {
+		return err
+	}
+	beside, err := u.besides()
+	if err != nil {
+		return err
+	}
+	data, err := os.OpenFile(u.data(), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, data.Close()) }()
+	for _, p := range beside {
+		switch {
+		case p.N > len(parts):
+			continue // it came just now, and goes with the upload
+		case parts[p.N-1] != p:
+			err = errParts.Because(fmt.Errorf("part %d was replaced", p.N))
+		default:
+			err = u.moveIn(ctx, data, p)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err = context.Cause(ctx); err == nil {
+		err = data.Truncate(size)
+	}
+	if err == nil {
+		err = data.Sync()
+	}
+	return err
+}
+
+// forget removes parts behind the first keep, for good: their bytes are about
+// to be cut off.
+func (u folderUpload) forget(keep int) error {
+	there, err := u.parts()
+	if err != nil || len(there) == keep {
+		return err
+	}
+	for _, p := range there[keep:] {
+		if err := os.Remove(u.beside(p.N)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return errors.Join(truncateIndex(u.index(), keep), syncDir(u.dir))
+}
+
+// moveIn copies a part that is beside data into its place.
+func (u folderUpload) moveIn(ctx context.Context, data *os.File, p Part) (err error) {
+	file, err := os.Open(u.beside(p.N))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if besidePart(p.N, info) != p {
+		return errParts.Because(fmt.Errorf("part %d was replaced", p.N))
+	}
+	_, err = copyTo(&diskWriter{file: data, at: int64(p.N-1) * u.partSize}, newSource(ctx, file, p.Size))
+	return err
 }
 
 // completed answers for an object that is there already: that of this upload,
 // since a key is used once, unless its size says otherwise.
 func (f *Folder) completed(ctx context.Context, key, upload string, size int64) (Object, error) {
-	content, err := f.Open(ctx, key, 0, -1)
-	if errors.Is(err, errNoObject) {
-		return Object{}, errNoUpload.Because(err)
+	there, err := f.Stat(ctx, key)
+	if err == nil && there != size {
+		err = errObjectTaken
 	}
-	if err != nil {
-		return Object{}, err
+	if err == nil { // whoever was here before may not have got as far
+		object, _ := f.paths(key)
+		err = syncDir(filepath.Dir(object))
 	}
-	defer func() { _ = content.Close() }() // only read
-	sum := sha256.New()
-	n, err := io.Copy(sum, newSource(ctx, content, -1))
 	if err != nil {
 		return Object{}, folderFault(err)
 	}
-	if n != size {
-		return Object{}, errObjectTaken
-	}
-	return Object{Size: n, SHA256: hex.EncodeToString(sum.Sum(nil))}, f.Abort(ctx, key, upload)
+	return Object{Size: size}, f.Abort(ctx, key, upload)
 }
 
 // Abort implements Store.
 func (f *Folder) Abort(_ context.Context, key, upload string) error {
-	dir, tmp := f.upload(key, upload), f.scratch()
-	err := os.Rename(dir, tmp) // from here on no part can be added
+	tmp := f.scratch()
+	err := os.Rename(f.upload(key, upload).dir, tmp) // from here on no part can be added
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -226,67 +376,6 @@ func (f *Folder) abortAll(key string) error {
 		}
 	}
 	return nil
-}
-
-// joined reads parts one after the other.
-type joined struct {
-	dir   string
-	parts []Part // that are left
-	open  *os.File
-}
-
-// Read implements io.Reader.
-func (j *joined) Read(p []byte) (int, error) {
-	for {
-		if j.open == nil {
-			if len(j.parts) == 0 {
-				return 0, io.EOF
-			}
-			if err := j.next(); err != nil {
-				return 0, err
-			}
-		}
-		n, err := j.open.Read(p)
-		if err == io.EOF {
-			j.close()
-			err = nil
-		}
-		if n > 0 || err != nil {
-			return n, err
-		}
-	}
-}
-
-// next opens the next part if it is still the one that is meant.
-func (j *joined) next() error {
-	want := j.parts[0]
-	file, err := os.Open(filepath.Join(j.dir, strconv.Itoa(want.N)))
-	if errors.Is(err, fs.ErrNotExist) {
-		if _, gone := os.Stat(j.dir); errors.Is(gone, fs.ErrNotExist) {
-			return errNoUpload.Because(err)
-		}
-		return errParts.Because(err)
-	}
-	if err != nil {
-		return folderFault(err)
-	}
-	info, err := file.Stat()
-	if err == nil && partOf(want.N, info) != want {
-		err = errParts.Because(fmt.Errorf("part %d was replaced", want.N))
-	}
-	if err != nil {
-		_ = file.Close() // only read
-		return folderFault(err)
-	}
-	j.open, j.parts = file, j.parts[1:]
-	return nil
-}
-
-func (j *joined) close() {
-	if j.open != nil {
-		_ = j.open.Close() // only read
-		j.open = nil
-	}
 }
 
 // uploadFault is folderFault where a missing name means that the upload is

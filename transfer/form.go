@@ -194,8 +194,9 @@ func (h *headLimit) Read(p []byte) (int, error) {
 		h.left -= n
 	}
 	most := len(h.closing) + 16
-	h.tail = append(h.tail, p[max(0, n-most):n]...)
-	h.tail = h.tail[max(0, len(h.tail)-most):]
+	end := p[max(0, n-most):n]
+	keep := h.tail[max(0, min(len(h.tail), len(h.tail)+len(end)-most)):]
+	h.tail = append(h.tail[:copy(h.tail, keep)], end...) // in the same memory
 	if err != nil {
 		h.err = err
 	}

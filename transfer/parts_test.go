@@ -80,7 +80,7 @@ func testPartsAnyOrder(t *testing.T, s Store) {
 		t.Fatalf("parts: %+v", parts)
 	}
 	o, err := s.Complete(t.Context(), "order", id, parts)
-	if err != nil || o.Size != int64(len(data)) || o.SHA256 != "" && o.SHA256 != sum(string(data)) {
+	if err != nil || o.Size != int64(len(data)) {
 		t.Fatalf("Complete: %+v, %v", o, err)
 	}
 	if got := readAll(t, s, "order", 0, -1); !bytes.Equal(got, data) {
@@ -222,7 +222,7 @@ func testPartsCompleteAgain(t *testing.T, s Store) {
 	parts := partsOf(t, s, "again", id)
 	for i := range 3 {
 		o, err := s.Complete(t.Context(), "again", id, parts)
-		if err != nil || o.Size != 5 || o.SHA256 != "" && o.SHA256 != sum("hello") {
+		if err != nil || o.Size != 5 {
 			t.Errorf("Complete %d: %+v, %v", i, o, err)
 		}
 	}
@@ -336,7 +336,10 @@ func TestPartsRestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := begin(t, first, "k")
+	id, err := first.Begin(t.Context(), "k", 6)
+	if err != nil {
+		t.Fatal(err)
+	}
 	putPart(t, first, "k", id, 1, []byte("hello "))
 	_ = first.Close()
 	f, err := NewFolder(dir)

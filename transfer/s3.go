@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -98,6 +99,27 @@ func (c *storageConn) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	return c.Conn.Write(p)
+}
+
+var sendBuffers = sync.Pool{New: func() any { b := make([]byte, chunkSize); return &b }}
+
+// ReadFrom implements io.ReaderFrom, which is how net/http copies a body where
+// there is no TLS, with larger pieces than it would.
+func (c *storageConn) ReadFrom(r io.Reader) (n int64, err error) {
+	buf := sendBuffers.Get().(*[]byte)
+	defer sendBuffers.Put(buf)
+	for err == nil {
+		var got int
+		got, err = r.Read(*buf)
+		n += int64(got)
+		if _, werr := c.Write((*buf)[:got]); werr != nil {
+			return n, werr
+		}
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return n, err
 }
 
 // Close implements Store.

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -69,7 +70,9 @@ func (s *Service) finish(ctx context.Context, f File) (_ File, err error) {
 	if err != nil {
 		return File{}, err
 	}
-	f.Size, f.SHA256 = object.Size, object.SHA256
+	if f.Size = object.Size; f.Size == 0 {
+		f.SHA256 = emptySum
+	}
 	if err := s.inspectObject(ctx, &f); err != nil {
 		if e := fault.Of(err); e.Kind == fault.Invalid || e.Kind == fault.Unsupported || e.Kind == fault.TooLarge {
 			s.discard(ctx, f)
@@ -154,29 +157,24 @@ func (s *Service) assembleNothing(ctx context.Context, f File) (Object, error) {
 	if err != nil && !errors.Is(err, errObjectTaken) {
 		return Object{}, err
 	}
-	return Object{SHA256: emptySum}, s.store.Abort(ctx, f.Key, f.Session.Upload)
+	return Object{}, s.store.Abort(ctx, f.Key, f.Session.Upload)
 }
 
 const emptySum = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 // inspectObject finds the type of a file in its bytes, and checks them against
-// what was declared. They are read once more where the store has not summed
-// them up in the same way.
+// what was declared. Where a checksum was, they are read once more: nobody has
+// seen them in their order.
 func (s *Service) inspectObject(ctx context.Context, f *File) error {
-	want := Sums{f.Session.SHA256, f.Session.CRC32C}
-	seen := Sums{SHA256: f.SHA256}
-	if want.SHA256 != "" && seen.SHA256 == "" || want.CRC32C != "" {
+	if want := (Sums{f.Session.SHA256, f.Session.CRC32C}); !want.none() {
 		sum := newSummer(want)
 		if err := s.readObject(ctx, f.Key, 0, -1, sum); err != nil {
 			return err
 		}
-		seen = sum.sums()
-	}
-	if err := want.check(seen); err != nil {
-		return err
-	}
-	if f.SHA256 == "" {
-		f.SHA256 = seen.SHA256
+		if err := want.check(sum.sums()); err != nil {
+			return err
+		}
+		f.SHA256 = cmp.Or(want.SHA256, f.SHA256)
 	}
 	var head bytes.Buffer
 	if err := s.readObject(ctx, f.Key, 0, min(f.Size, sniffSize), &head); err != nil {

@@ -36,7 +36,7 @@ type Store interface {
 	// before Complete.
 	Begin(ctx context.Context, key string, partSize int64) (upload string, err error)
 	// PutPart stores all that r yields as part n of an upload, at most
-	// partSize bytes, once it is durable. Parts may come in any order and at
+	// partSize bytes, and returns once it is durable. Parts may come in any order and at
 	// the same time; a second one with the same n replaces the first. size is
 	// as of Put, and so is what happens to a reader that fails: what was part n
 	// before still is. NotFound: there is no such upload any more.
@@ -47,7 +47,7 @@ type Store interface {
 	// be numbered from 1 on, and ends the upload. The object appears whole or
 	// not at all. Completing again what was completed succeeds, also where the
 	// answer to the first was lost; Conflict: parts are not those that are
-	// there, or the key has another object.
+	// there, one but the last is too small, or the key has another object.
 	Complete(ctx context.Context, key, upload string, parts []Part) (Object, error)
 	// Abort ends an upload and frees its parts. One that is not there any more
 	// is no error.
@@ -78,7 +78,6 @@ type Object struct {
 	Upload   string    // id, where it is an upload in parts that has not ended; only of List
 	Size     int64     // bytes
 	Modified time.Time // when it was stored; only of List
-	SHA256   string    // in hexadecimal; only of Complete, "" where the Store saw the parts in another order
 }
 
 // Presented is how an object is to look to who gets it from the Store.

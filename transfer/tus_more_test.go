@@ -206,6 +206,37 @@ func TestTusWholeSum(t *testing.T) {
 	h.wantNothingLeft()
 }
 
+// failingPart is a store that does not take one part.
+type failingPart struct {
+	Store
+	n int
+}
+
+func (f failingPart) PutPart(ctx context.Context, key, upload string, n int, r io.Reader, size int64) (Part, error) {
+	if n == f.n {
+		return Part{}, errStoreAway
+	}
+	return f.Store.PutPart(ctx, key, upload, n, r, size)
+}
+
+// Parts of a request count although a later one could not be stored.
+func TestTusPartFails(t *testing.T) {
+	h := newTestHouse(t)
+	data := string(random(2*minPart + 5))
+	c := h.tusCreate(len(data), "")
+	store := h.store
+	h.store = failingPart{store, 3}
+	if a := c.patch(0, data); a.code() != "storage_unavailable" {
+		t.Errorf("%v", a)
+	}
+	h.store = store
+	if at := c.offset(); at != 2*minPart {
+		t.Fatalf("at %d", at)
+	}
+	c.mustPatch(2*minPart, data[2*minPart:])
+	c.wantFile(data)
+}
+
 func TestTusWebhook(t *testing.T) {
 	asked := make(chan string, 10)
 	h := askingAlone(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tus/tusd/v2/pkg/handler"
 	"github.com/tus/tusd/v2/pkg/memorylocker"
@@ -22,7 +23,8 @@ import (
 // goes on behind it.
 //
 // What has arrived is what the record in the ledger says, and no more: how many
-// parts count, and which object is the tail. Every step ends with an Update,
+// parts count, and which object is the tail. Every step, a request or what one
+// brings in a second, ends with an Update,
 // which compares and swaps: of two requests for one upload, on any nodes, one
 // makes the next step and the other is told that the upload has changed. So
 // nothing is locked, no lock is left behind by a node that dies, and bytes that
@@ -32,6 +34,9 @@ import (
 const (
 	maxTusMeta  = 2 << 10 // bytes of Upload-Metadata
 	maxTusSides = 32
+	// tusCommit is how long parts of one request may be stored and not count
+	// yet: a commit for each would be a good deal of what a fast upload costs.
+	tusCommit = time.Second
 )
 
 // tusState is the Session.Note of an upload over tus.
@@ -132,6 +137,8 @@ type tusUpload struct {
 	f      File
 	doomed bool     // the file would not be taken
 	state  tusState // more than f.Session.Note where that is not written yet
+
+	committing time.Time // when parts were last made to count
 }
 
 // offset is how many bytes have arrived.
@@ -225,9 +232,13 @@ func (u *tusUpload) WriteChunk(ctx context.Context, _ int64, src io.Reader) (n i
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), u.s.settings.PendingTTL, errTooSlow)
 	defer cancel()
 	start := u.offset()
+	u.committing = time.Now()
 	err = u.write(ctx, u.req.measured(src, u.s.metrics.bytes.WithLabelValues("upload")))
-	if u.doomed {
+	switch {
+	case u.doomed:
 		u.s.discard(ctx, u.f)
+	case err != nil && u.req.checksum == nil:
+		_ = u.commit(ctx) // parts from before the error; those that it fails for do not count
 	}
 	if committed, bad := u.committed(); bad == nil {
 		n = max(0, committed-start)
@@ -301,9 +312,10 @@ func (u *tusUpload) putPart(ctx context.Context, p *part) error {
 		return err
 	}
 	u.state.Whole, u.state.Tail, u.state.Size = n, "", 0
-	if u.req.checksum != nil {
+	if u.req.checksum != nil || time.Since(u.committing) < tusCommit {
 		return nil
 	}
+	u.committing = time.Now()
 	return u.commit(ctx)
 }
 
@@ -327,11 +339,13 @@ func (u *tusUpload) endWith(ctx context.Context, p *part) error {
 	body := &lease{part: p}
 	defer body.end()
 	_, err := u.s.store.Put(ctx, sideKey(u.f, side), body, p.size)
+	before := u.state
 	if err == nil {
 		u.state.Tail, u.state.Size = side, p.size
 		err = u.commit(ctx)
 	}
 	if err != nil {
+		u.state = before
 		u.forget(ctx, side)
 	}
 	return err

@@ -39,7 +39,7 @@ type uploaded struct {
 	Name   string `json:"name"`
 	Size   int64  `json:"size"`
 	Type   string `json:"type"`
-	SHA256 string `json:"sha256,omitempty"` // "" only after an upload in parts
+	SHA256 string `json:"sha256,omitempty"` // "" only after an upload in parts that did not declare it
 	URL    string `json:"url"`
 }
 

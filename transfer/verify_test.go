@@ -265,10 +265,12 @@ func TestVerifyUploadsInParts(t *testing.T) {
 	}
 	folder := h.store.(*Folder)
 	old := time.Now().Add(-25 * time.Hour)
-	for _, dir := range []string{folder.upload(record.Key, left), filepath.Join(folder.uploads(record.Created.Format("2006/01/02/") + forgotten.ID))} {
+	for _, dir := range []string{folder.upload(record.Key, left).dir, filepath.Join(folder.uploads(record.Created.Format("2006/01/02/") + forgotten.ID))} {
 		dirs := []string{dir}
-		if entries, err := filepath.Glob(filepath.Join(dir, "*")); err == nil {
-			dirs = append(dirs, entries...)
+		for _, below := range []string{"*", "*/*"} {
+			if entries, err := filepath.Glob(filepath.Join(dir, below)); err == nil {
+				dirs = append(dirs, entries...)
+			}
 		}
 		for _, d := range dirs {
 			if err := os.Chtimes(d, old, old); err != nil {
