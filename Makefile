@@ -67,7 +67,7 @@ setup: programs $(TOOLS) $(BIN)/minio web ## everything the tests need; as root 
 
 .PHONY: programs
 programs:
-	@scripts/require.sh go node git redis-server nginx chromium curl php python3 python3-jwt python3-websockets libwebsockets
+	@scripts/require.sh go node git redis-server nginx chromium curl php python3 python3-jwt python3-websockets libwebsockets clamd
 
 .PHONY: test
 test: setup lint docs-check web-test go-test ## all set-up, then every check and test

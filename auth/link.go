@@ -23,9 +23,10 @@ import (
 // It is "mgl_", the id of the key that signed it, a dot, and in unpadded
 // URL-safe base64:
 //
-//	1 byte    version: 1, or 2 where it has a user or a number of downloads
+//	1 byte    version: 1; 2 where it has a user or a number of downloads; 3 for
+//	          one that is good before the file was checked
 //	8 bytes   expiry, Unix seconds, big endian
-//	version 2 only:
+//	versions 2 and 3 only:
 //	4 bytes   downloads it is good for, big endian; 0 is any number
 //	8 bytes   random, by which they are counted; zeros for any number
 //	1 byte    length of the user's appid, then that; 0 for no user
@@ -40,6 +41,7 @@ const (
 	linkPrefix   = "mgl_"
 	linkPlain    = 1 // versions
 	linkDetailed = 2
+	linkEarly    = 3
 	linkSigned   = 1 + 8
 	linkDetails  = 4 + 8
 	maxLinkUser  = 128 // bytes of an appid or openid
@@ -69,6 +71,9 @@ type Link struct {
 	Downloads int
 	// Count tells links with Downloads apart. SignLink makes it up.
 	Count uint64
+	// Unchecked tells that the link is good before the file has passed its
+	// checks: it is for those who check.
+	Unchecked bool
 }
 
 // linkKey derives the key that signs links from one that signs tickets.
@@ -99,6 +104,9 @@ func (l Link) encode() []byte {
 	if l.User.OpenID != "" || l.Downloads > 0 {
 		version = linkDetailed
 	}
+	if l.Unchecked {
+		version = linkEarly
+	}
 	raw := binary.BigEndian.AppendUint64([]byte{version}, uint64(l.Expires.Unix()))
 	if version == linkPlain {
 		return raw
@@ -120,7 +128,8 @@ func decodeLink(raw []byte, file string) (l Link, ok bool) {
 	if raw[0] == linkPlain {
 		return l, len(raw) == linkSigned
 	}
-	if raw[0] != linkDetailed || len(raw) < linkSigned+linkDetails {
+	l.Unchecked = raw[0] == linkEarly
+	if raw[0] != linkDetailed && !l.Unchecked || len(raw) < linkSigned+linkDetails {
 		return l, false
 	}
 	rest := raw[linkSigned:]

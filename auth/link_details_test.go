@@ -74,7 +74,15 @@ func TestLinkDetailsFormat(t *testing.T) {
 		e.wantLink(signed(head+tail), "x", "link_invalid")
 	}
 	e.wantLink(signed("\x01"+head[1:]+"\x00"), "x", "link_invalid")
-	e.wantLink(signed("\x03"+head[1:]+none+"\x00\x00"), "x", "link_invalid")
+	e.wantLink(signed("\x04"+head[1:]+none+"\x00\x00"), "x", "link_invalid")
+
+	early := signed("\x03" + head[1:] + none + "\x00\x00")
+	if got := e.SignLink(Link{File: "x", Expires: soon, Unchecked: true}); got != early {
+		t.Errorf("good before the checks: %s, want %s", got, early)
+	}
+	if l, err := e.VerifyLink(early, "x"); err != nil || !l.Unchecked {
+		t.Errorf("good before the checks: %+v, %v", l, err)
+	}
 }
 
 // A link that stands for a user ends with what the user may.
@@ -105,12 +113,13 @@ func FuzzDecodeLink(f *testing.F) {
 	for _, l := range []Link{
 		{Expires: time.Unix(1_700_000_000, 0)},
 		{Expires: time.Unix(1_700_000_000, 0), User: User{AppID: "wx1", OpenID: "ann"}, Downloads: 3, Count: 7},
+		{Expires: time.Unix(1_700_000_000, 0), Unchecked: true},
 	} {
 		f.Add(l.encode())
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		l, ok := decodeLink(raw, "f")
-		if ok && (l.User.OpenID != "" || l.Downloads > 0 || raw[0] == linkPlain) && string(l.encode()) != string(raw) {
+		if ok && (l.User.OpenID != "" || l.Downloads > 0 || raw[0] != linkDetailed) && string(l.encode()) != string(raw) {
 			t.Errorf("%x is %+v, which is %x", raw, l, l.encode())
 		}
 	})

@@ -10,6 +10,7 @@ package() {
   case $1 in
     redis-server | nginx | chromium | curl | git | python3) echo "$1" ;;
     php) echo php-cli ;;
+    clamd) echo clamav-daemon ;;
     python3-jwt) echo python3-jwt python3-cryptography ;;
     nchan) echo libnginx-mod-nchan ;;
     python3-websockets) echo python3-websockets ;;

@@ -62,7 +62,7 @@ func (t TTLSettings) of(a Access) time.Duration {
 func (s *Service) setAccess(f *File, a Access) {
 	f.Access, f.Expires = a, time.Time{}
 	from := f.Created
-	if f.inParts() && f.State == Ready {
+	if f.inParts() && f.kept() {
 		from = f.Changed
 	}
 	if ttl := s.settings.TTL.of(a); ttl > 0 {

@@ -116,6 +116,9 @@ func (s *Service) amend(w http.ResponseWriter, r *http.Request, id string, chang
 	var before Access
 	f, err := s.ledger.Amend(r.Context(), id, func(f *File) error {
 		before = f.Access
+		if f.State == Blocked {
+			return f.blockedFault()
+		}
 		return change(f)
 	})
 	if err != nil {

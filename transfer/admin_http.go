@@ -38,20 +38,21 @@ type FileInfo struct {
 	Access
 	ExpiresAt  time.Time       `json:"expires_at,omitzero"`  // when it ends by itself
 	Attributes json.RawMessage `json:"attributes,omitempty"` // what the backend attached at the upload
+	Reason     Reason          `json:"reason,omitzero"`      // why it is blocked
 }
 
 func infoOf(f File) FileInfo {
-	return FileInfo{f.ID, f.Name, f.Size, f.Type, f.SHA256, f.Owner, f.State, f.Created, f.Access, f.Expires, json.RawMessage(f.Attributes)}
+	return FileInfo{f.ID, f.Name, f.Size, f.Type, f.SHA256, f.Owner, f.State, f.Created, f.Access, f.Expires, json.RawMessage(f.Attributes), f.Check.Reason}
 }
 
 // ListAnswer is what ServeList answers.
 type ListAnswer struct {
-	Files  []FileInfo `json:"files"`            // ready ones, the newest first
+	Files  []FileInfo `json:"files"`            // no pending ones, the newest first
 	Cursor string     `json:"cursor,omitempty"` // of the next page; missing on the last one
 }
 
 // ServeList is POST {user?, limit?, cursor?} → ListAnswer: the files of a user
-// (openid), or all; limit is 50 unless given, and 500 at most. A page may be
+// (openid), or all, also those that are being checked or blocked; limit is 50 unless given, and 500 at most. A page may be
 // short and not be the last. Faults: Invalid `page_invalid`, `cursor_invalid`,
 // `openid_invalid`; Unavailable `files_unavailable`.
 func (s *Service) ServeList(w http.ResponseWriter, r *http.Request) error {

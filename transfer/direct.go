@@ -176,7 +176,7 @@ func (s *Service) Readdress(ctx context.Context, user auth.User, id string, from
 		return Direct{}, err
 	}
 	d := directOf(f)
-	if f.State == Ready {
+	if f.kept() {
 		return d, nil
 	}
 	if d.Mode == ModeParts {

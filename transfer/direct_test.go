@@ -212,7 +212,7 @@ func testDirectParts(t *testing.T, h *house, target string) {
 	if status := h.put(left.Put[0], piece(left.Put[0])); status != http.StatusOK {
 		t.Fatalf("part 2: %d", status)
 	}
-	wantConfirmed(t, h, d.ID, uploaded{d.ID, "film.png", int64(len(data)), "image/png", sum(data), "/files/" + d.ID}, data)
+	wantConfirmed(t, h, d.ID, uploaded{d.ID, "film.png", int64(len(data)), "image/png", sum(data), "/files/" + d.ID, ""}, data)
 	if status := h.put(d.Put[0], piece(d.Put[0])); status < 400 || status >= 500 {
 		t.Errorf("a part of what was completed: %d", status)
 	}
@@ -223,7 +223,7 @@ func testDirectNothing(t *testing.T, h *house) {
 	if d.Mode != ModeForm || d.Target != "gateway" || wxUpload(t, h, d.Upload, "") != http.StatusCreated {
 		t.Errorf("reserved: %+v", d)
 	}
-	wantConfirmed(t, h, d.ID, uploaded{d.ID, "empty.txt", 0, "text/plain", emptySum, "/files/" + d.ID}, "")
+	wantConfirmed(t, h, d.ID, uploaded{d.ID, "empty.txt", 0, "text/plain", emptySum, "/files/" + d.ID, ""}, "")
 }
 
 // What the storage has to refuse, it does: nothing that was not signed comes in.

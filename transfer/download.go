@@ -41,7 +41,8 @@ var (
 // with the whole file.
 //
 // Errors: 401 token_missing, 403 link_spent, download_refused, 404
-// file_not_found (also for files of others), 412
+// file_not_found (also for files of others), 409 file_checking, 410
+// file_blocked, 412
 // precondition_failed, 416 range_not_satisfiable, 500 file_lost, 502
 // storage_refused, 503 storage_unavailable, files_unavailable,
 // download_webhook_unavailable, nodes_silent. If the storage
@@ -95,6 +96,9 @@ func (s *Service) conditions(w http.ResponseWriter, r *http.Request, g grant, et
 	h.Set("Last-Modified", modified.Format(http.TimeFormat))
 	h.Set("Cache-Control", s.cacheControl(g))
 	h.Set("Vary", "Authorization")
+	if s.checks.on() {
+		h.Set("Referrer-Policy", "no-referrer") // else its address gets around
+	}
 	switch precondition(r.Header, etag, modified) {
 	case http.StatusNotModified:
 		w.WriteHeader(http.StatusNotModified)
@@ -111,7 +115,10 @@ const redirectTime = 5 * time.Minute
 
 // redirect sends the client to the storage itself, where that has an address.
 func (s *Service) redirect(w http.ResponseWriter, r *http.Request, g grant) (bool, error) {
-	until := time.Now().Add(redirectTime)
+	if g.link.Unchecked {
+		return false, nil // crawlers may not follow
+	}
+	until := time.Now().Add(s.checks.shorten(redirectTime))
 	if g.linked && g.link.Expires.Before(until) {
 		until = g.link.Expires
 	}

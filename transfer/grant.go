@@ -32,7 +32,7 @@ type grant struct {
 	via    string // why it may be read; "" where it may not
 }
 
-// readable finds the file of a request and who wants to read it, and decides
+// readable finds the kept file of a request and who wants to read it, and decides
 // whether that may be: the owner, who came with a link, anybody where the file
 // is public, and whoever is subscribed to the channel that it is shared with. A
 // link that stands for a user is judged as if the user had come. The backend
@@ -53,7 +53,7 @@ func (s *Service) readable(r *http.Request) (g grant, err error) {
 	if !g.linked && g.user.OpenID == "" {
 		unknown = errNoSession
 	}
-	g.file, err = s.ready(r.Context(), r.PathValue("id"))
+	g.file, err = s.find(r.Context(), r.PathValue("id"))
 	if errors.Is(err, errNoFile) {
 		return g, unknown
 	}
@@ -63,6 +63,9 @@ func (s *Service) readable(r *http.Request) (g grant, err error) {
 	if g.via, err = s.why(r.Context(), g); err != nil {
 		return g, err
 	}
+	if g.link.Unchecked {
+		return g, g.withheld() // whoever checks files needs nobody's leave
+	}
 	allowed, err := s.downloadHook.ask(r.Context(), g)
 	if errors.Is(err, errDownloadRefused) && g.via != "" {
 		return g, err
@@ -70,7 +73,22 @@ func (s *Service) readable(r *http.Request) (g grant, err error) {
 	if errors.Is(err, errDownloadRefused) || err == nil && !allowed {
 		return g, unknown
 	}
+	if err == nil {
+		err = g.withheld()
+	}
 	return g, err
+}
+
+// withheld refuses a file that has not passed its checks to who else may read
+// it, but for its owner and who checks it.
+func (g grant) withheld() error {
+	switch {
+	case g.file.State == Blocked:
+		return g.file.blockedFault()
+	case g.file.State == Checking && g.via != viaOwner && !g.link.Unchecked:
+		return errChecking
+	}
+	return nil
 }
 
 // why tells why g may read its file, "" where it may not.
@@ -99,7 +117,7 @@ const linkCache = 5 * time.Minute
 
 // cacheControl is for how long an answer may be kept, and by whom.
 func (s *Service) cacheControl(g grant) string {
-	life := linkCache
+	life := s.checks.shorten(linkCache)
 	if !g.file.Expires.IsZero() {
 		life = min(life, time.Until(g.file.Expires))
 	}
@@ -107,6 +125,8 @@ func (s *Service) cacheControl(g grant) string {
 	switch {
 	case g.linked && g.link.Downloads > 0:
 		return "private, no-store" // each has to be counted
+	case g.file.State != Ready:
+		return "private, no-store" // it may turn out to be one that nobody should have
 	case s.downloadHook != nil:
 		return "private, no-cache" // what the backend decides may change
 	case g.linked:

@@ -15,10 +15,12 @@ import (
 // State is where a file is in its life.
 type State string
 
-// The states. Only ready files can be downloaded.
+// The states. Only ready files can be downloaded, by others than their owner.
 const (
 	Pending  State = "pending"  // bytes are on their way; nobody knows the id yet
+	Checking State = "checking" // whole and durable, and somebody looks at what is in it
 	Ready    State = "ready"    // whole and durable
+	Blocked  State = "blocked"  // may not be read, and its bytes are gone or about to be
 	Deleting State = "deleting" // the bytes are being removed
 )
 
@@ -39,7 +41,8 @@ type File struct {
 
 	State   State     `json:"state"`
 	Changed time.Time `json:"changed"` // when State was set
-	// Owed tells that nobody may have heard yet that the file is ready.
+	// Owed tells that nobody may have heard yet that the file is ready, or
+	// blocked.
 	Owed    bool      `json:"owed,omitempty"`
 	Access  Access    `json:"access,omitzero"`  // who may read it beside its owner
 	Expires time.Time `json:"expires,omitzero"` // when it ends; zero is never
@@ -47,7 +50,7 @@ type File struct {
 	// space between them.
 	Thumbs string `json:"thumbs,omitempty"`
 
-	// Whole tells that the file is Ready or has been. Records that are older
+	// Whole tells that all of the file has arrived, once. Records that are older
 	// than this field have a SHA256 then.
 	Whole bool `json:"whole,omitempty"`
 
@@ -61,6 +64,27 @@ type File struct {
 
 	// Session is what is agreed on an upload in parts; zero for others.
 	Session Session `json:"session,omitzero"`
+
+	Check Check `json:"check,omitzero"` // of what is in it; zero where nobody looks
+}
+
+// Check is how far those are who look at what is in a file.
+type Check struct {
+	Began   time.Time `json:"began,omitzero"`
+	Waiting string    `json:"waiting,omitempty"` // checkers that have not let it pass, with a space between them
+	Asked   string    `json:"asked,omitempty"`   // those of them whose answer comes by itself
+	AskedAt time.Time `json:"asked_at,omitzero"` // the last of these
+	Tries   int       `json:"tries,omitempty"`
+	// Due is when somebody has to see to the file; zero is never. Who does,
+	// moves it on first.
+	Due    time.Time `json:"due,omitzero"`
+	Reason Reason    `json:"reason,omitzero"` // why the file is Blocked
+}
+
+// Reason is why a file is Blocked.
+type Reason struct {
+	Checker string `json:"checker"`
+	Label   string `json:"label,omitempty"` // what it found, in its own words
 }
 
 // Session is an upload that comes in several requests, to any node and across
@@ -82,8 +106,14 @@ type Session struct {
 // inParts tells whether a file is or was uploaded in a session.
 func (f File) inParts() bool { return !f.Session.Expires.IsZero() }
 
-// wasReady tells whether a file has ever been Ready.
-func (f File) wasReady() bool { return f.Whole || f.SHA256 != "" }
+// wasWhole tells whether all of a file has ever been there.
+func (f File) wasWhole() bool { return f.Whole || f.SHA256 != "" }
+
+// kept tells whether an upload has become a file, which is still there.
+func (f File) kept() bool { return f.State == Ready || f.State == Checking || f.State == Blocked }
+
+// blocked tells whether a file is, or was before it was deleted.
+func (f File) blocked() bool { return f.Check.Reason != Reason{} }
 
 // etag is the entity tag of a file, or of a variant of it (RFC 9110): files
 // never change, so the id does where the SHA-256 is not known.
@@ -130,7 +160,8 @@ type Ledger interface {
 	// nothing changes, and the error is Conflict `upload_changed`. As of
 	// Reserve, where Hold grows.
 	Update(ctx context.Context, f File, q Quota) error
-	// Commit makes a pending file Ready, with all that is known of it now. Its
+	// Commit makes a pending file Checking, where it says so, else Ready, with
+	// all that is known of it now. Its
 	// Size counts against the quota in the place of Hold: as of Reserve, where
 	// that is more.
 	Commit(ctx context.Context, f File, q Quota) error
@@ -152,13 +183,14 @@ type Ledger interface {
 	// Sessions returns up to limit sessions of a user that are pending and have
 	// not expired, those first that expire first.
 	Sessions(ctx context.Context, owner auth.User, limit int) ([]File, error)
-	// Settle notes that it is known that a file is ready: it is not Owed any
-	// more. One that does not exist is no error.
-	Settle(ctx context.Context, id string) error
-	// Owed returns up to limit Ready files that have been Owed since before
-	// the given time, the oldest first.
+	// Settle notes that it is known in which state f is: it is not Owed any
+	// more. One that is not in that state by now, or does not exist, is no error.
+	Settle(ctx context.Context, f File) error
+	// Owed returns up to limit Ready and Blocked files that have been Owed since
+	// before the given time, the oldest first.
 	Owed(ctx context.Context, before time.Time, limit int) ([]File, error)
-	// List returns up to limit Ready files, the newest first: those of the
+	// List returns up to limit Checking, Ready and Blocked files, the newest
+	// first: those of the
 	// user with this openid, or all where that is "". It begins behind after,
 	// at the newest where that is "", and answers where the next page begins,
 	// "" where this one was the last. A page may have fewer files than limit
@@ -170,15 +202,20 @@ type Ledger interface {
 	Alias(ctx context.Context, owner auth.User, alias, stale, id string, until time.Time) (string, error)
 	// Usage returns what counts against the quotas of a user now.
 	Usage(ctx context.Context, owner auth.User) (Usage, error)
-	// Amend changes a Ready file and returns it: its owner, access, expiry,
-	// thumbs; the rest stays. What it counts against quotas moves with it to a
+	// Amend changes a Checking, Ready or Blocked file and returns it: its owner,
+	// access, expiry, thumbs, Check, whether it is Owed, and which of these three
+	// it is; the rest stays. What it counts against quotas moves with it to a
 	// new owner, whatever that one's are; what was taken on a day does not.
 	// change may be called more than once; after an error of it nothing is
 	// changed.
 	Amend(ctx context.Context, id string, change func(f *File) error) (File, error)
-	// Expired returns up to limit Ready files that Expire before the given
-	// time, the first to end first.
+	// Expired returns up to limit Checking, Ready and Blocked files that Expire
+	// before the given time, the first to end first.
 	Expired(ctx context.Context, before time.Time, limit int) ([]File, error)
+	// Due returns up to limit Checking and Blocked files whose Check is Due
+	// before the given time, the first due first, and how many there are that
+	// are or will be due.
+	Due(ctx context.Context, before time.Time, limit int) (files []File, all int, err error)
 	// Spend tells whether a download by a link that is good for a number of
 	// them may go on, and counts it. Counts end with their links.
 	Spend(ctx context.Context, d Spending) (ok bool, err error)

@@ -22,10 +22,11 @@ import (
 //	transfer.unfinished  Changed in big-endian milliseconds + id → nothing
 //	transfer.sessions    Session.Expires likewise + id → nothing, of pending ones
 //	transfer.openers     account + NUL + key in transfer.sessions → nothing
-//	transfer.owed        as transfer.unfinished, of Ready files that are Owed
-//	transfer.places      Place of a Ready file → nothing
-//	transfer.owners      openid + NUL + Place of a Ready file → nothing
-//	transfer.expiring    Expires in big-endian milliseconds + id of a Ready file → nothing
+//	transfer.owed        as transfer.unfinished, of files that are Owed
+//	transfer.places      Place of a file that is kept → nothing
+//	transfer.owners      openid + NUL + Place of a file that is kept → nothing
+//	transfer.expiring    Expires in big-endian milliseconds + id of a file that is kept → nothing
+//	transfer.due         Check.Due likewise → nothing
 //	transfer.spent       the end of a link in big-endian milliseconds + its id → count, time of the last
 //
 // what counts against quotas (see ledger_file_usage.go), and aliases (see
@@ -41,6 +42,7 @@ var (
 	placesBucket     = []byte("transfer.places")
 	ownersBucket     = []byte("transfer.owners")
 	expiringBucket   = []byte("transfer.expiring")
+	dueBucket        = []byte("transfer.due")
 	spentBucket      = []byte("transfer.spent")
 )
 
@@ -51,7 +53,7 @@ func NewFileLedger(db *bbolt.DB) (*FileLedger, error) {
 		uncharged := tx.Bucket(filesBucket) != nil && tx.Bucket(usageBucket) == nil
 		for _, name := range [][]byte{
 			filesBucket, unfinishedBucket, sessionsBucket, openersBucket, owedBucket,
-			placesBucket, ownersBucket, expiringBucket, spentBucket, usageBucket, daysBucket, aliasesBucket, lapsesBucket,
+			placesBucket, ownersBucket, expiringBucket, dueBucket, spentBucket, usageBucket, daysBucket, aliasesBucket, lapsesBucket,
 		} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
@@ -76,7 +78,7 @@ func NewFileLedger(db *bbolt.DB) (*FileLedger, error) {
 func enlistAll(tx *bbolt.Tx) error {
 	return tx.Bucket(filesBucket).ForEach(func(id, _ []byte) error {
 		f, err := getFile(tx, string(id))
-		if err != nil || f.State != Ready {
+		if err != nil || !f.kept() {
 			return err
 		}
 		return enlist(tx, f)
@@ -101,7 +103,10 @@ func (l *FileLedger) Update(_ context.Context, f File, q Quota) error {
 // Commit implements Ledger.
 func (l *FileLedger) Commit(_ context.Context, f File, q Quota) error {
 	f.Whole = true
-	return l.replacePending(f, Ready, q)
+	if f.State != Checking {
+		f.State = Ready
+	}
+	return l.replacePending(f, f.State, q)
 }
 
 func (l *FileLedger) replacePending(f File, to State, q Quota) error {
@@ -176,7 +181,7 @@ func (l *FileLedger) ExpiredSessions(_ context.Context, before time.Time, limit 
 
 // Owed implements Ledger.
 func (l *FileLedger) Owed(_ context.Context, before time.Time, limit int) ([]File, error) {
-	return l.since(owedBucket, before, limit, Ready)
+	return l.since(owedBucket, before, limit, Ready, Blocked)
 }
 
 // since returns the files of an index by time that are in one of the states.
@@ -199,10 +204,10 @@ func (l *FileLedger) since(bucket []byte, before time.Time, limit int, states ..
 }
 
 // Settle implements Ledger.
-func (l *FileLedger) Settle(_ context.Context, id string) error {
+func (l *FileLedger) Settle(_ context.Context, settled File) error {
 	return boltFault(l.db.Update(func(tx *bbolt.Tx) error {
-		old, err := getFile(tx, id)
-		if errors.Is(err, errNoFile) || err == nil && !old.Owed {
+		old, err := getFile(tx, settled.ID)
+		if errors.Is(err, errNoFile) || err == nil && (!old.Owed || old.State != settled.State) {
 			return nil
 		}
 		if err != nil {
@@ -268,9 +273,11 @@ func sessionKey(f File) []byte { return append(timeKey(f.Session.Expires), f.ID.
 
 func openersKey(f File) []byte { return append([]byte(accountOf(f.Owner)+"\x00"), sessionKey(f)...) }
 
+func dueKey(f File) []byte { return append(timeKey(f.Check.Due), f.ID...) }
+
 func ownersKey(f File) []byte { return []byte(f.Owner.OpenID + "\x00" + string(placeOf(f))) }
 
-// enlist enters a Ready file into the lists.
+// enlist enters a file that is kept into the lists.
 func enlist(tx *bbolt.Tx, f File) error {
 	err := errors.Join(
 		tx.Bucket(placesBucket).Put([]byte(placeOf(f)), nil),
@@ -278,6 +285,12 @@ func enlist(tx *bbolt.Tx, f File) error {
 	)
 	if !f.Expires.IsZero() {
 		err = errors.Join(err, tx.Bucket(expiringBucket).Put(expiringKey(f), nil))
+	}
+	if f.Owed {
+		err = errors.Join(err, tx.Bucket(owedBucket).Put(sinceKey(f), nil))
+	}
+	if !f.Check.Due.IsZero() {
+		err = errors.Join(err, tx.Bucket(dueBucket).Put(dueKey(f), nil))
 	}
 	return err
 }
@@ -302,12 +315,10 @@ func putFile(tx *bbolt.Tx, f File) error {
 	switch {
 	case f.State == Pending && f.inParts():
 		err = errors.Join(err, tx.Bucket(sessionsBucket).Put(sessionKey(f), nil), tx.Bucket(openersBucket).Put(openersKey(f), nil))
-	case f.State != Ready:
-		err = errors.Join(err, tx.Bucket(unfinishedBucket).Put(sinceKey(f), nil))
-	case f.Owed:
-		err = errors.Join(err, enlist(tx, f), tx.Bucket(owedBucket).Put(sinceKey(f), nil))
-	default:
+	case f.kept():
 		err = errors.Join(err, enlist(tx, f))
+	default:
+		err = errors.Join(err, tx.Bucket(unfinishedBucket).Put(sinceKey(f), nil))
 	}
 	return err
 }
@@ -321,6 +332,7 @@ func removeFile(tx *bbolt.Tx, f File) error {
 		tx.Bucket(placesBucket).Delete([]byte(placeOf(f))),
 		tx.Bucket(ownersBucket).Delete(ownersKey(f)),
 		tx.Bucket(expiringBucket).Delete(expiringKey(f)),
+		tx.Bucket(dueBucket).Delete(dueKey(f)),
 		tx.Bucket(filesBucket).Delete([]byte(f.ID)),
 	)
 }

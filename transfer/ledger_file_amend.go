@@ -18,12 +18,15 @@ func (l *FileLedger) Amend(_ context.Context, id string, change func(f *File) er
 		if err != nil {
 			return err
 		}
-		if old.State != Ready {
+		if !old.kept() {
 			return errFileState
 		}
 		f = old
 		if err := change(&f); err != nil || f == old {
 			return err
+		}
+		if f.State != old.State {
+			f.Changed = now()
 		}
 		return Quota{}.replaceFile(tx, old, f)
 	})
@@ -32,7 +35,21 @@ func (l *FileLedger) Amend(_ context.Context, id string, change func(f *File) er
 
 // Expired implements Ledger.
 func (l *FileLedger) Expired(_ context.Context, before time.Time, limit int) ([]File, error) {
-	return l.since(expiringBucket, before, limit, Ready)
+	return l.since(expiringBucket, before, limit, Checking, Ready, Blocked)
+}
+
+// Due implements Ledger.
+func (l *FileLedger) Due(_ context.Context, before time.Time, limit int) (files []File, all int, err error) {
+	if files, err = l.since(dueBucket, before, limit, Checking, Blocked); err != nil {
+		return nil, 0, err
+	}
+	err = l.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(dueBucket).ForEach(func(_, _ []byte) error { // few, and in the cache
+			all++
+			return nil
+		})
+	})
+	return files, all, boltFault(err)
 }
 
 // dropSpent is how many counts of links that have ended go with one that is

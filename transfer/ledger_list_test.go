@@ -48,7 +48,7 @@ func listed(t *testing.T, l Ledger, user string, limit int) (ids []string) {
 			t.Fatalf("%d files on a page of %d", len(files), limit)
 		}
 		for _, f := range files {
-			if f.State != Ready {
+			if !f.kept() {
 				t.Errorf("listed a file that is %s", f.State)
 			}
 			ids = append(ids, f.ID)
@@ -185,8 +185,9 @@ func TestLedgerOwed(t *testing.T) {
 		if got := owed(t, l, time.Now().Add(-time.Hour), 10); got != nil {
 			t.Errorf("an hour ago: %v", got)
 		}
+		first.State = Ready
 		for range 2 {
-			if err := l.Settle(t.Context(), first.ID); err != nil {
+			if err := l.Settle(t.Context(), first); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -202,7 +203,7 @@ func TestLedgerOwed(t *testing.T) {
 		if got := listed(t, l, "", 10); !slices.Contains(got, first.ID) || !slices.Contains(got, third.ID) || len(got) != 3 {
 			t.Errorf("listed %v", got)
 		}
-		if err := l.Settle(t.Context(), newFile(alice).ID); err != nil {
+		if err := l.Settle(t.Context(), newFile(alice)); err != nil {
 			t.Errorf("Settle of an unknown file: %v", err)
 		}
 	})
@@ -212,7 +213,8 @@ func TestLedgerKeepsAttributes(t *testing.T) {
 	eachLedger(t, func(t *testing.T, l Ledger) {
 		const attributes = `{"album":"旅行","n":1.50,"tag":"<b>"}`
 		f := made(t, l, "ann", time.Now(), owes, func(f *File) { f.Attributes = attributes })
-		if err := l.Settle(t.Context(), f.ID); err != nil {
+		f.State = Ready
+		if err := l.Settle(t.Context(), f); err != nil {
 			t.Fatal(err)
 		}
 		files, _, err := l.List(t.Context(), "", "", 1)
@@ -367,7 +369,7 @@ func TestRedisLedgerListAway(t *testing.T) {
 	srv.Stop()
 	_, _, listErr := l.List(t.Context(), "", "", 1)
 	_, owedErr := l.Owed(t.Context(), time.Now(), 1)
-	for name, err := range map[string]error{"List": listErr, "Owed": owedErr, "Settle": l.Settle(t.Context(), "x")} {
+	for name, err := range map[string]error{"List": listErr, "Owed": owedErr, "Settle": l.Settle(t.Context(), File{ID: "x"})} {
 		if !errors.Is(err, errLedgerAway) {
 			t.Errorf("%s: %v", name, err)
 		}

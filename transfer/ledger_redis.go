@@ -24,6 +24,7 @@ import (
 //	PREFIXfiles             sorted set of places, all with the score 0: some 100 bytes for each file
 //	PREFIXfiles:{OPENID}    the same, of one user
 //	PREFIXexpiring          sorted set of ids by expiry (milliseconds)
+//	PREFIXdue               sorted set of ids by when their checks are due (milliseconds)
 //	PREFIXspent:{LINK}      hash: n, last (milliseconds); ends with the link
 //	PREFIXclaim:TASK        exists while a node does a task
 //	PREFIXlisted            exists once all files have been entered into the lists
@@ -169,7 +170,10 @@ func (l *RedisLedger) replace(ctx context.Context, f File, q Quota) error {
 
 // Commit implements Ledger.
 func (l *RedisLedger) Commit(ctx context.Context, f File, q Quota) error {
-	f.State, f.Changed, f.Whole = Ready, now(), true
+	if f.State != Checking {
+		f.State = Ready
+	}
+	f.Changed, f.Whole = now(), true
 	if err := l.enlist(ctx, f); err != nil {
 		return err
 	}
@@ -226,6 +230,7 @@ func (l *RedisLedger) Forget(ctx context.Context, id string) error {
 		p.ZRem(ctx, l.sessions(), id)
 		p.ZRem(ctx, l.owed(), id)
 		p.ZRem(ctx, l.expiring(), id)
+		p.ZRem(ctx, l.due(), id)
 		if known {
 			p.ZRem(ctx, l.list(""), string(placeOf(f)))
 			p.ZRem(ctx, l.list(f.Owner.OpenID), string(placeOf(f)))
@@ -239,7 +244,7 @@ func (l *RedisLedger) Forget(ctx context.Context, id string) error {
 func (l *RedisLedger) Unfinished(ctx context.Context, before time.Time, limit int, states ...State) ([]File, error) {
 	return l.since(ctx, l.index(), before, limit, func(f File) verdict {
 		switch {
-		case f.State == Ready:
+		case f.kept():
 			return wrong
 		case slices.Contains(states, f.State) && (f.State == Deleting || !f.inParts()):
 			return meant
@@ -265,21 +270,36 @@ func (l *RedisLedger) ExpiredSessions(ctx context.Context, before time.Time, lim
 func (l *RedisLedger) Owed(ctx context.Context, before time.Time, limit int) ([]File, error) {
 	return l.since(ctx, l.owed(), before, limit, func(f File) verdict {
 		switch {
-		case f.State == Pending:
+		case f.State == Pending || f.State == Checking:
 			return early
-		case f.State == Ready && f.Owed:
+		case f.kept() && f.Owed:
 			return meant
 		}
 		return wrong
 	})
 }
 
+// redisSettle takes owed out of a record whose state is ARGV[1], and answers
+// since when it has been that; -1 where it is not.
+var redisSettle = redis.NewScript(`
+if redis.call('HGET', KEYS[1], 'state') ~= ARGV[1] then return -1 end
+redis.call('HDEL', KEYS[1], 'owed')
+return tonumber(redis.call('HGET', KEYS[1], 'changed'))`)
+
+// redisDrop takes ARGV[1] out of a sorted set where its score is not above
+// ARGV[2]: one that is, hints at something newer.
+var redisDrop = redis.NewScript(`
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if score and tonumber(score) <= tonumber(ARGV[2]) then return redis.call('ZREM', KEYS[1], ARGV[1]) end
+return 0`)
+
 // Settle implements Ledger.
-func (l *RedisLedger) Settle(ctx context.Context, id string) error {
-	if err := l.client.HDel(ctx, l.key(id), "owed").Err(); err != nil {
+func (l *RedisLedger) Settle(ctx context.Context, f File) error {
+	changed, err := redisSettle.Run(ctx, l.client, []string{l.key(f.ID)}, string(f.State)).Int64()
+	if err != nil || changed < 0 {
 		return redisFault(err)
 	}
-	return redisFault(l.client.ZRem(ctx, l.owed(), id).Err())
+	return redisFault(redisDrop.Run(ctx, l.client, []string{l.owed()}, f.ID, changed).Err())
 }
 
 // since returns the files of a set of ids by changed. It looks past those that

@@ -11,15 +11,22 @@ import (
 )
 
 func (l *RedisLedger) expiring() string { return l.prefix + "expiring" }
+func (l *RedisLedger) due() string      { return l.prefix + "due" }
 
-// redisAmend replaces file (ARGV[1] by ARGV[2]) of a record that is ready. It
-// answers 1, 0 where the file is another by now, or the state found.
+// redisAmend replaces file (ARGV[1] by ARGV[2]) and state (ARGV[3] by ARGV[4],
+// set at ARGV[5]) of a record, and makes it owed where ARGV[6] is 1. It answers
+// 1, 0 where file or state are others by now, or the state where that is of no
+// file that is kept.
 var redisAmend = redis.NewScript(`
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return '' end
-if state ~= 'ready' then return state end
+if state ~= ARGV[3] then
+  if state == 'ready' or state == 'checking' or state == 'blocked' then return '0' end
+  return state
+end
 if redis.call('HGET', KEYS[1], 'file') ~= ARGV[1] then return '0' end
-redis.call('HSET', KEYS[1], 'file', ARGV[2])
+redis.call('HSET', KEYS[1], 'file', ARGV[2], 'state', ARGV[4], 'changed', ARGV[5])
+if ARGV[6] == '1' then redis.call('HSET', KEYS[1], 'owed', '1') end
 return '1'`)
 
 // amendTries bounds how often one Amend meets another of the same file.
@@ -33,7 +40,7 @@ func (l *RedisLedger) Amend(ctx context.Context, id string, change func(f *File)
 		if err != nil {
 			return File{}, err
 		}
-		if old.State != Ready {
+		if !old.kept() {
 			return File{}, errFileState
 		}
 		if old.Before != "" { // whoever moved it may not have got to the end
@@ -44,6 +51,9 @@ func (l *RedisLedger) Amend(ctx context.Context, id string, change func(f *File)
 		f := old
 		if err := change(&f); err != nil || f == old {
 			return f, err
+		}
+		if f.State != old.State {
+			f.Changed = now()
 		}
 		if was := accountOf(old.Owner); was != accountOf(f.Owner) {
 			f.Before = was
@@ -62,12 +72,15 @@ func (l *RedisLedger) amend(ctx context.Context, before string, old, f File) (do
 	if err != nil {
 		return false, err
 	}
-	hinted := f
-	hinted.Owed = false // that one does not change here
+	hinted, owes := f, 0
+	if hinted.Owed = f.Owed && (!old.Owed || f.State != old.State); hinted.Owed {
+		owes = 1
+	}
 	if err := l.enlist(ctx, hinted); err != nil {
 		return false, err
 	}
-	found, err := redisAmend.Run(ctx, l.client, []string{l.key(f.ID)}, before, record).Text()
+	found, err := redisAmend.Run(ctx, l.client, []string{l.key(f.ID)}, before, record,
+		string(old.State), string(f.State), f.Changed.UnixMilli(), owes).Text()
 	switch {
 	case err != nil:
 		return false, redisFault(err)
@@ -78,7 +91,7 @@ func (l *RedisLedger) amend(ctx context.Context, before string, old, f File) (do
 	case found != "1":
 		return false, errFileState.Because(fmt.Errorf("file %s is %s", f.ID, found))
 	}
-	if old.Before != f.Before {
+	if old.Before != f.Before || old.State != f.State || f.blocked() {
 		if err := l.recharge(ctx, File{ID: f.ID}, nil); err != nil {
 			return true, err
 		}
@@ -90,6 +103,9 @@ func (l *RedisLedger) amend(ctx context.Context, before string, old, f File) (do
 		if f.Expires.IsZero() && !old.Expires.IsZero() {
 			p.ZRem(ctx, l.expiring(), f.ID)
 		}
+		if f.Check.Due.IsZero() && !old.Check.Due.IsZero() {
+			p.ZRem(ctx, l.due(), f.ID)
+		}
 		return nil
 	})
 	_ = err // the file is changed whatever becomes of the hints, and those that are wrong are passed over
@@ -99,11 +115,29 @@ func (l *RedisLedger) amend(ctx context.Context, before string, old, f File) (do
 // Expired implements Ledger.
 func (l *RedisLedger) Expired(ctx context.Context, before time.Time, limit int) ([]File, error) {
 	return l.since(ctx, l.expiring(), before, limit, func(f File) verdict {
-		if f.State == Ready && !f.Expires.IsZero() && f.Expires.Before(before) {
+		if f.kept() && !f.Expires.IsZero() && f.Expires.Before(before) {
 			return meant
 		}
 		return early // or late: it goes with its record
 	})
+}
+
+// Due implements Ledger.
+func (l *RedisLedger) Due(ctx context.Context, before time.Time, limit int) ([]File, int, error) {
+	files, err := l.since(ctx, l.due(), before, limit, func(f File) verdict {
+		switch due := f.Check.Due; {
+		case f.State == Deleting || f.kept() && due.IsZero():
+			return wrong
+		case f.State != Pending && due.Before(before):
+			return meant
+		}
+		return early
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	all, err := l.client.ZCard(ctx, l.due()).Result()
+	return files, int(all), redisFault(err)
 }
 
 // redisSpend is Spending.spend: ARGV is most, first, now, how long parts may

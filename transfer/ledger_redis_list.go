@@ -16,7 +16,7 @@ func (l *RedisLedger) list(openID string) string {
 	return l.prefix + "files:{" + openID + "}"
 }
 
-// enlist hints at a file that is about to be Ready.
+// enlist hints at a file that is about to be kept.
 func (l *RedisLedger) enlist(ctx context.Context, f File) error {
 	place := redis.Z{Member: string(placeOf(f))}
 	_, err := l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
@@ -27,6 +27,9 @@ func (l *RedisLedger) enlist(ctx context.Context, f File) error {
 		}
 		if !f.Expires.IsZero() {
 			p.ZAdd(ctx, l.expiring(), since(f.ID, f.Expires))
+		}
+		if !f.Check.Due.IsZero() {
+			p.ZAdd(ctx, l.due(), since(f.ID, f.Check.Due))
 		}
 		return nil
 	})
@@ -54,7 +57,7 @@ func (l *RedisLedger) List(ctx context.Context, openID string, after Place, limi
 		next = Place(places[limit-1])
 	}
 	files, _, err := l.read(ctx, places, func(place string) string { return Place(place).id() }, l.list(openID), func(f File) verdict {
-		if f.State != Ready || openID != "" && f.Owner.OpenID != openID {
+		if !f.kept() || openID != "" && f.Owner.OpenID != openID {
 			return early // or late: it goes with its record
 		}
 		return meant
@@ -78,7 +81,7 @@ func (l *RedisLedger) enterAll(ctx context.Context) error {
 		enter func(context.Context, File) error
 	}{
 		{"listed", func(ctx context.Context, f File) error {
-			if f.State != Ready {
+			if !f.kept() {
 				return nil
 			}
 			return l.enlist(ctx, f)

@@ -130,7 +130,7 @@ func (l *RedisLedger) unchargeBefore(ctx context.Context, f File) error {
 
 func (l *RedisLedger) unchargeFrom(ctx context.Context, account string, f File) error {
 	var u Usage
-	if f.wasReady() {
+	if f.wasWhole() {
 		u.Daily = asBefore
 	}
 	return l.chargeTo(ctx, account, f, u, Quota{})

@@ -24,7 +24,7 @@ var (
 
 // linkRequest is what a link is to be like.
 type linkRequest struct {
-	ExpiresIn    int64 `json:"expires_in"`    // seconds; 0: an hour, or the longest there may be
+	ExpiresIn    int64 `json:"expires_in"`    // seconds; 0: an hour, or the longest there may be, or asked for where files are checked
 	MaxDownloads int   `json:"max_downloads"` // 0: any number
 }
 
@@ -34,7 +34,7 @@ type LinkAnswer struct {
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-// ServeLink is POST {file, expires_in?, user?, appid?, max_downloads?} →
+// ServeLink is POST {file, expires_in?, user?, appid?, max_downloads?, unchecked?} →
 // LinkAnswer: a URL under which anybody reads the file. expires_in is in
 // seconds, up to files.link_max_ttl; one hour unless given. The link lives no
 // longer than that, and by an eighth or a second shorter at most: so long the
@@ -44,7 +44,12 @@ type LinkAnswer struct {
 // A link with user (openid; appid is that of the file's owner unless given)
 // stands for what the user may read, now and whenever it is used.
 //
-// Faults: as of ServeStat, and Invalid `expires_in_invalid`,
+// Where files are checked, links live for a minute at most. One that is
+// unchecked and stands for no user is good before the file has passed, for
+// somebody who is to look at it.
+//
+// Faults: as of ServeStat, and Conflict `file_checking`; Gone `file_blocked`;
+// Invalid `expires_in_invalid`,
 // `max_downloads_invalid`, `openid_invalid`, `appid_invalid`; Forbidden
 // `link_not_allowed`; Unavailable `nodes_silent`.
 func (s *Service) ServeLink(w http.ResponseWriter, r *http.Request) error {
@@ -52,6 +57,7 @@ func (s *Service) ServeLink(w http.ResponseWriter, r *http.Request) error {
 		fileRequest
 		linkRequest
 		User, AppID string
+		Unchecked   bool
 	}
 	if err := rest.Decode(w, r, maxAdminBody, &req); err != nil {
 		return err
@@ -59,7 +65,10 @@ func (s *Service) ServeLink(w http.ResponseWriter, r *http.Request) error {
 	if !isID(req.File) {
 		return errFileID
 	}
-	f, err := s.ready(r.Context(), req.File)
+	f, err := s.find(r.Context(), req.File)
+	if err == nil && !(f.State == Checking && req.Unchecked && req.User == "") {
+		err = grant{file: f}.withheld()
+	}
 	if err != nil {
 		return err
 	}
@@ -76,7 +85,7 @@ func (s *Service) ServeLink(w http.ResponseWriter, r *http.Request) error {
 			return errLinkRight
 		}
 	}
-	return s.answerLink(w, f, user, req.linkRequest, s.settings.LinkMaxTTL)
+	return s.answerLink(w, auth.Link{File: f.ID, User: user, Unchecked: req.Unchecked && req.User == ""}, f, req.linkRequest, s.settings.LinkMaxTTL)
 }
 
 // ServeOwnLink answers POST /files/{id}/link {expires_in?, max_downloads?} of
@@ -101,25 +110,32 @@ func (s *Service) ServeOwnLink(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.answerLink(w, g.file, user, req, s.settings.UserLinkMaxTTL)
+	if g.file.State != Ready {
+		return errChecking // the owner alone reads it, and that with a login
+	}
+	return s.answerLink(w, auth.Link{File: g.file.ID, User: user}, g.file, req, s.settings.UserLinkMaxTTL)
 }
 
 // answerLink makes a link that lives for most at most.
-func (s *Service) answerLink(w http.ResponseWriter, f File, user auth.User, req linkRequest, most time.Duration) error {
-	ttl := min(defaultLink, most)
+func (s *Service) answerLink(w http.ResponseWriter, l auth.Link, f File, req linkRequest, most time.Duration) error {
+	ttl := s.checks.shorten(min(defaultLink, most))
 	if req.ExpiresIn != 0 {
 		if req.ExpiresIn < 1 || req.ExpiresIn > int64(most/time.Second) {
 			return fault.Newf(fault.Invalid, "expires_in_invalid", "expires_in is a number of seconds between 1 and %d.", int64(most/time.Second))
 		}
-		ttl = time.Duration(req.ExpiresIn) * time.Second
+		ttl = s.checks.shorten(time.Duration(req.ExpiresIn) * time.Second)
 	}
 	if req.MaxDownloads < 0 || req.MaxDownloads > auth.MaxLinkDownloads {
 		return errLinkDownloads
 	}
-	user.UnionID = ""
-	expires := linkExpiry(time.Now(), ttl)
-	link := s.signLink(auth.Link{File: f.ID, Expires: expires, User: user, Downloads: req.MaxDownloads})
-	return rest.JSON(w, http.StatusOK, LinkAnswer{s.url(f) + linkName(f.Name) + "?link=" + link, expires}) // needs no escaping
+	l.User.UnionID, l.Downloads = "", req.MaxDownloads
+	l.Expires = linkExpiry(time.Now(), ttl)
+	return rest.JSON(w, http.StatusOK, LinkAnswer{s.linkTo(f, l), l.Expires})
+}
+
+// linkTo is the address with a link to f.
+func (s *Service) linkTo(f File, l auth.Link) string {
+	return s.url(f) + linkName(f.Name) + "?link=" + s.signLink(l) // needs no escaping
 }
 
 // linkExpiry is when a link that is made now ends: the same time for a while.

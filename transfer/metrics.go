@@ -25,6 +25,8 @@ type Metrics struct {
 	reserved                                                   *prometheus.CounterVec
 	direct                                                     *prometheus.GaugeVec
 	notices                                                    *prometheus.CounterVec
+	checked                                                    *prometheus.CounterVec
+	checking                                                   prometheus.Gauge
 }
 
 // NewMetrics registers the metrics with reg.
@@ -53,6 +55,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	m.moreCounters(reg)
 	m.ofDirect(reg)
+	m.ofChecks(reg)
 	reg.MustRegister(m.transfers, m.bytes, m.active, m.swept, m.unchecked)
 	m.bytes.WithLabelValues("upload") // so that rates begin at zero
 	m.bytes.WithLabelValues("download")
@@ -75,6 +78,18 @@ func (m *Metrics) ofDirect(reg prometheus.Registerer) {
 		Help: "Whether the storage takes direct uploads of a mode (form, parts), as it was tried: 1 or 0.",
 	}, []string{"mode"})
 	reg.MustRegister(m.reserved, m.direct)
+}
+
+func (m *Metrics) ofChecks(reg prometheus.Registerer) {
+	m.checked = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "minigate_files_checked_total",
+		Help: "What checkers (wechat, webhook, clamd) said of files: pass, block, unsuitable, later where the answer comes by itself, failed where they have to be asked again.",
+	}, []string{"checker", "verdict"})
+	m.checking = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "minigate_files_checking",
+		Help: "Files that are being checked, or blocked with bytes that are not removed yet, on all nodes, as this one saw last.",
+	})
+	reg.MustRegister(m.checked, m.checking)
 }
 
 func (m *Metrics) moreCounters(reg prometheus.Registerer) {

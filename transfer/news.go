@@ -12,11 +12,12 @@ const tellTimeout = 10 * time.Second
 // The events of files. Their names are those of the webhook's.
 const (
 	FileReady   = "file_ready"
+	FileBlocked = "file_blocked"
 	FileDeleted = "file_deleted"
 )
 
 // News are what the backend is told about a file: that it became ready, or
-// that it cannot be read any more. Who was told of an upload that the client
+// that it cannot be read any more, since it is blocked or deleted. Who was told of an upload that the client
 // saw fail, or only of its deletion, has missed nothing. Where a file is deleted
 // while it is still told that it became ready, that may be told last: ids are
 // never used again, so what was deleted stays so.
@@ -30,9 +31,21 @@ func newsOf(event string, f File) News {
 	return News{Event: event, Delivery: event + "-" + f.ID, File: infoOf(f)}
 }
 
-// announce tells users and the backend that a file is ready, and notes that the
-// latter was told. What fails there is left to the sweeper: the file is kept and
-// says what it owes.
+// became is called where a file has got the state that it is in now, by this
+// process: Checking, Ready or Blocked. There is no other place where one does.
+func (s *Service) became(ctx context.Context, f File) {
+	switch f.State {
+	case Checking:
+		s.checks.poke()
+	case Blocked:
+		s.wipeLater(ctx, f)
+	}
+	s.announce(ctx, f)
+}
+
+// announce tells users and the backend that a file is ready, or blocked, and
+// notes that the latter was told. What fails there is left to the sweeper: the
+// file is kept and says what it owes.
 func (s *Service) announce(ctx context.Context, f File) {
 	s.tellUsers(f)
 	if !f.Owed {
@@ -47,11 +60,15 @@ func (s *Service) announce(ctx context.Context, f File) {
 
 func (s *Service) settle(ctx context.Context, f File) error {
 	if s.tell != nil { // nil: nobody wants to know any more
-		if err := s.tell(ctx, newsOf(FileReady, f)); err != nil {
+		event := FileReady
+		if f.State == Blocked {
+			event = FileBlocked
+		}
+		if err := s.tell(ctx, newsOf(event, f)); err != nil {
 			return err
 		}
 	}
-	return s.ledger.Settle(ctx, f.ID)
+	return s.ledger.Settle(ctx, f)
 }
 
 // sweepOwed tells what was not told. If one cannot be told, the others wait

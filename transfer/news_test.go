@@ -129,11 +129,11 @@ type settleless struct {
 	dead bool
 }
 
-func (l *settleless) Settle(ctx context.Context, id string) error {
+func (l *settleless) Settle(ctx context.Context, f File) error {
 	if l.dead {
 		return errLedgerAway
 	}
-	return l.Ledger.Settle(ctx, id)
+	return l.Ledger.Settle(ctx, f)
 }
 
 // Who dies between telling and noting it tells again, under the same delivery.

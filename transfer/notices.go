@@ -49,7 +49,7 @@ type NoticeFile struct {
 }
 
 // userEvents are the states of which the owner of a file hears.
-var userEvents = map[State]string{Ready: FileReady}
+var userEvents = map[State]string{Ready: FileReady, Blocked: FileBlocked}
 
 // tellUsers is for a file that has got the state that it is in now. It tells the
 // owner, and where others may read the file the members of its channel. It never

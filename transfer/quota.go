@@ -55,8 +55,11 @@ func tomorrow(e *fault.Error) error {
 // goes, unless it never became one.
 func (f File) charge() (u Usage) {
 	u.Stored, u.Daily = f.Hold, f.Hold
-	if f.wasReady() {
+	if f.wasWhole() {
 		u.Stored, u.Daily = f.Size, f.Size
+	}
+	if f.blocked() {
+		u.Stored = 0
 	}
 	if f.State == Pending && f.inParts() {
 		u.Sessions = 1
@@ -66,7 +69,7 @@ func (f File) charge() (u Usage) {
 
 // lasting is what f counts for its owner when it goes, or has gone to another.
 func (f File) lasting() (u Usage) {
-	if f.wasReady() {
+	if f.wasWhole() {
 		u.Daily = f.Size
 	}
 	return u

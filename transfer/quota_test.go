@@ -54,7 +54,8 @@ func TestLedgerUsage(t *testing.T) {
 			t.Errorf("second Commit: %v", err)
 		}
 		wantUsage(t, l, "after a commit that failed", Usage{Stored: 60, Daily: 60})
-		must(l.Settle(ctx, f.ID))
+		f.State = Ready
+		must(l.Settle(ctx, f))
 		_, err := l.Retire(ctx, f.ID, Ready)
 		must(err)
 		wantUsage(t, l, "retired: the bytes are there", Usage{Stored: 60, Daily: 60})

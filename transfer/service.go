@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/minigate/minigate/auth"
+	"github.com/minigate/minigate/auth/wechat"
 	"github.com/minigate/minigate/internal/fault"
 	"github.com/minigate/minigate/internal/webhook"
 )
@@ -48,6 +49,11 @@ type Options struct {
 	SignLink func(l auth.Link) string
 	// Member tells whether a user is subscribed to a channel now; nil: nobody is.
 	Member func(ctx context.Context, user auth.User, channel string) (bool, error)
+	// WeChat returns the client of a mini-program, nil where there is none. It is
+	// needed where files.check.wechat is on.
+	WeChat func(appID string) *wechat.Client
+	// CheckWebhook, where it names an endpoint, asks about what is in each file.
+	CheckWebhook CheckWebhookSettings
 	// Ticket, where set, makes what may go on with an upload for ttl in the
 	// place of the login that ctx is of.
 	Ticket func(ctx context.Context, upload string, ttl time.Duration) string
@@ -72,6 +78,7 @@ type Service struct {
 
 	downloadHook *downloadHook // nil: nobody is asked
 	thumbs       *thumbs
+	checks       *checks // without checkers where nobody looks
 
 	compared   time.Time          // when storage and ledger were; Run's own
 	beginning  singleflight.Group // by account, way and key of the upload
@@ -101,6 +108,9 @@ func New(o Options) (*Service, error) {
 		started: now(),
 		held:    newBuffers(int64(o.Settings.BufferBudget)),
 	}
+	if s.checks, err = newChecks(s, o); err != nil {
+		return nil, err
+	}
 	s.tus, err = newTus(s)
 	return s, err
 }
@@ -115,14 +125,14 @@ func caller(r *http.Request) (auth.User, error) {
 	return auth.User{}, errNoSession
 }
 
-// owned returns a ready file of the caller. Files of others do not exist for
+// owned returns a file of the caller. Files of others do not exist for
 // them, so that ids tell nothing.
 func (s *Service) owned(r *http.Request) (File, error) {
 	user, err := caller(r)
 	if err != nil {
 		return File{}, err
 	}
-	f, err := s.ready(r.Context(), r.PathValue("id"))
+	f, err := s.find(r.Context(), r.PathValue("id"))
 	if err == nil && ownerOf(f.Owner) != ownerOf(user) {
 		err = errNoFile
 	}
@@ -131,11 +141,20 @@ func (s *Service) owned(r *http.Request) (File, error) {
 
 // ready returns a file that can be downloaded.
 func (s *Service) ready(ctx context.Context, id string) (File, error) {
+	f, err := s.find(ctx, id)
+	if err == nil {
+		err = grant{file: f}.withheld()
+	}
+	return f, err
+}
+
+// find returns a file that is kept, and whose time is not over.
+func (s *Service) find(ctx context.Context, id string) (File, error) {
 	if !isID(id) {
 		return File{}, errNoFile
 	}
 	f, err := s.ledger.Get(ctx, id)
-	if err == nil && (f.State != Ready || !f.Expires.IsZero() && !now().Before(f.Expires)) {
+	if err == nil && (!f.kept() || !f.Expires.IsZero() && !now().Before(f.Expires)) {
 		err = errNoFile
 	}
 	return f, err
@@ -155,9 +174,9 @@ func (s *Service) ServeDelete(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// delete ends a ready file. Where the storage is away, its bytes go later.
+// delete ends a file. Where the storage is away, its bytes go later.
 func (s *Service) delete(ctx context.Context, id string) error {
-	f, err := s.ledger.Retire(ctx, id, Ready)
+	f, err := s.ledger.Retire(ctx, id, Ready, Checking, Blocked)
 	if err == nil {
 		s.removeLater(ctx, f)
 	}
@@ -174,16 +193,28 @@ func (s *Service) removeLater(ctx context.Context, f File) {
 	}
 }
 
-// remove removes the bytes and then the record of a retired file. If it had
-// been ready, that is told first; the bytes need not wait for it.
+// remove removes the bytes and then the record of a retired file. What has to be
+// known of its end is told first; the bytes need not wait for it.
 func (s *Service) remove(ctx context.Context, f File) error {
 	var told error
-	if f.wasReady() && s.tell != nil {
+	switch {
+	case s.tell == nil || !f.wasWhole():
+	case !f.blocked():
 		told = s.tell(ctx, newsOf(FileDeleted, f))
+	case f.Owed: // else it is known that nobody reads it any more
+		told = s.tell(ctx, newsOf(FileBlocked, f))
 	}
+	if err := errors.Join(told, s.removeBytes(ctx, f)); err != nil {
+		return err
+	}
+	return s.ledger.Forget(ctx, f.ID)
+}
+
+// removeBytes removes all that the storage has of a file. It may be repeated.
+func (s *Service) removeBytes(ctx context.Context, f File) error {
 	if f.Session.Upload != "" {
 		if err := s.store.Abort(ctx, f.Key, f.Session.Upload); err != nil {
-			return errors.Join(told, err)
+			return err
 		}
 	}
 	beside := tusKeys(f)
@@ -192,25 +223,24 @@ func (s *Service) remove(ctx context.Context, f File) error {
 	}
 	for _, key := range beside {
 		if err := s.store.Delete(ctx, key); err != nil {
-			return errors.Join(told, err)
+			return err
 		}
 	}
-	if err := errors.Join(told, s.deleteThumbs(ctx, f), s.store.Delete(ctx, f.Key)); err != nil {
-		return err
-	}
-	return s.ledger.Forget(ctx, f.ID)
+	return errors.Join(s.deleteThumbs(ctx, f), s.store.Delete(ctx, f.Key))
 }
 
 // sweepBatch is how many remains one look into the ledger finds.
 const sweepBatch = 500
 
 // Run sweeps now and every sweep_interval, until ctx ends. Meanwhile it tries
-// whether the storage takes direct uploads, and tells users of their files.
+// whether the storage takes direct uploads, looks at what is in files, and tells
+// users of them.
 func (s *Service) Run(ctx context.Context) error {
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	beside.Go(func() { s.direct.tryUntil(ctx) })
 	beside.Go(func() { s.giveNotices(ctx) })
+	beside.Go(func() { s.checkUntil(ctx) })
 	tick := time.NewTicker(s.settings.SweepInterval)
 	defer tick.Stop()
 	for {
@@ -230,8 +260,8 @@ func (s *Service) Run(ctx context.Context) error {
 
 // Sweep sends news that are still owed, deletes files whose time is over, ends
 // deletions that stopped half way, and removes uploads that have been
-// unfinished for longer than pending_ttl, and sessions that have expired.
-// Nobody works on any of that any more, since none of it may take that long; in
+// unfinished for longer than pending_ttl, and sessions that have expired; what
+// checks of files left undone it does, too. Nobody works on any of that any more, since none of it may take that long; in
 // a ledger of our own neither does anybody on what is older than this process.
 // It is safe on several nodes at once.
 func (s *Service) Sweep(ctx context.Context) error {
@@ -241,6 +271,7 @@ func (s *Service) Sweep(ctx context.Context) error {
 		s.sweepUnfinished(ctx, Deleting, 2*cleanUp),
 		s.sweepUnfinished(ctx, Pending, s.settings.PendingTTL+cleanUp),
 		s.sweepSessions(ctx),
+		s.sweepChecks(ctx),
 	)
 }
 

@@ -59,7 +59,7 @@ type Upload struct {
 func uploadOf(f File) Upload {
 	s := f.Session
 	u := Upload{ID: f.ID, Way: s.Way, Key: s.Key, Name: f.Name, Type: s.Type, Size: s.Size, PartSize: s.PartSize, Expires: s.Expires, Note: s.Note}
-	if f.State == Ready {
+	if f.kept() {
 		u.File = &f
 	}
 	return u
@@ -240,7 +240,7 @@ func (s *Service) session(ctx context.Context, user auth.User, id string) (File,
 // open returns the record of an upload of the user that is not completed.
 func (s *Service) open(ctx context.Context, user auth.User, id string) (File, error) {
 	f, err := s.session(ctx, user, id)
-	if err == nil && f.State == Ready {
+	if err == nil && f.kept() {
 		err = errCompleted
 	}
 	return f, err

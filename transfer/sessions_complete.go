@@ -17,8 +17,8 @@ import (
 
 var errPartsMissing = fault.New(fault.Conflict, "parts_missing", "Parts of this upload are missing.")
 
-// Complete makes the parts of an upload a file, which is Ready and announced
-// when this returns. It may be called again, at the same time as well, and
+// Complete makes the parts of an upload a file, which is Ready and announced, or
+// Checking, when this returns. It may be called again, at the same time as well, and
 // answers the same file. It goes on when ctx ends, so that a client that lost
 // patience finds the file when it asks again.
 //
@@ -34,7 +34,7 @@ func (s *Service) Complete(ctx context.Context, user auth.User, id string) (File
 	}
 	return s.finishOnce(ctx, id, func(ctx context.Context) (File, error) {
 		f, err := s.session(ctx, user, id)
-		if err != nil || f.State == Ready {
+		if err != nil || f.kept() {
 			return f, err
 		}
 		return s.finish(ctx, f)
@@ -79,9 +79,8 @@ func (s *Service) finish(ctx context.Context, f File) (_ File, err error) {
 		}
 		return File{}, err
 	}
-	f.State, f.Changed = Ready, now()
+	s.arrived(&f)
 	s.setAccess(&f, f.Access) // its time begins now
-	f.Owed = s.tell != nil
 	if err := s.ledger.Commit(ctx, f, s.quota()); err != nil {
 		if errors.Is(err, errQuota) || errors.Is(err, errDaily) {
 			s.discard(ctx, f)
@@ -89,7 +88,7 @@ func (s *Service) finish(ctx context.Context, f File) (_ File, err error) {
 		return s.notCommitted(ctx, f, err)
 	}
 	f.Whole = true
-	s.announce(ctx, f)
+	s.became(ctx, f)
 	return f, nil
 }
 
@@ -100,7 +99,7 @@ func (s *Service) notCommitted(ctx context.Context, f File, err error) (File, er
 	}
 	now, gone := s.ledger.Get(ctx, f.ID)
 	switch {
-	case gone == nil && now.State == Ready:
+	case gone == nil && now.kept():
 		return now, nil // by another node
 	case gone == nil || errors.Is(gone, errNoFile):
 		// It was aborted, or expired, while its parts became an object.

@@ -108,7 +108,7 @@ func TestPartsOverHTTP(t *testing.T) {
 			}
 			wg.Wait()
 			got := h.decode(answers[0])
-			want := uploaded{u.ID, "照片.png", int64(len(data)), "image/png", sum(data), "/files/" + u.ID}
+			want := uploaded{u.ID, "照片.png", int64(len(data)), "image/png", sum(data), "/files/" + u.ID, ""}
 			if got != want || answers[1].body != answers[0].body || answers[2].body != answers[0].body {
 				t.Errorf("%v\nwant %+v", answers, want)
 			}

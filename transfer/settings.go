@@ -40,6 +40,7 @@ type Settings struct {
 	Notify         NotifySettings    `yaml:"notify" doc:"What users hear of files over their sockets."`
 	TTL            TTLSettings       `yaml:"ttl" doc:"How long files are kept, counted from their upload."`
 	Thumbnails     ThumbnailSettings `yaml:"thumbnails" doc:"Small versions of pictures."`
+	Inspect        CheckSettings     `yaml:"check" doc:"Looking at what is in files before others can read them; also webhooks.check."`
 	S3             S3Settings        `yaml:"s3" doc:"The S3 server, where store is s3."`
 }
 
@@ -126,6 +127,7 @@ func (s *Settings) Check(report func(path, problem string)) {
 	if u, err := url.Parse(s.PublicURL); s.PublicURL != "" && (err != nil || u.Host == "" || u.RawQuery != "" || u.Scheme != "https" && u.Scheme != "http") {
 		report("public_url", "must be an http or https address without a query")
 	}
+	s.checkPublic(report)
 	if s.Store == "s3" {
 		s.checkS3(report)
 	}

@@ -192,7 +192,7 @@ func (s *Service) thumb(ctx context.Context, f File, v thumb.Variant) (thumbnail
 	made, err, _ := s.thumbs.making.Do(key, func() (any, error) {
 		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), thumbTime, errThumbSlow)
 		defer cancel()
-		f, err := s.ready(ctx, f.ID) // which may have got it since we looked
+		f, err := s.ready(ctx, f.ID) // which may have got it since we looked; one that is being checked has none
 		if err != nil {
 			return nil, err
 		}
@@ -275,6 +275,9 @@ var errThumbsFull = errors.New("the file has as many thumbnails as are kept")
 // that it goes with the file.
 func (s *Service) keepThumb(ctx context.Context, f File, v thumb.Variant, key string, data []byte) error {
 	_, err := s.ledger.Amend(ctx, f.ID, func(f *File) error {
+		if f.State != Ready {
+			return errFileState
+		}
 		kept := strings.Fields(f.Thumbs)
 		switch {
 		case slices.Contains(kept, v.String()):

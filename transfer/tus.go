@@ -296,7 +296,7 @@ func (q *tusRequest) describe(h http.Header) {
 	if q.method == http.MethodPost {
 		h.Set("Location", TusPath+u.f.ID) // also where the bytes that came with it failed
 	}
-	if u.f.State == Ready {
+	if u.f.kept() {
 		h.Set(FileHeader, u.f.ID)
 	} else {
 		h.Set("Upload-Expires", u.f.Session.Expires.Format(http.TimeFormat))

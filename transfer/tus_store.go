@@ -144,7 +144,7 @@ type tusUpload struct {
 // offset is how many bytes have arrived.
 func (u *tusUpload) offset() int64 {
 	switch {
-	case u.f.State == Ready:
+	case u.f.kept():
 		return u.f.Size
 	case u.f.Session.Size >= 0 && u.room() == 0:
 		return u.f.Session.Size
@@ -167,7 +167,7 @@ func (u *tusUpload) room() int64 {
 // GetInfo implements handler.Upload.
 func (u *tusUpload) GetInfo(context.Context) (handler.FileInfo, error) {
 	info := handler.FileInfo{ID: u.f.ID, Size: u.f.Session.Size, Offset: u.offset(), MetaData: handler.ParseMetadataHeader(u.state.Meta)}
-	if u.f.State == Ready {
+	if u.f.kept() {
 		info.Size = u.f.Size
 	} else if info.Size < 0 {
 		info.Size, info.SizeIsDeferred = 0, true

@@ -41,10 +41,15 @@ type uploaded struct {
 	Type   string `json:"type"`
 	SHA256 string `json:"sha256,omitempty"` // "" only after an upload in parts that did not declare it
 	URL    string `json:"url"`
+	State  State  `json:"state,omitempty"` // "" where it is Ready
 }
 
 func (s *Service) answerOf(f File) uploaded {
-	return uploaded{f.ID, f.Name, f.Size, f.Type, f.SHA256, s.url(f)}
+	u := uploaded{f.ID, f.Name, f.Size, f.Type, f.SHA256, s.url(f), f.State}
+	if f.State == Ready {
+		u.State = "" // what clients expect, and what there was before there were others
+	}
+	return u
 }
 
 // ServeUpload answers POST /files: a form as wx.uploadFile sends it, with one
@@ -56,8 +61,8 @@ func (s *Service) answerOf(f File) uploaded {
 // fields, are checked where given; with size a file is passed on to S3 without
 // waiting for memory.
 //
-// The answer is 201 with id, name, size, type, sha256 and url; by then the
-// file is durable. Errors: 400 form_invalid, upload_torn, file_missing,
+// The answer is 201 with id, name, size, type, sha256 and url, and where others
+// cannot read the file yet with state; by then the file is durable. Errors: 400 form_invalid, upload_torn, file_missing,
 // too_many_files, too_many_fields, size_invalid, sha256_invalid, crc32c_invalid,
 // size_mismatch, checksum_mismatch; 403 upload_refused, quota_exceeded; 408 upload_stalled, upload_too_slow; 413
 // file_too_large, field_too_large; 415 multipart_required, type_not_allowed, type_mismatch; 429
@@ -84,7 +89,7 @@ func (s *Service) ServeUpload(w http.ResponseWriter, r *http.Request) (err error
 	if err != nil {
 		return err
 	}
-	s.announce(r.Context(), f)
+	s.became(r.Context(), f)
 	return rest.JSON(w, http.StatusCreated, s.answerOf(f))
 }
 
@@ -210,12 +215,8 @@ func (s *Service) keep(ctx context.Context, f *File, content io.Reader, form *fo
 			return err
 		}
 	}
-	f.Owed = s.tell != nil
-	if err := s.ledger.Commit(ctx, *f, s.quota()); err != nil {
-		return err
-	}
-	f.State = Ready
-	return nil
+	s.arrived(f)
+	return s.ledger.Commit(ctx, *f, s.quota())
 }
 
 // pickName returns the first usable name, or makes one up.
@@ -237,7 +238,7 @@ func pickName(media string, names ...string) string {
 func (s *Service) discard(ctx context.Context, f File) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
 	defer cancel()
-	retired, err := s.ledger.Retire(ctx, f.ID, Pending, Ready)
+	retired, err := s.ledger.Retire(ctx, f.ID, Pending, Checking, Ready)
 	if errors.Is(err, errNoFile) {
 		retired, err = f, nil                     // its bytes may be there
 		retired.SHA256, retired.Whole = "", false // but nobody was told

@@ -217,7 +217,7 @@ func (s *Service) uploadOfPiece(ctx context.Context, user auth.User, p pieceOf) 
 	switch {
 	case err != nil:
 		return File{}, err
-	case f.State == Ready:
+	case f.kept():
 		return File{}, errCompleted
 	case !p.fits(f.Session.Size, f.Session.PartSize):
 		return File{}, errChunks
@@ -228,7 +228,7 @@ func (s *Service) uploadOfPiece(ctx context.Context, user auth.User, p pieceOf) 
 func (s *Service) beginPiece(ctx context.Context, user auth.User, p pieceOf) (File, error) {
 	f, stale, err := s.identified(ctx, user, p.identifier)
 	switch {
-	case err == nil && (f.State == Ready || p.fits(f.Session.Size, f.Session.PartSize)):
+	case err == nil && (f.kept() || p.fits(f.Session.Size, f.Session.PartSize)):
 		return f, nil
 	case err != nil && !errors.Is(err, errNoUpload):
 		return f, err

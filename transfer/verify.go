@@ -112,7 +112,7 @@ func (s *Service) verifyFile(ctx context.Context, f File) (*Difference, error) {
 		return nil, err
 	}
 	// It may have been deleted meanwhile.
-	if now, err := s.ledger.Get(ctx, f.ID); errors.Is(err, errNoFile) || err == nil && now.State != Ready {
+	if now, err := s.ledger.Get(ctx, f.ID); errors.Is(err, errNoFile) || err == nil && now.State != Ready && now.State != Checking {
 		return nil, nil
 	} else if err != nil {
 		return nil, err

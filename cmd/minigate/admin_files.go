@@ -7,6 +7,7 @@ import (
 	"flag"
 	"io"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -27,6 +28,7 @@ type fileInfo struct {
 	ExpiresAt time.Time `json:"expires_at"`
 
 	Attributes json.RawMessage
+	Reason     struct{ Checker, Label string }
 }
 
 func cmdFiles(ctx context.Context, flags *flag.FlagSet, args []string, stdout, _ io.Writer) error {
@@ -112,6 +114,7 @@ func printFile(stdout io.Writer, f fileInfo) {
 		{"owner", f.Owner.OpenID},
 		{"appid", f.Owner.AppID},
 		{"state", f.State},
+		{"reason", strings.TrimSpace(f.Reason.Checker + " " + plain(f.Reason.Label))},
 		{"created", stampOr(f.Created)},
 		{"readers", readersOf(f)},
 		{"expires", stampOr(f.ExpiresAt)},

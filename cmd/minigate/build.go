@@ -18,6 +18,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/minigate/minigate/auth"
+	"github.com/minigate/minigate/auth/wechat"
 	"github.com/minigate/minigate/gateway"
 	"github.com/minigate/minigate/gateway/ask"
 	"github.com/minigate/minigate/gateway/consumer"
@@ -94,10 +95,12 @@ func (s *server) buildParts(m mode) (err error) {
 		Settings: files, Store: s.stores.files, Ledger: s.stores.ledger, Metrics: transfer.NewMetrics(s.registry),
 		Webhook: cfg.Webhooks.Upload, Webhooks: s.hooks.client, Tell: s.fileNews(), Notify: s.notify, SignLink: s.auth.SignLink,
 		DownloadWebhook: cfg.Webhooks.Download, Member: s.member, Ticket: s.uploadTicket,
+		WeChat: s.auth.WeChat, CheckWebhook: cfg.Webhooks.Check,
 	})
 	if err != nil {
 		return err
 	}
+	s.auth.OnPush(wechat.EventMediaCheck, s.files.TakeMediaVerdict)
 	s.watch()
 	return nil
 }

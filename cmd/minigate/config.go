@@ -175,6 +175,11 @@ func (c *Config) Check(report func(path, problem string)) {
 	c.Proxy.CheckRPC(&c.RPC.RPCSettings, func(path, problem string) { report("rpc."+path, problem) })
 	apikey.CheckLength(c.API.Keys, func(path, problem string) { report("api."+path, problem) })
 	c.checkWebhooks(report)
+	for i, app := range c.WeChat.Apps {
+		if c.Files.Inspect.WeChat.Enabled && app.Push.Token.Value() == "" {
+			report(fmt.Sprintf("wechat.apps[%d].push.token", i), "is needed where files.check.wechat is enabled: its verdicts come by the message push")
+		}
+	}
 	consumer.Check(c.Consumers, c.Redis.On(), report)
 	if c.Redis.On() && c.Keys.Sealing.Value() == "" {
 		report("keys.sealing", "is required with Redis, so that every node opens what another one sealed")

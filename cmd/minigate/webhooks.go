@@ -22,7 +22,8 @@ type Webhooks struct {
 
 	Upload   transfer.WebhookSettings         `yaml:"upload" doc:"Asking your backend at every upload."`
 	Download transfer.DownloadWebhookSettings `yaml:"download" doc:"Asking your backend at every download."`
-	Files    Hook                             `yaml:"files" doc:"Files that have become ready (file_ready) or were deleted (file_deleted) are told here, at least once and in order per user."`
+	Check    transfer.CheckWebhookSettings    `yaml:"check" doc:"Asking your backend about what is in each file, before others than its owner can read it."`
+	Files    Hook                             `yaml:"files" doc:"Files that have become ready (file_ready), were blocked by a check (file_blocked) or deleted (file_deleted) are told here, at least once and in order per user."`
 
 	UserStatus StatusHook `yaml:"user_status" doc:"Who comes online and who goes offline is told here, at least once, with a number per user by which your backend knows what is newer."`
 }
@@ -63,6 +64,7 @@ func (c *Config) checkWebhooks(report func(path, problem string)) {
 		"webhooks.wechat_push.endpoint":  c.Webhooks.WeChatPush.Endpoint,
 		"webhooks.upload.endpoint":       c.Webhooks.Upload.Endpoint,
 		"webhooks.download.endpoint":     c.Webhooks.Download.Endpoint,
+		"webhooks.check.endpoint":        c.Webhooks.Check.Endpoint,
 		"webhooks.files.endpoint":        c.Webhooks.Files.Endpoint,
 		"webhooks.user_status.endpoint":  c.Webhooks.UserStatus.Endpoint,
 	} {

@@ -1,5 +1,5 @@
 // Package testdeps starts the real servers that tests need: redis-server, a
-// MinIO server, nginx, a browser. Every server is private to one test: it
+// MinIO server, nginx, clamd, a browser. Every server is private to one test: it
 // listens on a loopback port of its own, keeps its files in the test's
 // temporary directory and ends with the test, also when the test binary is
 // killed.

@@ -1,6 +1,8 @@
 package wxsim
 
 import (
+	"bytes"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -97,7 +99,7 @@ func (s *Server) mediaCheck(r *http.Request) (any, error) {
 	}
 	result := checkResult{suggestPass, "100"}
 	if strings.Contains(req.URL, "risky") {
-		result = checkResult{"risky", "20002"}
+		result = riskyMedia
 	}
 	id := s.traceID()
 	s.queue(appID, map[string]any{
@@ -105,11 +107,44 @@ func (s *Server) mediaCheck(r *http.Request) (any, error) {
 		"MsgType": "event", "Event": "wxa_media_check", "appid": appID, "trace_id": id, "version": 2,
 		"result": result,
 		"detail": []any{map[string]any{"strategy": "content_model", "errcode": 0, "suggest": result.Suggest, "label": result.Label, "prob": 90}},
-	})
+	}, req.URL)
 	return struct {
 		failure
 		TraceID string `json:"trace_id"`
 	}{success, id}, nil
+}
+
+var riskyMedia = checkResult{"risky", "20002"}
+
+// look fetches the file that a queued verdict is on, and corrects that.
+func (s *Server) look(ctx context.Context, q queuedPush) {
+	if s.fetch == nil || q.media == "" {
+		return
+	}
+	content, err := s.fetchMedia(ctx, q.media)
+	switch {
+	case err != nil:
+		q.event["errcode"], q.event["errmsg"] = -1008, err.Error()
+		delete(q.event, "result")
+	case bytes.Contains(content, []byte(RiskyText)):
+		q.event["result"] = riskyMedia
+	}
+}
+
+func (s *Server) fetchMedia(ctx context.Context, address string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.fetch.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = res.Body.Close() }() // what matters has been read
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("download: HTTP %d", res.StatusCode)
+	}
+	return io.ReadAll(io.LimitReader(res.Body, 10<<20))
 }
 
 // checkActive wants a user who logged in lately. s.mu is held.

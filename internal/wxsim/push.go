@@ -39,17 +39,16 @@ type PushTarget struct {
 }
 
 type queuedPush struct {
-	appID   string
-	message []byte
+	appID string
+	event map[string]any
+	media string // URL of the file that the event is a verdict on
 }
 
 // queue keeps an event for [Server.Deliver]. s.mu is held.
-func (s *Server) queue(appID string, event any) {
-	message, err := json.Marshal(event)
-	if err != nil || len(s.queued) == maxQueued {
-		return
+func (s *Server) queue(appID string, event map[string]any, media string) {
+	if len(s.queued) < maxQueued {
+		s.queued = append(s.queued, queuedPush{appID, event, media})
 	}
-	s.queued = append(s.queued, queuedPush{appID, message})
 }
 
 // SealPush encrypts and signs a message as WeChat does: the query and the body
@@ -126,7 +125,12 @@ func (s *Server) Deliver(ctx context.Context) (int, error) {
 		if s.targets[q.appID].URL == "" {
 			continue
 		}
-		if err := s.Push(ctx, q.appID, q.message); err != nil {
+		s.look(ctx, q)
+		message, err := json.Marshal(q.event)
+		if err == nil {
+			err = s.Push(ctx, q.appID, message)
+		}
+		if err != nil {
 			return n, err
 		}
 		n++

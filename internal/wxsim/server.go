@@ -53,6 +53,9 @@ type Options struct {
 	Apps []App
 	// Now is the clock; nil takes time.Now.
 	Now func() time.Time
+	// Fetch, where set, fetches files that are to be checked, when the verdict is
+	// delivered: those are risky that have RiskyText in them, too.
+	Fetch *http.Client
 	// Fault, where set, sees every call to a WeChat API first. Returning true
 	// means that it has answered (or hung up, or waited) itself.
 	Fault func(w http.ResponseWriter, r *http.Request) bool
@@ -64,6 +67,7 @@ type Server struct {
 	targets map[string]PushTarget // by appid
 	now     func() time.Time
 	fault   func(w http.ResponseWriter, r *http.Request) bool
+	fetch   *http.Client
 	mux     http.ServeMux
 
 	mu         sync.Mutex
@@ -92,6 +96,7 @@ func New(o Options) *Server {
 		secrets:    make(map[string]string),
 		now:        o.Now,
 		fault:      o.Fault,
+		fetch:      o.Fetch,
 		logins:     newTable[code](maxCodes),
 		phones:     newTable[code](maxCodes),
 		keys:       newTable[string](maxKeys),

@@ -61,6 +61,8 @@ export interface FileRecord {
   /** In hexadecimal; absent where the server has not seen all bytes in order. */
   sha256?: string;
   url: string;
+  /** While the server has its content checked: nobody but the user can read it yet. */
+  state?: 'checking' | 'blocked';
 }
 
 export interface UploadResult<T = FileRecord> extends Answer {
