@@ -189,3 +189,29 @@ func TestNoticesAreRun(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// While a file is being checked nobody hears of it; then its owner does either
+// way, and the channel only of one that passed.
+func TestNoticesOfChecks(t *testing.T) {
+	h, _, flush := listening(t, loud)
+	h.join("alice", "room", true)
+	says := h.checkedBy(nameClamd)[0]
+	for _, c := range []struct {
+		name string
+		outcome
+		want []string
+	}{
+		{"good.txt", passed, []string{"file_ready of good.txt to alice", "file_shared of good.txt to room"}},
+		{"bad.txt", objected, []string{"file_blocked of bad.txt to alice"}},
+	} {
+		says.say(c.outcome, "", nil)
+		h.upload("?channel=room", formOf(field{"f", c.name, "hello"}))
+		if heard := flush(); len(heard) > 0 {
+			t.Errorf("%s, before it was checked: %q", c.name, heard)
+		}
+		h.check()
+		if heard := flush(); !slices.Equal(heard, c.want) {
+			t.Errorf("%s: %q, want %q", c.name, heard, c.want)
+		}
+	}
+}
