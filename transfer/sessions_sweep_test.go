@@ -4,26 +4,34 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
 )
 
 // mortal counts steps until the process dies, half of them before and half of
-// them after what the step does.
-type mortal struct{ left int }
+// them after what the step does; or until one fails, and then it lives on.
+type mortal struct {
+	left  int
+	lives bool
+}
 
 var errDead = errors.New("the process is dead")
 
 func (m *mortal) step(do func() error) error {
-	if m.left--; m.left < 0 {
+	if m.fails() {
 		return errDead
 	}
-	err := do()
-	if m.left--; m.left < 0 {
-		return errDead
+	if err := do(); err != nil || !m.fails() {
+		return err
 	}
-	return err
+	return errDead
+}
+
+func (m *mortal) fails() bool {
+	m.left--
+	return m.left == -1 || m.left < -1 && !m.lives
 }
 
 type mortalStore struct {
@@ -39,6 +47,16 @@ func (s mortalStore) Delete(ctx context.Context, key string) error {
 	return s.step(func() error { return s.Store.Delete(ctx, key) })
 }
 
+func (s mortalStore) Put(ctx context.Context, key string, r io.Reader, size int64) (n int64, err error) {
+	err = s.step(func() error { n, err = s.Store.Put(ctx, key, r, size); return err })
+	return n, err
+}
+
+func (s mortalStore) PutPart(ctx context.Context, key, upload string, n int, r io.Reader, size int64) (p Part, err error) {
+	err = s.step(func() error { p, err = s.Store.PutPart(ctx, key, upload, n, r, size); return err })
+	return p, err
+}
+
 type mortalLedger struct {
 	Ledger
 	*mortal
@@ -51,6 +69,10 @@ func (l mortalLedger) Retire(ctx context.Context, id string, from ...State) (f F
 
 func (l mortalLedger) Forget(ctx context.Context, id string) error {
 	return l.step(func() error { return l.Ledger.Forget(ctx, id) })
+}
+
+func (l mortalLedger) Update(ctx context.Context, f File, q Quota) error {
+	return l.step(func() error { return l.Ledger.Update(ctx, f, q) })
 }
 
 // A node that dies at any point while it removes an expired session leaves it to
@@ -82,7 +104,7 @@ func TestSweepExpiredSessionCutShort(t *testing.T) {
 				if err := h.ledger.Update(ctx, f, Quota{}); err != nil {
 					t.Fatal(err)
 				}
-				m, store, ledger := &mortal{left}, h.store, h.ledger
+				m, store, ledger := &mortal{left: left}, h.store, h.ledger
 				h.store, h.ledger = mortalStore{store, m}, mortalLedger{ledger, m}
 				err = h.Sweep(ctx)
 				h.store, h.ledger = store, ledger

@@ -175,6 +175,36 @@ func TestTusWhileTheStorageJoins(t *testing.T) {
 	}
 }
 
+// A node that dies at any step of a request, or is told that it failed, leaves an
+// upload that the next request goes on with.
+func TestTusCutShort(t *testing.T) {
+	tusHouses(t, func(t *testing.T, h *house) {
+		data := string(random(minPart + 200))
+		const from, to = 100, minPart + 100 // a request that begins and ends within parts
+		for i := range 4 {
+			steps, header := 0, []string{"Upload-Checksum", sha1Of(data[from:to])}
+			for alive := false; !alive; steps++ {
+				c := h.tusCreate(len(data), "")
+				c.mustPatch(0, data[:from])
+				m, store, ledger := &mortal{left: steps, lives: i&1 > 0}, h.store, h.ledger
+				h.store, h.ledger = mortalStore{store, m}, mortalLedger{ledger, m}
+				c.patch(from, data[from:to], header[:i&2]...)
+				h.store, h.ledger = store, ledger
+				at := c.offset()
+				if at != from && at != minPart && at != to {
+					t.Errorf("at %d after %d steps", at, steps)
+				}
+				c.mustPatch(at, data[at:])
+				c.wantFile(data)
+				alive = m.left >= 0
+			}
+			if steps < 2*4 { // a part, a tail and the records of both
+				t.Errorf("%d steps", steps)
+			}
+		}
+	})
+}
+
 // A client takes an offset at the end for success, so it must be one.
 func TestTusCompletedLater(t *testing.T) {
 	store := &stubbornStore{Store: newTestFolder(t), down: true}

@@ -338,15 +338,15 @@ func (u *tusUpload) endWith(ctx context.Context, p *part) error {
 	}
 	body := &lease{part: p}
 	defer body.end()
-	_, err := u.s.store.Put(ctx, sideKey(u.f, side), body, p.size)
-	before := u.state
-	if err == nil {
-		u.state.Tail, u.state.Size = side, p.size
-		err = u.commit(ctx)
-	}
-	if err != nil {
-		u.state = before
+	if _, err := u.s.store.Put(ctx, sideKey(u.f, side), body, p.size); err != nil {
 		u.forget(ctx, side)
+		return err
+	}
+	before := u.state
+	u.state.Tail, u.state.Size = side, p.size
+	err := u.commit(ctx)
+	if err != nil {
+		u.state = before // which the ledger may be past: the tail stays until that is known
 	}
 	return err
 }
@@ -387,11 +387,16 @@ func (u *tusUpload) update(ctx context.Context) error {
 	return nil
 }
 
-// tidy removes side objects that are of no use any more. The next update
-// forgets them; what could not be removed stays.
+// tidy removes side objects that are of no use any more: neither to this state,
+// nor to the one in the ledger, with which another node would go on. The next
+// update forgets them; what could not be removed stays.
 func (u *tusUpload) tidy(ctx context.Context) {
+	committed, err := tusStateOf(u.f)
+	if err != nil {
+		return // then nothing goes on
+	}
 	u.state.Sides = slices.DeleteFunc(slices.Clone(u.state.Sides), func(side string) bool {
-		return side != u.state.Tail && u.forget(ctx, side)
+		return side != u.state.Tail && side != committed.Tail && u.forget(ctx, side)
 	})
 }
 

@@ -202,29 +202,31 @@ func TestTusSmallSteps(t *testing.T) {
 	})
 }
 
+// sha1Of is an Upload-Checksum.
+func sha1Of(s string) string {
+	raw := sha1.Sum([]byte(s))
+	return "sha1 " + base64.StdEncoding.EncodeToString(raw[:])
+}
+
 func TestTusChecksum(t *testing.T) {
 	tusHouses(t, func(t *testing.T, h *house) {
 		data := string(random(2*minPart + 1000))
-		sha := func(s string) string {
-			raw := sha1.Sum([]byte(s))
-			return "sha1 " + base64.StdEncoding.EncodeToString(raw[:])
-		}
 		c := h.tusCreate(len(data), "")
 		const first = 1000
-		c.mustPatch(0, data[:first], "Upload-Checksum", sha(data[:first]))
+		c.mustPatch(0, data[:first], "Upload-Checksum", sha1Of(data[:first]))
 		for what, piece := range map[string]string{
 			"a tail": strings.Repeat("x", 50), "parts and a tail": strings.Repeat("x", minPart+50), "all the rest": strings.Repeat("x", len(data)-first),
 		} {
-			a := c.patch(first, piece, "Upload-Checksum", sha("something else"))
+			a := c.patch(first, piece, "Upload-Checksum", sha1Of("something else"))
 			if a.StatusCode != tusMismatch || a.code() != "chunk_mismatch" || c.offset() != first {
 				t.Errorf("%s: %v, then at %d", what, a, c.offset())
 			}
 		}
-		if a := c.cut(first, len(data)-first, data[first:minPart+100], "Upload-Checksum", sha(data[first:])); a.code() != "upload_torn" || c.offset() != first {
+		if a := c.cut(first, len(data)-first, data[first:minPart+100], "Upload-Checksum", sha1Of(data[first:])); a.code() != "upload_torn" || c.offset() != first {
 			t.Errorf("cut: %v, then at %d", a, c.offset())
 		}
-		c.mustPatch(first, data[first:minPart+7], "Upload-Checksum", sha(data[first:minPart+7]))
-		c.mustPatch(minPart+7, data[minPart+7:], "Upload-Checksum", sha(data[minPart+7:]))
+		c.mustPatch(first, data[first:minPart+7], "Upload-Checksum", sha1Of(data[first:minPart+7]))
+		c.mustPatch(minPart+7, data[minPart+7:], "Upload-Checksum", sha1Of(data[minPart+7:]))
 		c.wantFile(data)
 	})
 }
