@@ -21,7 +21,7 @@ var (
 	errBlocked  = fault.New(fault.Gone, "file_blocked", "The file was blocked, since it did not pass the checks of its content.")
 )
 
-// blockedFault is errBlocked with the reason.
+// blockedFault is errBlocked with the reason, for the owner and the backend.
 func (f File) blockedFault() error {
 	e := *errBlocked
 	if r := f.Check.Reason; r.Label != "" {
@@ -63,6 +63,7 @@ type checks struct {
 	checkers []checker
 	lenient  map[string]bool // who lets pass what it is unsuitable for
 	most     time.Duration   // that all of them may take for one file
+	tick     time.Duration   // between looks for what is due
 	wake     chan struct{}
 	workers  chan struct{}
 }
@@ -70,7 +71,7 @@ type checks struct {
 func newChecks(s *Service, o Options) (*checks, error) {
 	c := &checks{
 		CheckSettings: o.Settings.Inspect, lenient: map[string]bool{},
-		wake: make(chan struct{}, 1), workers: make(chan struct{}, max(1, o.Settings.Inspect.Workers)),
+		tick: checkTick, wake: make(chan struct{}, 1), workers: make(chan struct{}, max(1, o.Settings.Inspect.Workers)),
 	}
 	if c.Clamd.Address != "" {
 		c.checkers = append(c.checkers, newClamdChecker(c.CheckSettings, o.Store))

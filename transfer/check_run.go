@@ -33,7 +33,7 @@ func (s *Service) checkUntil(ctx context.Context) {
 	}
 	var working sync.WaitGroup
 	defer working.Wait()
-	tick := time.NewTicker(checkTick)
+	tick := time.NewTicker(s.checks.tick)
 	defer tick.Stop()
 	look := s.startChecks
 	if !s.ledger.Shared() {
@@ -134,15 +134,13 @@ func (s *Service) see(ctx context.Context, f File) error {
 		return s.wipe(ctx, f)
 	}
 	found, next := findings{}, now()
-	waits, fails := false, false
 	for _, name := range strings.Fields(f.Check.Waiting) {
 		c := s.checks.named(name)
 		if c == nil { // it is not asked any more
 			found[name] = finding{outcome: passed}
 			continue
 		}
-		if has(f.Check.Asked, name) && now().Before(f.Check.AskedAt.Add(s.checks.WeChat.Answer)) {
-			waits = true
+		if has(f.Check.Asked, name) && !s.checks.asksAgain(f.Check) {
 			continue
 		}
 		v, wait := s.ask(ctx, c, f)
@@ -150,25 +148,27 @@ func (s *Service) see(ctx context.Context, f File) error {
 			break // this process ends: others go on
 		}
 		found[name] = v
-		switch v.outcome {
-		case later:
-			waits = true
-		case failed:
-			fails = true
-			if again := now().Add(wait); again.After(next) {
-				next = again
-			}
+		if again := now().Add(wait); again.After(next) {
+			next = again
 		}
 		if v.outcome == objected {
 			break
 		}
 	}
-	if waits && !fails && ctx.Err() == nil {
-		next = now().Add(s.checks.WeChat.Answer)
-	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
 	defer cancel()
 	return s.conclude(ctx, f.ID, found, next)
+}
+
+// answered is by when who was asked for c should have said something.
+func (c *checks) answered(of Check) time.Time { return of.AskedAt.Add(c.WeChat.Answer) }
+
+// asksAgain tells whether who was asked, and said nothing in time, is asked once
+// more: not where it would not be waited for. Its time may have been over long
+// before that of the file, while nobody was there to ask: then it is.
+func (c *checks) asksAgain(of Check) bool {
+	by := c.answered(of)
+	return !now().Before(by) && by.Before(of.Began.Add(c.GiveUp))
 }
 
 // checkLink is the address at which a checker, and nobody else, reads a file

@@ -30,8 +30,15 @@ func TestCheckLateVerdict(t *testing.T) {
 		if h.check(); wx.count() != 2 {
 			t.Errorf("it did not answer in time, asked %d times", wx.count())
 		}
-		h.age(f.ID, h.checks.GiveUp)
-		h.check()
+		h.age(f.ID, h.checks.GiveUp) // while no node ran
+		if h.check(); wx.count() != 3 {
+			t.Errorf("nobody was there to ask again in time, asked %d times", wx.count())
+		}
+		h.wantState("asked after its time", f.ID, Checking)
+		h.age(f.ID, h.checks.WeChat.Answer)
+		if h.check(); wx.count() != 3 {
+			t.Errorf("it would not be waited for, asked %d times", wx.count())
+		}
 		h.wantState("given up", f.ID, Ready)
 		h.wantThumb(f, "?w=10", "10 x 5")
 		found := findings{nameWeChat: {objected, "20002"}}
@@ -248,18 +255,30 @@ func TestCheckRuns(t *testing.T) {
 	told := make(chan News, 1)
 	h.tell = func(_ context.Context, n News) error { told <- n; return nil }
 	var running sync.WaitGroup
+	h.checks.tick = time.Hour
+	h.keep("a.txt", "hello") // for the first look
 	running.Go(func() { h.checkUntil(ctx) })
-	h.keep("a.txt", "hello")
-	select {
-	case n := <-told:
-		if n.Event != FileReady {
+	for i := range 3 {
+		if n := <-told; n.Event != FileReady {
 			t.Errorf("told %+v", n)
 		}
-	case <-time.After(checkTick - time.Second):
-		t.Error("an upload does not wake it")
+		if i < 2 {
+			h.keep("b.txt", "hello") // wakes it
+		}
 	}
 	stop()
 	running.Wait()
+}
+
+// Who was asked is asked again when its own time is over, whatever others took.
+func TestWeighTimes(t *testing.T) {
+	h := newTestHouse(t)
+	asked := now().Add(time.Minute - h.checks.WeChat.Answer)
+	f := File{State: Checking, Check: Check{Began: asked, Waiting: "clamd wechat", Asked: nameWeChat, AskedAt: asked}}
+	h.weigh(&f, findings{nameClamd: {outcome: passed}}, now())
+	if c := f.Check; c.Waiting != nameWeChat || !c.Due.Equal(asked.Add(h.checks.WeChat.Answer)) {
+		t.Errorf("%+v", c)
+	}
 }
 
 // Words may come in any order, and while somebody is still being asked.

@@ -152,6 +152,9 @@ func TestCheckBlocks(t *testing.T) {
 		if a := h.do("GET", f.URL, nil); a.StatusCode != http.StatusGone || !strings.Contains(a.body, "clamd: Eicar") {
 			t.Errorf("the owner learns %v", a)
 		}
+		if a := h.do("GET", f.URL, nil, "User", "bob"); strings.Contains(a.body, "Eicar") {
+			t.Errorf("another learns %v", a)
+		}
 		h.wantEvents("blocked", "file_blocked-"+f.ID)
 		if got := h.told[0].File; got.State != Blocked || got.Reason != (Reason{nameClamd, "Eicar"}) {
 			t.Errorf("told %+v", got)
@@ -283,6 +286,9 @@ func TestUncheckedLink(t *testing.T) {
 	if h.do("GET", link.URL, nil, "User", "nobody"); at.last.Type != "" {
 		t.Error("it leads to the storage itself, where crawlers may not follow")
 	}
+	if a := h.do("GET", f.URL, nil); at.last.Type != "" || a.body != "hello" {
+		t.Error("its owner is given an address that others could use")
+	}
 	if a := h.api("/link", `{"file":"`+f.ID+`","unchecked":true,"user":"bob"}`, nil); a.code() != "file_checking" {
 		t.Errorf("of a user: %v", a)
 	}
@@ -290,6 +296,29 @@ func TestUncheckedLink(t *testing.T) {
 	h.check()
 	if a := h.do("GET", link.URL, nil, "User", "nobody"); a.code() != "file_blocked" {
 		t.Errorf("blocked: %v", a)
+	}
+}
+
+// A link for who checks is one like all others when the file has passed: the
+// backend is asked, however it was made.
+func TestUncheckedLinkOfAReadyFile(t *testing.T) {
+	backend := newAsked(t, `{}`)
+	h := openHouse(t, Options{
+		Store: newTestFolder(t), Ledger: newTestFileLedger(t), Webhooks: backend.client,
+		DownloadWebhook: DownloadWebhookSettings{Endpoint: backend.URL, Timeout: 5 * time.Second},
+	})
+	h.checkedBy(nameClamd)
+	f := h.keep("a.txt", "hello")
+	var early, late LinkAnswer
+	h.api("/link", `{"file":"`+f.ID+`","unchecked":true}`, &early)
+	h.check()
+	h.api("/link", `{"file":"`+f.ID+`","unchecked":true}`, &late)
+	backend.set(`{"allow":false}`)
+	if a := h.do("GET", early.URL, nil, "User", "nobody"); a.code() != "download_refused" || len(backend.questions()) != 1 {
+		t.Errorf("%v, asked %d times", a, len(backend.questions()))
+	}
+	if h.signed.File != f.ID || h.signed.Unchecked {
+		t.Errorf("late: %+v", h.signed)
 	}
 }
 

@@ -20,13 +20,39 @@ const (
 )
 
 // weigh enters findings into f and decides what becomes of it. A file that goes
-// on waiting is due at next, unless that is zero, and when its time is over; for
-// who failed it pauses, longer each time.
+// on waiting is due at next at the earliest, unless that is zero: then somebody
+// else sees to it.
 func (s *Service) weigh(f *File, found findings, next time.Time) {
-	c, fails := &f.Check, false
 	if f.State != Checking && f.State != Ready {
 		return
 	}
+	c := &f.Check
+	why, fails := s.enter(c, found)
+	if why.Checker != "" {
+		s.block(f, why)
+		return
+	}
+	if f.State != Checking {
+		return
+	}
+	end := c.Began.Add(s.checks.GiveUp)
+	over := !now().Before(end) && (c.Asked == "" || !now().Before(s.checks.answered(*c)))
+	switch {
+	case c.Waiting == "":
+		s.pass(f)
+	case over && s.checks.Undecided == decidePass:
+		s.pass(f)
+	case over:
+		s.block(f, Reason{strings.Fields(c.Waiting)[0], labelUndecided})
+	case !next.IsZero():
+		c.Due = s.checks.dueOf(*c, next, fails)
+		c.Tries++
+	}
+}
+
+// enter enters findings into c. why is of the first that is in the way; fails
+// tells whether somebody could not say anything.
+func (s *Service) enter(c *Check, found findings) (why Reason, fails bool) {
 	for _, name := range []string{nameClamd, nameWebhook, nameWeChat} {
 		v, ok := found[name]
 		if !ok {
@@ -40,8 +66,7 @@ func (s *Service) weigh(f *File, found findings, next time.Time) {
 		}
 		switch v.outcome {
 		case objected:
-			s.block(f, Reason{name, v.label})
-			return
+			return Reason{name, v.label}, fails
 		case passed:
 			c.Waiting, c.Asked = without(c.Waiting, name), without(c.Asked, name)
 		case failed:
@@ -52,27 +77,25 @@ func (s *Service) weigh(f *File, found findings, next time.Time) {
 			}
 		}
 	}
-	if f.State != Checking {
-		return
+	return Reason{}, fails
+}
+
+// dueOf is when somebody has to see to a file again: when who was asked should
+// have said something, and for others at next; where somebody could not say
+// anything not before a pause is over, longer each time; and when the time of the
+// file is.
+func (c *checks) dueOf(of Check, next time.Time, fails bool) time.Time {
+	due := next
+	switch again := now().Add(min(firstPause<<min(of.Tries, mostDoubled), mostPause)); {
+	case !slices.ContainsFunc(strings.Fields(of.Waiting), func(name string) bool { return !has(of.Asked, name) }):
+		due = c.answered(of)
+	case fails && again.After(next):
+		due = again
 	}
-	end := c.Began.Add(s.checks.GiveUp)
-	switch {
-	case c.Waiting == "":
-		s.pass(f)
-	case !now().Before(end) && s.checks.Undecided == decidePass:
-		s.pass(f)
-	case !now().Before(end):
-		s.block(f, Reason{strings.Fields(c.Waiting)[0], labelUndecided})
-	case !next.IsZero():
-		pause := min(firstPause<<min(c.Tries, mostDoubled), mostPause)
-		if again := now().Add(pause); fails && again.After(next) {
-			next = again
-		}
-		if c.Due = next; end.Before(next) {
-			c.Due = end
-		}
-		c.Tries++
+	if end := of.Began.Add(c.GiveUp); now().Before(end) && end.Before(due) {
+		due = end
 	}
+	return due
 }
 
 func (s *Service) pass(f *File) {

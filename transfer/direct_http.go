@@ -139,7 +139,7 @@ func (s *Service) ServeForm(w http.ResponseWriter, r *http.Request) error {
 		if err == nil && f.Session.Note != noteForm {
 			err = errNoUpload
 		}
-		if err == nil && f.State != Ready {
+		if err == nil && !f.kept() {
 			f, err = s.receiveForm(w, r, user, f)
 		}
 		if err != nil {

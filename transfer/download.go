@@ -115,8 +115,8 @@ const redirectTime = 5 * time.Minute
 
 // redirect sends the client to the storage itself, where that has an address.
 func (s *Service) redirect(w http.ResponseWriter, r *http.Request, g grant) (bool, error) {
-	if g.link.Unchecked {
-		return false, nil // crawlers may not follow
+	if g.file.State != Ready || g.link.Unchecked {
+		return false, nil // its owner could hand the address on; crawlers may not follow
 	}
 	until := time.Now().Add(s.checks.shorten(redirectTime))
 	if g.linked && g.link.Expires.Before(until) {

@@ -63,7 +63,7 @@ func (s *Service) readable(r *http.Request) (g grant, err error) {
 	if g.via, err = s.why(r.Context(), g); err != nil {
 		return g, err
 	}
-	if g.link.Unchecked {
+	if g.link.Unchecked && g.file.State != Ready {
 		return g, g.withheld() // whoever checks files needs nobody's leave
 	}
 	allowed, err := s.downloadHook.ask(r.Context(), g)
@@ -83,8 +83,10 @@ func (s *Service) readable(r *http.Request) (g grant, err error) {
 // it, but for its owner and who checks it.
 func (g grant) withheld() error {
 	switch {
-	case g.file.State == Blocked:
+	case g.file.State == Blocked && g.via == viaOwner:
 		return g.file.blockedFault()
+	case g.file.State == Blocked:
+		return errBlocked
 	case g.file.State == Checking && g.via != viaOwner && !g.link.Unchecked:
 		return errChecking
 	}

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -65,7 +66,7 @@ func TestLedgerDue(t *testing.T) {
 			t.Errorf("moved on: %v", ids)
 		}
 		before := second.Changed
-		time.Sleep(2 * time.Millisecond) // of the clock that Changed is read from
+		awaitClock(before)
 		f := amended(t, l, second.ID, func(f *File) { f.State, f.Owed, f.Check.Due = Ready, true, time.Time{} })
 		if !f.Owed || !f.Changed.After(before) {
 			t.Errorf("ready: %+v", f)
@@ -98,7 +99,7 @@ func TestLedgerBlocked(t *testing.T) {
 			if u, err := l.Usage(ctx, alice); err != nil || u.Stored != 5 {
 				t.Errorf("%s: %+v, %v", from, u, err)
 			}
-			time.Sleep(2 * time.Millisecond) // so that Changed differs
+			awaitClock(f.Changed)
 			f = amended(t, l, f.ID, func(f *File) {
 				f.State, f.Owed, f.Expires = Blocked, true, now().Add(time.Minute)
 				f.Check.Reason, f.Check.Due = Reason{"clamd", "virus"}, now()
@@ -160,5 +161,12 @@ func TestFileLedgerChecksReopen(t *testing.T) {
 	}
 	if ids, _ := due(t, l, now().Add(time.Second), 10); !slices.Equal(ids, []string{f.ID}) {
 		t.Errorf("due: %v", ids)
+	}
+}
+
+// awaitClock returns when what is changed has been changed later than at t.
+func awaitClock(t time.Time) {
+	for !now().After(t) {
+		runtime.Gosched()
 	}
 }

@@ -85,7 +85,7 @@ func (s *Service) ServeLink(w http.ResponseWriter, r *http.Request) error {
 			return errLinkRight
 		}
 	}
-	return s.answerLink(w, auth.Link{File: f.ID, User: user, Unchecked: req.Unchecked && req.User == ""}, f, req.linkRequest, s.settings.LinkMaxTTL)
+	return s.answerLink(w, auth.Link{File: f.ID, User: user, Unchecked: f.State == Checking}, f, req.linkRequest, s.settings.LinkMaxTTL)
 }
 
 // ServeOwnLink answers POST /files/{id}/link {expires_in?, max_downloads?} of

@@ -260,19 +260,23 @@ func (s *Service) Run(ctx context.Context) error {
 
 // Sweep sends news that are still owed, deletes files whose time is over, ends
 // deletions that stopped half way, and removes uploads that have been
-// unfinished for longer than pending_ttl, and sessions that have expired; what
-// checks of files left undone it does, too. Nobody works on any of that any more, since none of it may take that long; in
-// a ledger of our own neither does anybody on what is older than this process.
-// It is safe on several nodes at once.
+// unfinished for longer than pending_ttl, and sessions that have expired. Nobody
+// works on any of that any more, since none of it may take that long; in a ledger
+// of our own neither does anybody on what is older than this process. Where files
+// are not checked any more it lets go on what waits for that; else checkUntil
+// does, and may have a lot to do. It is safe on several nodes at once.
 func (s *Service) Sweep(ctx context.Context) error {
-	return errors.Join(
+	err := errors.Join(
 		s.sweepOwed(ctx),
 		s.sweepExpired(ctx),
 		s.sweepUnfinished(ctx, Deleting, 2*cleanUp),
 		s.sweepUnfinished(ctx, Pending, s.settings.PendingTTL+cleanUp),
 		s.sweepSessions(ctx),
-		s.sweepChecks(ctx),
 	)
+	if !s.checks.on() {
+		err = errors.Join(err, s.sweepChecks(ctx))
+	}
+	return err
 }
 
 // longAgo is when what nobody works on any more began to be so, of what takes

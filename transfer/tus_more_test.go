@@ -181,7 +181,11 @@ func TestTusCutShort(t *testing.T) {
 	tusHouses(t, func(t *testing.T, h *house) {
 		data := string(random(minPart + 200))
 		const from, to = 100, minPart + 100 // a request that begins and ends within parts
-		for i := range 4 {
+		cases := 4
+		if h.ledger.Shared() {
+			cases = 1 // which take long there, and are the same
+		}
+		for i := range cases {
 			steps, header := 0, []string{"Upload-Checksum", sha1Of(data[from:to])}
 			for alive := false; !alive; steps++ {
 				c := h.tusCreate(len(data), "")

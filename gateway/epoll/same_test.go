@@ -100,16 +100,21 @@ func (t taken) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return t.wire, bufio.NewReadWriter(bufio.NewReader(t.wire), bufio.NewWriter(t.wire)), nil
 }
 
-// theirs is the library's reading of the same bytes.
-func theirs(t testing.TB, input []byte, deflate bool) (o outcome) {
-	t.Helper()
-	w := &wire{Reader: bytes.NewReader(input)}
+func upgradeRequest() *http.Request {
 	req := httptest.NewRequest(http.MethodGet, "/", nil)
 	for k, v := range map[string]string{
 		"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AQIDBAUGBwgJCgsMDQ4PEA==",
 	} {
 		req.Header.Set(k, v)
 	}
+	return req
+}
+
+// theirs is the library's reading of the same bytes.
+func theirs(t testing.TB, input []byte, deflate bool) (o outcome) {
+	t.Helper()
+	w := &wire{Reader: bytes.NewReader(input)}
+	req := upgradeRequest()
 	var options websocket.AcceptOptions
 	if deflate {
 		req.Header.Set("Sec-WebSocket-Extensions", "permessage-deflate")

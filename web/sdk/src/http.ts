@@ -58,10 +58,10 @@ export interface FileRecord {
   size: number;
   /** What the content was recognized as. */
   type: string;
-  /** In hexadecimal; absent where the server has not seen all bytes in order. */
+  /** In hexadecimal; absent where a file came in parts and it was not declared. */
   sha256?: string;
   url: string;
-  /** While the server has its content checked: nobody but the user can read it yet. */
+  /** checking: nobody but the user can read it yet; blocked: it did not pass, and nobody can. */
   state?: 'checking' | 'blocked';
 }
 
