@@ -172,14 +172,24 @@ var checkResultNames = [checkResults]string{"fine", "behind", "lost", "failed"}
 // checkPositions asks the engine where streams stand of which nothing was
 // heard for a while: a delivery may have been lost without a trace.
 func (h *Hub) checkPositions(ctx context.Context) {
-	for {
-		ch, ok := h.positions.pop()
-		if !ok {
-			return
-		}
-		ctx, cancel := context.WithTimeout(ctx, h.settings.Client.RequestTimeout)
+	ch, ok := h.positions.pop()
+	for ok {
+		ch, ok = h.checkSome(ctx, ch)
+	}
+}
+
+// checkSome checks ch and those that come within request_timeout, which each of
+// them may take at least, and returns the one behind them. A context for each
+// would be most of what idle connections leave to the garbage collector.
+func (h *Hub) checkSome(ctx context.Context, ch *channel) (next *channel, ok bool) {
+	timeout := h.settings.Client.RequestTimeout
+	ctx, cancel := context.WithTimeout(ctx, 2*timeout)
+	defer cancel()
+	for until := h.now() + timeout; ; {
 		h.metrics.checks[ch.check(ctx)].Inc()
-		cancel()
+		if ch, ok = h.positions.pop(); !ok || h.now() >= until {
+			return ch, ok
+		}
 	}
 }
 
