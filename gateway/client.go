@@ -187,9 +187,9 @@ func (c *client) receive(message []byte) {
 	}
 }
 
-// emptyCommand is a pong, in the words in which it nearly always comes. Nothing
-// else comes as often, and a command of half a kilobyte for each would be most of
-// what idle connections leave to the garbage collector.
+// emptyCommand is a pong, in the words in which it nearly always comes: idle
+// connections say nothing else, and need no command made for each. It is only
+// read.
 var emptyCommand protocol.Command
 
 // open starts a client whose transport is ready.

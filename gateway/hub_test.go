@@ -155,7 +155,7 @@ func (e *flakyEngine) Unsubscribe(ctx context.Context, channel string) error {
 
 func (e *flakyEngine) History(ctx context.Context, channel string, q engine.HistoryQuery) ([]*protocol.Publication, engine.Position, error) {
 	e.reads.Add(1)
-	if f := e.broken.Load(); e.away.Load() || f != nil && (*f)(channel) {
+	if f := e.broken.Load(); e.away.Load() || ctx.Err() != nil || f != nil && (*f)(channel) { // as one over a network
 		return nil, engine.Position{}, errEngineAway
 	}
 	pubs, top, err := e.Memory.History(ctx, channel, q)

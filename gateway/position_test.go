@@ -75,6 +75,27 @@ func TestPositionCheck(t *testing.T) {
 
 // A channel in which something happens, or that nobody needs a position in,
 // is not checked.
+// However long nothing was to be checked, a check has all its time.
+func TestPositionChecksHaveTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHub(t, func(s *Settings) {
+			s.Client.PingInterval, s.Client.PersonalChannel.Enabled, s.Client.UnionIDNamespace = 0, false, ""
+			s.Client.RequestTimeout = 100 * time.Millisecond // shorter than checks are apart
+		})
+		w, _ := h.login("alice")
+		for i := range 12 { // more than there are workers
+			w.send(fmt.Sprintf(`{"id":%d,"subscribe":{"channel":"feed:%d"}}`, i+2, i))
+			w.want(fmt.Sprintf(`{"id":%d,*`, i+2))
+		}
+		time.Sleep(5 * time.Minute)
+		w.sync()
+		fine, failed := testutil.ToFloat64(h.metrics.checks[checkFine]), testutil.ToFloat64(h.metrics.checks[checkFailed])
+		if fine < 12*4 || failed > 0 {
+			t.Errorf("%v checks, and %v that failed", fine, failed)
+		}
+	})
+}
+
 func TestNoPositionCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := startHub(t, func(s *Settings) { s.Client.PersonalChannel.Enabled, s.Client.UnionIDNamespace = false, "" })

@@ -179,8 +179,8 @@ func (h *Hub) checkPositions(ctx context.Context) {
 }
 
 // checkSome checks ch and those that come within request_timeout, which each of
-// them may take at least, and returns the one behind them. A context for each
-// would be most of what idle connections leave to the garbage collector.
+// them may take at least, and returns the one behind them. A context for each was
+// more than half of what idle connections left to the garbage collector.
 func (h *Hub) checkSome(ctx context.Context, ch *channel) (next *channel, ok bool) {
 	timeout := h.settings.Client.RequestTimeout
 	ctx, cancel := context.WithTimeout(ctx, 2*timeout)

@@ -117,6 +117,20 @@ func TestCheckUnsuitable(t *testing.T) {
 	}
 }
 
+// Sweeps have other things to do than to wait for checkers that may hang.
+func TestSweepAsksNobody(t *testing.T) {
+	h := newTestHouse(t)
+	c := h.checkedBy(nameClamd)[0]
+	f := h.keep("a.txt", "hello")
+	if err := h.Sweep(t.Context()); err != nil {
+		t.Error(err)
+	}
+	h.wantState("swept", f.ID, Checking)
+	if c.count() != 0 {
+		t.Errorf("asked %d times", c.count())
+	}
+}
+
 // What is on its way when somebody is not asked any more passes.
 func TestCheckSwitchedOff(t *testing.T) {
 	h := newTestHouse(t)

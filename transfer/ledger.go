@@ -160,8 +160,8 @@ type Ledger interface {
 	// nothing changes, and the error is Conflict `upload_changed`. As of
 	// Reserve, where Hold grows.
 	Update(ctx context.Context, f File, q Quota) error
-	// Commit makes a pending file Checking, where it says so, else Ready, with
-	// all that is known of it now. Its
+	// Commit makes a pending file Checking, where it says so, else Ready, with all
+	// that is known of it now. Its
 	// Size counts against the quota in the place of Hold: as of Reserve, where
 	// that is more.
 	Commit(ctx context.Context, f File, q Quota) error
