@@ -66,7 +66,6 @@ func FuzzCrowd(f *testing.F) {
 		s.WebSocket.Compression = true
 		s.WebSocket.SendBuffer = 4 << 10
 	})
-	h.awaitLean()
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(h.ServeWebSocket))
 	var served atomic.Int64 // connections that net/http is through with: closed, or the hub's
 	srv.Config.ConnState = func(_ net.Conn, state http.ConnState) {

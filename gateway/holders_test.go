@@ -11,13 +11,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/minigate/minigate/gateway/epoll"
@@ -171,14 +172,27 @@ func reach(mentions map[string]map[string]bool, name string, all map[string]bool
 	}
 }
 
-// awaitLean returns when Run has begun: connections that come before it are held
-// by goroutines.
-func (th *testHub) awaitLean() {
-	for open := false; !open; runtime.Gosched() {
-		th.lean.mu.Lock()
-		open = th.lean.group != nil
-		th.lean.mu.Unlock()
-	}
+// A connection that comes before Run has begun waits for the poller, or for the
+// end: it is not left to goroutines.
+func TestConnectionsWaitForThePoller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, release := range map[string]func(*Hub){
+			"Run begins":     func(h *Hub) { h.lean.open(t.Context(), nil) },
+			"the node stops": func(h *Hub) { h.cut() },
+		} {
+			h := New(Options{Settings: testSettings(), Metrics: NewMetrics(prometheus.NewRegistry())})
+			asked := make(chan struct{})
+			go func() { h.lean.of(h); close(asked) }()
+			synctest.Wait()
+			select {
+			case <-asked:
+				t.Errorf("%s: asked in vain before", name)
+			default:
+			}
+			release(h)
+			<-asked
+		}
+	})
 }
 
 // wantHolder fails if a hub's connections were held by what neither the flag nor

@@ -142,6 +142,7 @@ func New(o Options) *Hub {
 	h.budget.lost = o.Metrics.dropped.WithLabelValues(droppedUnsent)
 	h.rpc, h.ask = o.RPC, o.Ask
 	h.calm, h.onCalm = make(chan struct{}, 1), o.Calm
+	h.lean.begun = make(chan struct{})
 	h.life, h.end = context.WithCancel(context.Background())
 	if n := o.Settings.Client.ConnectionRateLimit; n > 0 {
 		h.rate = rate.NewLimiter(rate.Limit(n), n)

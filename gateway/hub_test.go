@@ -102,9 +102,6 @@ func startPrepared(t testing.TB, prepare func(*Hub), change func(*Settings), mor
 	go func() { _ = srv.Serve(th.listener); close(served) }()
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { ran <- th.Run(ctx) }()
-	if *byTCP && !inBubble() {
-		th.awaitLean()
-	}
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ran; err != nil {

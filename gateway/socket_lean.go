@@ -21,9 +21,10 @@ const closeTimeout = 5 * time.Second
 // lean makes the poller that holds lean sockets when the first of them comes:
 // not all hubs have any.
 type lean struct {
+	begun  chan struct{} // closed when Run has begun
 	mu     sync.Mutex
 	ctx    context.Context //nolint:containedctx // of Hub.Run
-	group  *errgroup.Group // nil: Run has not begun, or is at its end
+	group  *errgroup.Group // nil: Run is at its end
 	poller *epoll.Poller[*client]
 }
 
@@ -32,6 +33,7 @@ func (l *lean) open(ctx context.Context, group *errgroup.Group) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ctx, l.group = ctx, group
+	close(l.begun)
 }
 
 func (l *lean) close() {
@@ -40,8 +42,14 @@ func (l *lean) close() {
 	l.group = nil
 }
 
-// of returns the poller of h; nil where there can be none.
+// of returns the poller of h; nil where there can be none. A connection that
+// comes before Run has begun waits for it: after a restart thousands do, and
+// each would be held by goroutines for as long as it lives.
 func (l *lean) of(h *Hub) *epoll.Poller[*client] {
+	select {
+	case <-l.begun:
+	case <-h.life.Done():
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.poller != nil || l.group == nil {
