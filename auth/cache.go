@@ -96,6 +96,14 @@ func (c *cache[K, V]) clear() {
 	c.entries.clear()
 }
 
+// age forgets what nobody asked for since the last but one call. Entries that
+// are over would stay until others need their room: it is called every life.
+func (c *cache[K, V]) age() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.entries.turn()
+}
+
 // weight is about what a session takes in memory, in bytes.
 func (s *Session) weight() int {
 	n := int(unsafe.Sizeof(*s)) + cacheOverhead +

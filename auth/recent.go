@@ -39,10 +39,17 @@ func (r *recent[K, V]) put(k K, v V) {
 	tooMany, tooHeavy := !there && len(r.young) >= r.half, r.heavy > 0 && r.heavy+weight > r.halfWeight
 	if tooMany || tooHeavy {
 		delete(r.young, k)
-		r.old, r.young, r.heavy = r.young, make(map[K]V), 0
+		r.turn()
 	}
 	r.young[k] = v
 	r.heavy += weight
+}
+
+// turn makes the young generation the old one and forgets that.
+func (r *recent[K, V]) turn() {
+	if len(r.young)+len(r.old) > 0 {
+		r.old, r.young, r.heavy = r.young, make(map[K]V), 0
+	}
 }
 
 func (r *recent[K, V]) remove(k K) {

@@ -166,11 +166,39 @@ func newTransport() http.RoundTripper {
 // Run does the background work of the service and its store until ctx ends.
 // Login and Verify work without it, but what other nodes end is not heard of.
 func (s *Service) Run(ctx context.Context) error {
+	aged, stop := context.WithCancel(ctx)
+	var aging sync.WaitGroup
+	aging.Go(func() { s.ageCaches(aged) })
+	defer aging.Wait()
+	defer stop()
 	err := s.store.Run(ctx, Hear{Ended: s.forget, Blocked: s.blockChanged, Resumed: s.resumed})
 	for _, app := range s.apps {
 		app.CloseIdleConnections()
 	}
 	return err
+}
+
+// ageCaches lets go of what is remembered for longer than it is used, until ctx
+// ends: on a node where nothing happens any more it would be kept for ever.
+func (s *Service) ageCaches(ctx context.Context) {
+	t := time.NewTicker(max(time.Second, s.settings.VerifyCache))
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			s.cache.age()
+			s.blocks.age()
+		}
+	}
+}
+
+// Unburden lets go of all that Verify, Alive and Blocked remember. The next
+// calls ask the store.
+func (s *Service) Unburden() {
+	s.cache.clear()
+	s.blocks.clear()
 }
 
 // Ping tells whether sessions can be looked up now.
@@ -199,8 +227,7 @@ func (s *Service) OnResume(f func()) {
 func (s *Service) resumed() {
 	s.lookups.Store(new(singleflight.Group)) // nobody joins a look begun before
 	s.blockLooks.Store(new(singleflight.Group))
-	s.cache.clear()
-	s.blocks.clear()
+	s.Unburden()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, f := range s.onResume {

@@ -157,6 +157,38 @@ func TestVerifyCache(t *testing.T) {
 	})
 }
 
+// What is remembered is let go when its time is over, also where nobody ever
+// asks again, and at once where that is asked for.
+func TestVerifyCacheIsLetGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEnv(t, first(newFileStore(t)))
+		ctx, stop := context.WithCancel(t.Context())
+		ran := make(chan struct{})
+		go func() { _ = e.Run(ctx); close(ran) }()
+		remembered := func() int {
+			e.cache.mu.Lock()
+			defer e.cache.mu.Unlock()
+			return len(e.cache.entries.young) + len(e.cache.entries.old)
+		}
+		token, _ := e.mustLogin("ann")
+		e.wantVerify(token, "")
+		if n := remembered(); n != 1 {
+			t.Fatalf("%d sessions are remembered, want the one", n)
+		}
+		time.Sleep(2*e.settings.VerifyCache + time.Millisecond)
+		if n := remembered(); n != 0 {
+			t.Errorf("%d sessions are remembered that are not used any more", n)
+		}
+		e.wantVerify(token, "")
+		e.Unburden()
+		if n := remembered(); n != 0 {
+			t.Errorf("%d sessions are remembered after Unburden", n)
+		}
+		stop()
+		<-ran
+	})
+}
+
 func TestVerifySingleFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &countingStore{Store: first(newFileStore(t)), onGet: func() { time.Sleep(time.Second) }}

@@ -36,8 +36,12 @@ func (m *Minigate) Socket() string {
 const channels = "MINIGATE_CHANNEL_NAMESPACES=[{name: feed, history_size: 100, history_ttl: 300s, force_recovery: true, " +
 	"allow_subscribe_for_client: true, allow_history_for_client: true}]"
 
-// unlimited lets everybody log in from one address, as load generators do.
-var unlimited = []string{"MINIGATE_SESSION_LOGIN_RATE=0", "MINIGATE_SESSION_LOGIN_APP_RATE=0", "MINIGATE_LOG_LEVEL=warn"}
+// unlimited lets everybody log in from one address, as load generators do. Users
+// have a personal channel, but none for their unionid: the other servers have no
+// such thing.
+var unlimited = []string{
+	"MINIGATE_SESSION_LOGIN_RATE=0", "MINIGATE_SESSION_LOGIN_APP_RATE=0", "MINIGATE_LOG_LEVEL=warn", "MINIGATE_CLIENT_UNIONID_CHANNEL_NAMESPACE=",
+}
 
 // StartMinigate runs the program with its data in the folder data of the run;
 // with the same folder it knows the same logins again. environ is added to the

@@ -18,6 +18,7 @@ import (
 const channel = "feed:load"
 
 // verifyCache has minigate remember logins for as long as a scenario lasts.
+// Where nobody comes back it would be memory for nothing.
 const verifyCache = "MINIGATE_SESSION_VERIFY_CACHE=1m"
 
 // bench is one run.

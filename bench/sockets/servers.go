@@ -62,7 +62,10 @@ func choose(peers string) ([]server, error) {
 }
 
 func (b *bench) startMinigate(ctx context.Context, s scenario) (*running, error) {
-	environ := []string{"MINIGATE_CLIENT_PING_INTERVAL=" + s.ping.String(), "MINIGATE_CLIENT_PONG_TIMEOUT=" + (s.ping / 3).String(), verifyCache}
+	environ := []string{"MINIGATE_CLIENT_PING_INTERVAL=" + s.ping.String(), "MINIGATE_CLIENT_PONG_TIMEOUT=" + (s.ping / 3).String()}
+	if s.mode == "handshake" {
+		environ = append(environ, verifyCache)
+	}
 	if s.deflate {
 		environ = append(environ, "MINIGATE_WEBSOCKET_COMPRESSION=true")
 	}

@@ -127,7 +127,7 @@ func (s *server) buildLive(signer *jws.Signer) (err error) {
 	o := gateway.Options{
 		Settings: live, Ask: backend, Engine: s.stores.engine(&cfg.Redis, s.registry), Verify: s.auth.Verify,
 		VerifyTicket: s.verifySocketTicket, Alive: s.auth.Alive, ConnectTokens: connectTokens, SubscribeTokens: subscribeTokens,
-		Blocked: s.auth.Blocked, RPC: s.rpc(), Metrics: gateway.NewMetrics(s.registry), Node: thisNode(cfg), Calm: giveBack,
+		Blocked: s.auth.Blocked, RPC: s.rpc(), Metrics: gateway.NewMetrics(s.registry), Node: thisNode(cfg), Calm: func() { s.auth.Unburden(); giveBack() },
 	}
 	if err := s.buildStatus(&o); err != nil {
 		return err
