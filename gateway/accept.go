@@ -31,9 +31,9 @@ var (
 // returns as soon as the connection is established.
 //
 // A token may come as "Authorization: Bearer", as subprotocol "bearer.<token>",
-// or in the connect command; instead of one, a ticket as query "ticket=". Bad ones do not refuse the handshake, since a
-// mini-program cannot read a 401: the connection is upgraded, told why, and
-// closed.
+// or in the connect command; instead of one, a ticket as query "ticket=". Bad
+// ones do not refuse the handshake, since a mini-program cannot read a 401: the
+// connection is upgraded, told why, and closed.
 func (h *Hub) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !asksForWebSocket(r):

@@ -27,9 +27,9 @@ type asked struct {
 	header     http.Header
 }
 
-// hookBackend is the business backend behind all webhooks. It answers by path, in order, the
-// last answer again and again; without one it says {}. It is reached without a
-// network, so that it works inside synctest too.
+// hookBackend is the business backend behind all webhooks. It answers by path,
+// in order, the last answer again and again; without one it says {}. It is
+// reached without a network, so that it works inside synctest too.
 type hookBackend struct {
 	t     testing.TB
 	calls chan asked

@@ -89,6 +89,6 @@
 //
 // One reader per connection, owned by the registry, under epoll only while
 // something arrives; a writer where it may have to wait, and the rpc calls of a
-// connection where several may run, waited for when the connection ends; the workers and the clock of Hub.Run. Run returns
-// when all of them have ended.
+// connection where several may run, waited for when the connection ends; the
+// workers and the clock of Hub.Run. Run returns when all of them have ended.
 package gateway

@@ -207,10 +207,11 @@ func (h *Hub) cut() {
 	}
 }
 
-// Shutdown tells all connections goodbye, one by one over the configured
-// spread (a few take less) so that they do not all reconnect at the same
-// moment, and waits until they are gone. Meanwhile publications flow and new connections are refused.
-// When ctx ends the rest is cut. Run goes on until its own context ends.
+// Shutdown tells all connections goodbye, one by one over the configured spread
+// (a few take less) so that they do not all reconnect at the same moment, and
+// waits until they are gone. Meanwhile publications flow and new connections
+// are refused. When ctx ends the rest is cut. Run goes on until its own context
+// ends.
 func (h *Hub) Shutdown(ctx context.Context) error {
 	h.clients.close()
 	list := h.clients.list()

@@ -52,9 +52,10 @@ type ListAnswer struct {
 }
 
 // ServeList is POST {user?, limit?, cursor?} → ListAnswer: the files of a user
-// (openid), or all, also those that are being checked or blocked; limit is 50 unless given, and 500 at most. A page may be
-// short and not be the last. Faults: Invalid `page_invalid`, `cursor_invalid`,
-// `openid_invalid`; Unavailable `files_unavailable`.
+// (openid), or all, also those that are being checked or blocked; limit is 50
+// unless given, and 500 at most. A page may be short and not be the last. Faults:
+// Invalid `page_invalid`, `cursor_invalid`, `openid_invalid`; Unavailable
+// `files_unavailable`.
 func (s *Service) ServeList(w http.ResponseWriter, r *http.Request) error {
 	req := struct {
 		User, Cursor string

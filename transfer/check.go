@@ -74,7 +74,7 @@ func newChecks(s *Service, o Options) (*checks, error) {
 		tick: checkTick, wake: make(chan struct{}, 1), workers: make(chan struct{}, max(1, o.Settings.Inspect.Workers)),
 	}
 	if c.Clamd.Address != "" {
-		c.checkers = append(c.checkers, newClamdChecker(c.CheckSettings, o.Store))
+		c.checkers = append(c.checkers, newClamdChecker(c.CheckSettings, o.Store, clamdRest))
 		c.most += c.Timeout
 		c.lenient[nameClamd] = c.Clamd.Unsuitable == decidePass
 	}

@@ -40,7 +40,11 @@ func (s *Service) checkUntil(ctx context.Context) {
 		look = s.startLeft
 	}
 	for ; ; look = s.startChecks {
-		if err := look(ctx, &working); err != nil && ctx.Err() == nil {
+		err := s.countChecks(ctx)
+		if err == nil {
+			err = look(ctx, &working)
+		}
+		if err != nil && ctx.Err() == nil {
 			slog.WarnContext(ctx, "files are checked later", "error", err)
 		}
 		select {
@@ -50,6 +54,15 @@ func (s *Service) checkUntil(ctx context.Context) {
 		case <-s.checks.wake:
 		}
 	}
+}
+
+// countChecks measures how many files wait.
+func (s *Service) countChecks(ctx context.Context) error {
+	n, err := s.ledger.CountDue(ctx)
+	if err == nil {
+		s.metrics.checking.Set(float64(n))
+	}
+	return err
 }
 
 // sweepChecks does what is due and waits for its end.
@@ -79,11 +92,10 @@ func (s *Service) startLeft(ctx context.Context, working *sync.WaitGroup) error 
 
 // startDue has workers see to up to limit files that are due by a time.
 func (s *Service) startDue(ctx context.Context, working *sync.WaitGroup, by time.Time, limit int) (int, error) {
-	files, all, err := s.ledger.Due(ctx, by.Add(time.Millisecond), limit) // and at that time
+	files, err := s.ledger.Due(ctx, by.Add(time.Millisecond), limit) // and at that time
 	if err != nil {
 		return 0, err
 	}
-	s.metrics.checking.Set(float64(all))
 	for _, f := range files {
 		if err := s.startCheck(ctx, f.ID, by, working); err != nil {
 			return 0, err

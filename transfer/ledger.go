@@ -213,9 +213,10 @@ type Ledger interface {
 	// before the given time, the first to end first.
 	Expired(ctx context.Context, before time.Time, limit int) ([]File, error)
 	// Due returns up to limit Checking and Blocked files whose Check is Due
-	// before the given time, the first due first, and how many there are that
-	// are or will be due.
-	Due(ctx context.Context, before time.Time, limit int) (files []File, all int, err error)
+	// before the given time, the first due first.
+	Due(ctx context.Context, before time.Time, limit int) ([]File, error)
+	// CountDue tells about how many files are or will be due.
+	CountDue(ctx context.Context) (int, error)
 	// Spend tells whether a download by a link that is good for a number of
 	// them may go on, and counts it. Counts end with their links.
 	Spend(ctx context.Context, d Spending) (ok bool, err error)

@@ -20,8 +20,11 @@ func checking(t *testing.T, l Ledger, due time.Duration) File {
 // due returns the ids of what is due by a time, and how many are in all.
 func due(t *testing.T, l Ledger, before time.Time, limit int) (ids []string, all int) {
 	t.Helper()
-	files, all, err := l.Due(t.Context(), before, limit)
+	files, err := l.Due(t.Context(), before, limit)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err = l.CountDue(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range files {
@@ -140,6 +143,44 @@ func TestLedgerBlocked(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A hint is written before the record that it is for, and whoever is through
+// with a file takes away only the hint that was its own.
+func TestRedisDueHints(t *testing.T) {
+	l := newTestRedisLedger(t)
+	hint := func(f File, at time.Time) {
+		t.Helper()
+		if err := l.client.ZAdd(t.Context(), l.due(), since(f.ID, at)).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pass := func(f *File) { f.State, f.Check.Due = Ready, time.Time{} }
+	soon := now().Add(time.Hour)
+
+	f := checking(t, l, time.Minute)
+	amended(t, l, f.ID, pass)
+	if _, all := due(t, l, soon, 10); all != 0 {
+		t.Error("the hint at a file that passed stays")
+	}
+
+	f = checking(t, l, time.Minute)
+	blocked := now()
+	hint(f, blocked) // by who is about to block it
+	amended(t, l, f.ID, pass)
+	if ids, all := due(t, l, soon, 10); len(ids) != 0 || all != 1 {
+		t.Errorf("due %v of %d, want the hint to stay", ids, all)
+	}
+	amended(t, l, f.ID, func(f *File) { f.State, f.Check.Due = Blocked, blocked })
+	if ids, _ := due(t, l, soon, 10); !slices.Equal(ids, []string{f.ID}) {
+		t.Errorf("due %v, want the bytes of the one that is blocked", ids)
+	}
+	amended(t, l, f.ID, func(f *File) { f.Check.Due = time.Time{} })
+
+	hint(f, now().Add(-2*hintLead)) // by who never came to it
+	if ids, all := due(t, l, soon, 10); len(ids) != 0 || all != 0 {
+		t.Errorf("due %v of %d, want old hints to be dropped", ids, all)
+	}
 }
 
 func TestFileLedgerChecksReopen(t *testing.T) {

@@ -39,17 +39,19 @@ func (l *FileLedger) Expired(_ context.Context, before time.Time, limit int) ([]
 }
 
 // Due implements Ledger.
-func (l *FileLedger) Due(_ context.Context, before time.Time, limit int) (files []File, all int, err error) {
-	if files, err = l.since(dueBucket, before, limit, Checking, Blocked); err != nil {
-		return nil, 0, err
-	}
+func (l *FileLedger) Due(_ context.Context, before time.Time, limit int) ([]File, error) {
+	return l.since(dueBucket, before, limit, Checking, Blocked)
+}
+
+// CountDue implements Ledger.
+func (l *FileLedger) CountDue(context.Context) (n int, err error) {
 	err = l.db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket(dueBucket).ForEach(func(_, _ []byte) error { // few, and in the cache
-			all++
+			n++
 			return nil
 		})
 	})
-	return files, all, boltFault(err)
+	return n, boltFault(err)
 }
 
 // dropSpent is how many counts of links that have ended go with one that is

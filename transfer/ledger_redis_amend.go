@@ -96,21 +96,36 @@ func (l *RedisLedger) amend(ctx context.Context, before string, old, f File) (do
 			return true, err
 		}
 	}
-	_, err = l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		if old.Owner.OpenID != f.Owner.OpenID {
-			p.ZRem(ctx, l.list(old.Owner.OpenID), string(placeOf(f)))
-		}
-		if f.Expires.IsZero() && !old.Expires.IsZero() {
-			p.ZRem(ctx, l.expiring(), f.ID)
-		}
-		if f.Check.Due.IsZero() && !old.Check.Due.IsZero() {
-			p.ZRem(ctx, l.due(), f.ID)
-		}
-		return nil
-	})
-	_ = err // the file is changed whatever becomes of the hints, and those that are wrong are passed over
+	_ = l.unhint(ctx, old, f) // the file is changed whatever becomes of hints, and wrong ones are passed over
 	return true, nil
 }
+
+// unhint drops the hints at what a file was before, and not any more.
+func (l *RedisLedger) unhint(ctx context.Context, old, f File) error {
+	if old.Owner.OpenID != f.Owner.OpenID {
+		if err := l.client.ZRem(ctx, l.list(old.Owner.OpenID), string(placeOf(f))).Err(); err != nil {
+			return err
+		}
+	}
+	for _, h := range []struct {
+		set      string
+		was, now time.Time
+	}{{l.expiring(), old.Expires, f.Expires}, {l.due(), old.Check.Due, f.Check.Due}} {
+		if h.was.IsZero() || !h.now.IsZero() {
+			continue
+		}
+		if err := redisUnhint.Run(ctx, l.client, []string{h.set}, f.ID, h.was.UnixMilli()).Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// redisUnhint takes ARGV[1] out of a sorted set where its score is ARGV[2]:
+// another one hints at what has become due since.
+var redisUnhint = redis.NewScript(`
+if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or '-1') ~= tonumber(ARGV[2]) then return 0 end
+return redis.call('ZREM', KEYS[1], ARGV[1])`)
 
 // Expired implements Ledger.
 func (l *RedisLedger) Expired(ctx context.Context, before time.Time, limit int) ([]File, error) {
@@ -123,21 +138,34 @@ func (l *RedisLedger) Expired(ctx context.Context, before time.Time, limit int) 
 }
 
 // Due implements Ledger.
-func (l *RedisLedger) Due(ctx context.Context, before time.Time, limit int) ([]File, int, error) {
+func (l *RedisLedger) Due(ctx context.Context, before time.Time, limit int) ([]File, error) {
+	var over []string // hints at what has been done, or is about to become due
 	files, err := l.since(ctx, l.due(), before, limit, func(f File) verdict {
 		switch due := f.Check.Due; {
-		case f.State == Deleting || f.kept() && due.IsZero():
+		case f.State == Deleting:
 			return wrong
+		case f.kept() && due.IsZero():
+			over = append(over, f.ID)
 		case f.State != Pending && due.Before(before):
 			return meant
 		}
 		return early
 	})
-	if err != nil {
-		return nil, 0, err
+	for _, id := range over {
+		if err == nil {
+			err = redisFault(redisDrop.Run(ctx, l.client, []string{l.due()}, id, now().Add(-hintLead).UnixMilli()).Err())
+		}
 	}
-	all, err := l.client.ZCard(ctx, l.due()).Result()
-	return files, int(all), redisFault(err)
+	return files, err
+}
+
+// hintLead is how long before its record a hint may be written.
+const hintLead = time.Minute
+
+// CountDue implements Ledger.
+func (l *RedisLedger) CountDue(ctx context.Context) (int, error) {
+	n, err := l.client.ZCard(ctx, l.due()).Result()
+	return int(n), redisFault(err)
 }
 
 // redisSpend is Spending.spend: ARGV is most, first, now, how long parts may

@@ -21,9 +21,10 @@ import (
 // whoever touches the file next, the sweeper at the latest.
 
 // redisCharge writes what a file counts: ARGV is its id, the bytes stored, the
-// bytes of the day (-1: as before), the time in milliseconds when its session expires (0: it is
-// none), the three limits (0: none), the time now, and for how many seconds the
-// day is kept. It answers what is exceeded, and then has written nothing.
+// bytes of the day (-1: as before), the time in milliseconds when its session
+// expires (0: it is none), the three limits (0: none), the time now, and for
+// how many seconds the day is kept. It answers what is exceeded, and then has
+// written nothing.
 var redisCharge = redis.NewScript(`
 local id = ARGV[1]
 local function growth(key, bytes)

@@ -16,11 +16,12 @@ const (
 	FileDeleted = "file_deleted"
 )
 
-// News are what the backend is told about a file: that it became ready, or
-// that it cannot be read any more, since it is blocked or deleted. Who was told of an upload that the client
-// saw fail, or only of its deletion, has missed nothing. Where a file is deleted
-// while it is still told that it became ready, that may be told last: ids are
-// never used again, so what was deleted stays so.
+// News are what the backend is told about a file: that it became ready, or that
+// it cannot be read any more, since it is blocked or deleted. Who was told of
+// an upload that the client saw fail, or only of its deletion, has missed
+// nothing. Where a file is deleted while it is still told that it became ready,
+// that may be told last: ids are never used again, so what was deleted stays
+// so.
 type News struct {
 	Event    string   `json:"event"`
 	Delivery string   `json:"delivery"` // the same each time this is told

@@ -73,9 +73,10 @@ func (s *Service) uploadAnswer(u Upload) uploadAnswer {
 // or in them) the caller's upload that began with that key goes on, while it is
 // open, and its parts are in the answer.
 //
-// Errors: 400 idempotency_key_invalid, size_invalid, sha256_invalid, crc32c_invalid, type_invalid,
-// access_invalid, channel_invalid; 403 upload_refused, quota_exceeded,
-// access_not_allowed, channel_not_allowed; 409 idempotency_key_reused; 413 file_too_large; 415 type_not_allowed; 502
+// Errors: 400 idempotency_key_invalid, size_invalid, sha256_invalid,
+// crc32c_invalid, type_invalid, access_invalid, channel_invalid; 403
+// upload_refused, quota_exceeded, access_not_allowed, channel_not_allowed; 409
+// idempotency_key_reused; 413 file_too_large; 415 type_not_allowed; 502
 // storage_refused; 503 storage_unavailable, files_unavailable,
 // upload_webhook_unavailable; 507 storage_full.
 func (s *Service) ServeBegin(w http.ResponseWriter, r *http.Request) error {

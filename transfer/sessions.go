@@ -123,16 +123,16 @@ func (u Upload) Missing() (missing []int) {
 	return missing
 }
 
-// Begin begins an upload. With a Key, the user's upload that began with that Key
-// goes on as long as it is open, with the parts that are there: whoever did not
-// hear of it, or has forgotten it, finds it again. The backend is asked about it where it wants to be;
-// it is told the type that was declared. Faults: Invalid `type_invalid`,
-// `access_invalid`, `channel_invalid`; TooLarge `file_too_large`,
-// `note_too_large`; Unsupported `type_not_allowed`; Forbidden
+// Begin begins an upload. With a Key, the user's upload that began with that
+// Key goes on as long as it is open, with the parts that are there: whoever did
+// not hear of it, or has forgotten it, finds it again. The backend is asked
+// about it where it wants to be; it is told the type that was declared. Faults:
+// Invalid `type_invalid`, `access_invalid`, `channel_invalid`; TooLarge
+// `file_too_large`, `note_too_large`; Unsupported `type_not_allowed`; Forbidden
 // `access_not_allowed`, `channel_not_allowed`, `upload_refused`,
-// `quota_exceeded`; Limited `daily_quota_exceeded`,
-// `too_many_sessions`; NoSpace `storage_full`; those of the backend's webhook,
-// the ledger and the store.
+// `quota_exceeded`; Limited `daily_quota_exceeded`, `too_many_sessions`;
+// NoSpace `storage_full`; those of the backend's webhook, the ledger and the
+// store.
 func (s *Service) Begin(ctx context.Context, user auth.User, o NewUpload) (Upload, error) {
 	f, err := s.newSession(user, o)
 	if err == nil {

@@ -26,8 +26,8 @@ var errPartsMissing = fault.New(fault.Conflict, "parts_missing", "Parts of this 
 // `parts_missing` (which names them), `parts_changed`, where the upload goes
 // on; Invalid `checksum_mismatch`, Unsupported `type_not_allowed`,
 // `type_mismatch`, TooLarge `file_too_large`, and those of quotas as of Begin
-// where the size was not declared, after which it is gone; those of the ledger and the store, after which it can be
-// completed again.
+// where the size was not declared, after which it is gone; those of the ledger
+// and the store, after which it can be completed again.
 func (s *Service) Complete(ctx context.Context, user auth.User, id string) (File, error) {
 	if _, err := s.session(ctx, user, id); err != nil {
 		return File{}, err

@@ -212,11 +212,12 @@ func newTus(s *Service) (*handler.UnroutedHandler, error) {
 // last part of its URL.
 //
 // Errors are in the shape of all ours, with tus's statuses: those of
-// [Service.Begin], [Service.PutPart] and [Service.Complete]; 400 metadata_invalid,
-// checksum_invalid, invalid_upload_length, invalid_offset, upload_torn; 404
-// upload_not_found; 408 upload_stalled; 409 mismatched_offset, upload_changed,
-// upload_interrupted, all of which say to look at the offset and go on; 410 upload_expired;
-// 412 unsupported_version; 413 metadata_too_large, upload_size_exceeded; 415 invalid_content_type; 429
+// [Service.Begin], [Service.PutPart] and [Service.Complete]; 400
+// metadata_invalid, checksum_invalid, invalid_upload_length, invalid_offset,
+// upload_torn; 404 upload_not_found; 408 upload_stalled; 409 mismatched_offset,
+// upload_changed, upload_interrupted, all of which say to look at the offset
+// and go on; 410 upload_expired; 412 unsupported_version; 413
+// metadata_too_large, upload_size_exceeded; 415 invalid_content_type; 429
 // too_many_uploads; 460 chunk_mismatch; 503 uploads_busy.
 func (s *Service) ServeTus(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Tus-Resumable", tusVersion)

@@ -62,11 +62,13 @@ func (s *Service) answerOf(f File) uploaded {
 // waiting for memory.
 //
 // The answer is 201 with id, name, size, type, sha256 and url, and where others
-// cannot read the file yet with state; by then the file is durable. Errors: 400 form_invalid, upload_torn, file_missing,
-// too_many_files, too_many_fields, size_invalid, sha256_invalid, crc32c_invalid,
-// size_mismatch, checksum_mismatch; 403 upload_refused, quota_exceeded; 408 upload_stalled, upload_too_slow; 413
-// file_too_large, field_too_large; 415 multipart_required, type_not_allowed, type_mismatch; 429
-// too_many_uploads, daily_quota_exceeded; 502 storage_refused; 503 uploads_busy, storage_unavailable,
+// cannot read the file yet with state; by then the file is durable. Errors: 400
+// form_invalid, upload_torn, file_missing, too_many_files, too_many_fields,
+// size_invalid, sha256_invalid, crc32c_invalid, size_mismatch,
+// checksum_mismatch; 403 upload_refused, quota_exceeded; 408 upload_stalled,
+// upload_too_slow; 413 file_too_large, field_too_large; 415 multipart_required,
+// type_not_allowed, type_mismatch; 429 too_many_uploads, daily_quota_exceeded;
+// 502 storage_refused; 503 uploads_busy, storage_unavailable,
 // files_unavailable, upload_webhook_unavailable; 507 storage_full. After any of
 // them nothing is kept.
 func (s *Service) ServeUpload(w http.ResponseWriter, r *http.Request) (err error) {

@@ -38,8 +38,9 @@ import (
 // build makes every part of a node and connects them. Nothing runs yet, and
 // nothing that is away is an error.
 func build(cfg *Config, m mode) (_ *server, err error) {
-	s := &server{cfg: cfg, registry: prometheus.NewRegistry(), health: health.New()}
-	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s := &server{cfg: cfg, registry: prometheus.NewRegistry(), runtime: prometheus.NewRegistry(), health: health.New()}
+	s.registry.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.runtime.MustRegister(collectors.NewGoCollector())
 	s.health.Metrics = health.NewMetrics(s.registry)
 	if s.stores, err = openStores(cfg); err != nil {
 		return nil, err

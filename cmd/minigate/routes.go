@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/minigate/minigate/auth"
@@ -153,7 +154,7 @@ func (s *server) opsRoutes() *http.ServeMux {
 
 	mux.Handle("GET /healthz", rest.Handler(s.health.ServeHealthz))
 	mux.Handle("GET /readyz", rest.Handler(s.health.ServeReadyz))
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.Gatherers{s.registry, s.runtime}, promhttp.HandlerOpts{}))
 
 	admin := s.console.RequireAdmin
 	mux.Handle("/debug/pprof/", admin(http.HandlerFunc(pprof.Index)))

@@ -36,6 +36,7 @@ type mode struct {
 type server struct {
 	cfg      *Config
 	registry *prometheus.Registry
+	runtime  *prometheus.Registry // of Go's own metrics: the console, which looks every second, does without them
 	health   *health.Registry
 	stores   *stores
 	hooks    backendHooks

@@ -27,10 +27,10 @@ import (
 //	members CH          presence stats asked by the backend
 //	sleep 30s           of a clock that costs nothing
 //
-// In what is sent <pad:N> are N letters, <jwt:CLAIMS> is a token, @+60 a Unix time in 60 seconds,
-// <epoch:CH> the epoch of a stream as seen last, <offset:CH-2> two less than the
-// highest offset seen, and <client:a> the id of a.
-// After each line everything that can happen happens before the next one.
+// In what is sent <pad:N> are N letters, <jwt:CLAIMS> is a token, @+60 a Unix
+// time in 60 seconds, <epoch:CH> the epoch of a stream as seen last,
+// <offset:CH-2> two less than the highest offset seen, and <client:a> the id of
+// a. After each line everything that can happen happens before the next one.
 type script struct {
 	name  string
 	lines string

@@ -125,15 +125,17 @@ type Engine interface {
 	// fan-out. It sets pub.Offset. Where it is configured to wait for replicas
 	// and they do not confirm in time, it returns the result together with the
 	// error: the publication happened and was delivered, but a failover could
-	// lose it; a repeat with the same idempotency key waits again. It never waits for fan-out, unless Count is asked for on
-	// more than one node. The engine keeps pub: it must not change afterwards.
+	// lose it; a repeat with the same idempotency key waits again. It never
+	// waits for fan-out, unless Count is asked for on more than one node. The
+	// engine keeps pub: it must not change afterwards.
 	Publish(ctx context.Context, channel string, pub *protocol.Publication, o PublishOptions) (PublishResult, error)
 	PublishJoin(ctx context.Context, channel string, info *protocol.ClientInfo) error
 	PublishLeave(ctx context.Context, channel string, info *protocol.ClientInfo) error
 
 	// Subscribe makes this node hear the channel: what is published after it
-	// returned is delivered, what was published just before may be. Unsubscribe ends that. The hub calls each once per
-	// channel, for its first and last local subscriber.
+	// returned is delivered, what was published just before may be. Unsubscribe
+	// ends that. The hub calls each once per channel, for its first and last
+	// local subscriber.
 	Subscribe(ctx context.Context, channel string) error
 	Unsubscribe(ctx context.Context, channel string) error
 

@@ -3,8 +3,8 @@ package serverapi
 import "github.com/prometheus/client_golang/prometheus"
 
 // Metrics count requests. Labels are bounded: methods are the known ones,
-// "commands" for the older form, or "unknown"; results are "ok", Centrifugo's error numbers and the HTTP
-// statuses of refused requests.
+// "commands" for the older form, or "unknown"; results are "ok", Centrifugo's
+// error numbers and the HTTP statuses of refused requests.
 type Metrics struct {
 	requests *prometheus.CounterVec
 }
