@@ -228,8 +228,7 @@ func (h *Hub) checkWheel(k complaints) {
 func (h *Hub) checkBudget(k complaints) {
 	var held int64
 	for _, c := range h.clients.list() {
-		n, _, _ := c.out.holds()
-		held += n
+		held += c.out.waiting().bytes
 	}
 	switch used := h.budget.used.Load(); {
 	case used < held:

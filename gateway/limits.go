@@ -95,15 +95,20 @@ type holder struct {
 }
 
 // holders lists the clients for which bytes wait, the laziest first, and how
-// many bytes are on their way out already.
-func (h *Hub) holders(now time.Duration) (list []holder, going int64) {
+// many bytes are on their way out already. Whoever leaves no room in its socket
+// holds kept bytes more.
+func (h *Hub) holders(now time.Duration, kept int64) (list []holder, going int64) {
 	for _, c := range h.clients.list() {
-		held, since, ending := c.out.holds()
+		w := c.out.waiting()
+		held := w.bytes
+		if w.parked {
+			held += kept
+		}
 		switch {
-		case ending:
+		case w.ending:
 			going += held
 		case held > 0:
-			list = append(list, holder{c, held, since, float64(held) * float64(now-since+time.Millisecond)})
+			list = append(list, holder{c, held, w.since, float64(held) * float64(now-w.since+time.Millisecond)})
 		}
 	}
 	slices.SortFunc(list, func(a, b holder) int { return cmp.Compare(b.sloth, a.sloth) })
@@ -117,7 +122,7 @@ func (h *Hub) shedLaziest() {
 		return
 	}
 	excess := h.budget.excess()
-	holders, going := h.holders(h.now())
+	holders, going := h.holders(h.now(), 0)
 	excess -= going
 	for _, l := range holders {
 		if excess <= 0 {
@@ -135,13 +140,18 @@ func (c *client) tooSlow(reason string) {
 	}
 }
 
-// holds returns the bytes that wait for the client, those in the frame being
-// written among them, since when nothing has moved, and whether the end of the
-// connection is on its way.
-func (o *outbox) holds() (bytes int64, since time.Duration, ending bool) {
+// waiting is what a client has not taken.
+type waiting struct {
+	bytes  int64         // that are for it alone, those in the frame being written among them
+	since  time.Duration // nothing has moved
+	parked bool          // its socket has no room
+	ending bool          // the end of the connection is on its way
+}
+
+func (o *outbox) waiting() waiting {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return int64(o.size) + o.writingSize, o.moved, o.bye != nil || o.closed
+	return waiting{int64(o.size) + o.writingSize, o.moved, o.parked, o.bye != nil || o.closed}
 }
 
 // grow notes that n bytes more wait for the client, or -n fewer; mu is held.

@@ -154,8 +154,8 @@ func TestNodeBudget(t *testing.T) {
 			t.Errorf("%v closed for the budget", n)
 		}
 		for _, c := range h.clients.list() {
-			if _, _, ending := c.out.holds(); ending != (c.user() == "lazy") {
-				t.Errorf("%s is closed: %v", c.user(), ending)
+			if w := c.out.waiting(); w.ending != (c.user() == "lazy") {
+				t.Errorf("%s is closed: %v", c.user(), w.ending)
 			}
 		}
 		good.sync()

@@ -176,10 +176,11 @@ func (h *Hub) relieve() {
 
 // shedForMemory closes those that have left most unread for longest, until as
 // many bytes are free, at most an eighth of all who have left anything: what
-// they free is seen before the next ones go.
+// they free is seen before the next ones go. Messages that are shared are nobody's,
+// but what the kernel keeps of them for a socket is.
 func (h *Hub) shedForMemory(owed int64) {
 	now := h.now()
-	holders, _ := h.holders(now)
+	holders, _ := h.holders(now, h.kernelKeeps())
 	holders = slices.DeleteFunc(holders, func(l holder) bool { return now-l.since < lazyAfter })
 	for _, l := range holders[:(len(holders)+7)/8] {
 		if owed <= 0 {
@@ -188,6 +189,15 @@ func (h *Hub) shedForMemory(owed int64) {
 		owed -= l.held
 		l.c.tooSlow(slowMemory)
 	}
+}
+
+// kernelKeeps is about how many bytes the kernel keeps for a socket that is full.
+func (h *Hub) kernelKeeps() int64 {
+	const byItself = 64 << 10 // and more in time
+	if n := int64(h.settings.WebSocket.SendBuffer); n > 0 {
+		return 2 * n // Linux counts what it needs itself, too
+	}
+	return byItself
 }
 
 // shed closes connections while too much waits on this node, or too much memory

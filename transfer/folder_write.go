@@ -1,12 +1,10 @@
 package transfer
 
 import (
-	"cmp"
 	"errors"
 	"io"
 	"os"
 	"sync"
-	"sync/atomic"
 )
 
 const (
@@ -29,76 +27,22 @@ func writeDurably(file *os.File, src io.Reader) (written int64, err error) {
 	return written, file.Sync()
 }
 
-// copyTo is io.Copy with large pieces. While one is written the next one is
-// read, which takes about as long: it comes from a phone and is summed up.
+// copyTo is io.Copy with large pieces.
 func copyTo(w io.Writer, src io.Reader) (written int64, err error) {
-	first := copyBuffers.Get().(*[]byte)
-	n, err := fill(src, *first)
-	if err != nil { // all of it, or all there will be
-		defer copyBuffers.Put(first)
-		if _, werr := w.Write((*first)[:n]); werr != nil {
-			return 0, werr
+	buf := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(buf)
+	for err == nil {
+		var n int
+		n, err = fill(src, *buf)
+		if _, werr := w.Write((*buf)[:n]); werr != nil {
+			return written, werr
 		}
-		if err == io.EOF {
-			err = nil
-		}
-		return int64(n), err
-	}
-	c := copying{w: w, full: make(chan piece), free: make(chan *[]byte, 2)}
-	c.free <- copyBuffers.Get().(*[]byte)
-	err = c.run(src, piece{first, n})
-	for len(c.free) > 0 {
-		copyBuffers.Put(<-c.free)
+		written += int64(n)
 	}
 	if err == io.EOF {
 		err = nil
 	}
-	return c.written, cmp.Or(c.err, err)
-}
-
-// copying is a copy in which one piece is written while the next one is read.
-type copying struct {
-	w      io.Writer
-	full   chan piece   // to be written
-	free   chan *[]byte // to be read into
-	failed atomic.Bool  // nothing more is written
-
-	written int64 // this and err are the writer's until it is waited for
-	err     error
-}
-
-type piece struct {
-	buf *[]byte
-	n   int
-}
-
-// run hands on p, and what else src has, to a goroutine that writes.
-func (c *copying) run(src io.Reader, p piece) (err error) {
-	var writing sync.WaitGroup
-	writing.Go(c.write)
-	defer writing.Wait()
-	defer close(c.full)
-	for {
-		c.full <- p
-		if err != nil || c.failed.Load() {
-			return err
-		}
-		p.buf = <-c.free
-		p.n, err = fill(src, *p.buf)
-	}
-}
-
-func (c *copying) write() {
-	for p := range c.full {
-		if c.err == nil {
-			if _, c.err = c.w.Write((*p.buf)[:p.n]); c.err == nil {
-				c.written += int64(p.n)
-			} else {
-				c.failed.Store(true)
-			}
-		}
-		c.free <- p.buf
-	}
+	return written, err
 }
 
 // diskWriter writes a file from at on.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"testing"
 	"testing/iotest"
-	"testing/synctest"
 )
 
 // failingWriter takes so many bytes.
@@ -53,36 +52,4 @@ func TestCopy(t *testing.T) {
 			t.Errorf("room for %d bytes: %d, %v", size-1, n, err)
 		}
 	}
-}
-
-// duplex is both ends of a copy. A write lasts until the next piece is asked
-// for.
-type duplex struct {
-	reads int
-	asked chan struct{}
-}
-
-func (d *duplex) Read(p []byte) (int, error) {
-	switch d.reads++; d.reads {
-	case 1:
-		return len(p), nil
-	case 2:
-		close(d.asked)
-		return len(p), nil
-	}
-	return 0, io.EOF
-}
-
-func (d *duplex) Write(p []byte) (int, error) {
-	<-d.asked
-	return len(p), nil
-}
-
-func TestCopyReadsWhileItWrites(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // which ends what would wait for ever
-		d := &duplex{asked: make(chan struct{})}
-		if n, err := copyTo(d, d); n != 2*copyBuffer || err != nil {
-			t.Errorf("%d, %v", n, err)
-		}
-	})
 }

@@ -25,6 +25,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/minigate/minigate/bench/harness"
 )
 
 type options struct {
@@ -36,6 +38,8 @@ type options struct {
 	minio    string
 	only     string
 	sign     bool
+	markdown bool
+	versions []string // of what is compared
 }
 
 func main() {
@@ -55,6 +59,7 @@ func main() {
 	flag.StringVar(&o.minio, "minio", "", "`program` of MinIO; the one that make setup installs if empty")
 	flag.StringVar(&o.only, "only", "", "`name` of the only side to measure, for its profile")
 	flag.BoolVar(&o.sign, "sign", false, "both sign what they send to the storage, as over plain HTTP they do unless told otherwise; else neither does, as over HTTPS")
+	flag.BoolVar(&o.markdown, "markdown", false, "print the table in Markdown")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -71,16 +76,13 @@ type side struct {
 	pid   int    // of the gateway; 0: there is none
 	send  func(ctx context.Context, data []byte) error
 
-	bytes int64
-	took  time.Duration
-	cpu   time.Duration
-	peak  int64 // bytes
+	speeds []float64 // MB/s of each round
+	costs  []float64 // CPU seconds per GB of each round
+	peak   int64     // bytes
 }
 
-func (s *side) speed() float64 { return float64(s.bytes) / 1e6 / s.took.Seconds() }
-
-// cpuPerGB is in seconds.
-func (s *side) cpuPerGB() float64 { return s.cpu.Seconds() / (float64(s.bytes) / 1e9) }
+func (s *side) speed() float64 { return harness.Median(s.speeds) }
+func (s *side) cost() float64  { return harness.Median(s.costs) }
 
 // run measures all sides in turns, so that what else happens on the machine
 // meets all of them.
@@ -103,15 +105,20 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	}
 	for range o.rounds {
 		for _, s := range sides {
-			if err := s.round(ctx, o, data); err != nil {
+			err := s.round(ctx, o, data)
+			if err == nil {
+				err = b.dropContent()
+			}
+			if err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
 		}
 	}
-	return print(out, sides)
+	return print(out, sides, b.options)
 }
 
 func (s *side) round(ctx context.Context, o options, data []byte) error {
+	settleDisk()
 	before, err := cpuTime(s.pid)
 	if err != nil {
 		return err
@@ -132,42 +139,46 @@ func (s *side) round(ctx context.Context, o options, data []byte) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	s.took += time.Since(began)
-	s.bytes += int64(o.files) * int64(o.size)
+	took, sent := time.Since(began), float64(o.files)*float64(o.size)
 	after, err := cpuTime(s.pid)
 	if err != nil {
 		return err
 	}
-	s.cpu += after - before
+	s.speeds = append(s.speeds, sent/1e6/took.Seconds())
+	s.costs = append(s.costs, (after-before).Seconds()/(sent/1e9))
 	s.peak, err = peakMemory(s.pid)
 	return err
 }
 
-func print(out io.Writer, sides []*side) error {
+// print writes a table of medians, and the ratios that matter.
+func print(out io.Writer, sides []*side, o options) error {
 	t := tabwriter.NewWriter(out, 0, 0, 3, ' ', tabwriter.AlignRight)
-	_, _ = fmt.Fprintln(t, "\tMB/s\tCPU-s per GB\tpeak RSS\t")
+	line := "%s\t%s\t%s\t%s\t\n"
+	if o.markdown {
+		line = "| %s | %s | %s | %s |\n"
+	}
+	row := func(cells ...any) { _, _ = fmt.Fprintf(t, line, cells...) } // Flush tells
+	row("", "MB/s", "CPU-s per GB", "peak RSS")
+	if o.markdown {
+		row("---", "---:", "---:", "---:")
+	}
+	by := map[string]*side{}
 	for i, s := range sides {
-		if i > 0 && sides[i-1].group != s.group {
-			_, _ = fmt.Fprintln(t, "\t\t\t\t")
+		if i > 0 && sides[i-1].group != s.group && !o.markdown {
+			row("", "", "", "")
 		}
 		cpu, peak := "-", "-"
 		if s.pid != 0 {
-			cpu, peak = fmt.Sprintf("%.2f", s.cpuPerGB()), fmt.Sprintf("%d MiB", s.peak>>20)
+			cpu, peak = fmt.Sprintf("%.2f", s.cost()), fmt.Sprintf("%d MiB", s.peak>>20)
 		}
-		_, _ = fmt.Fprintf(t, "%s\t%.0f\t%s\t%s\t\n", s.name, s.speed(), cpu, peak)
-	}
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	by := map[string]*side{}
-	for _, s := range sides {
+		row(s.name, fmt.Sprintf("%.0f", s.speed()), cpu, peak)
 		by[s.name] = s
 	}
-	if len(sides) < 2 {
-		return nil
+	if err := t.Flush(); err != nil || len(sides) < 2 {
+		return err
 	}
-	_, err := fmt.Fprintf(out, "\nbytes per CPU-second, %s to %s: %.2f\nspeed, %s to %s: %.2f\n",
-		tusS3, tusdS3, by[tusdS3].cpuPerGB()/by[tusS3].cpuPerGB(),
-		formFolder, plainCopy, by[formFolder].speed()/by[plainCopy].speed())
+	_, err := fmt.Fprintf(out, "\nBytes per CPU-second, %s to %s: %.2f. Speed, %s to %s: %.2f.\n\n%s %d files of %d MB, %d at a time; medians of %d rounds.\n",
+		tusS3, tusdS3, by[tusdS3].cost()/by[tusS3].cost(), formFolder, plainCopy, by[formFolder].speed()/by[plainCopy].speed(),
+		harness.Describe(o.versions...), o.files, o.size/1_000_000, o.clients, o.rounds)
 	return err
 }

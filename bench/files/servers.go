@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -26,6 +27,8 @@ import (
 	"github.com/tus/tusd/v2/pkg/memorylocker"
 	"github.com/tus/tusd/v2/pkg/s3store"
 	"golang.org/x/exp/slog"
+
+	"github.com/minigate/minigate/bench/harness"
 )
 
 const (
@@ -51,6 +54,22 @@ func (b *bench) close() {
 	if b.dir != "" {
 		_ = os.RemoveAll(b.dir)
 	}
+}
+
+// dropContent removes what has been uploaded: else the system's cache fills in
+// time, and whoever comes last pays for room in it.
+func (b *bench) dropContent() error {
+	const small = 1 << 20 // bytes: what servers keep beside content
+	return filepath.WalkDir(b.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || filepath.Ext(path) == ".db" || path == b.minigate {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.Size() > small {
+			err = os.Remove(path)
+		}
+		return err
+	})
 }
 
 func (b *bench) launch(cmd *exec.Cmd) error {
@@ -89,6 +108,9 @@ func (b *bench) start(ctx context.Context) ([]*side, error) {
 	if err := b.build(ctx, repository); err != nil {
 		return nil, err
 	}
+	if err := b.noteVersions(ctx, repository); err != nil {
+		return nil, err
+	}
 	tusd, tusdPID, err := b.own("tusd", storage, strconv.FormatBool(b.sign))
 	if err != nil {
 		return nil, err
@@ -122,11 +144,31 @@ func (b *bench) start(ctx context.Context) ([]*side, error) {
 	}, nil
 }
 
-func (b *bench) startMinIO(ctx context.Context, repository string) (string, error) {
-	program := b.minio
-	if program == "" {
-		program = filepath.Join(repository, ".cache", "bin", "minio")
+// noteVersions notes what minigate is compared with.
+func (b *bench) noteVersions(ctx context.Context, repository string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
 	}
+	said, err := exec.CommandContext(ctx, b.minioProgram(repository), "--version").Output()
+	if err != nil {
+		return fmt.Errorf("minio: %w", err)
+	}
+	b.versions = []string{harness.ModuleVersion(self, "github.com/tus/tusd/v2")}
+	if words := strings.Fields(string(said)); len(words) > 2 { // minio version RELEASE…
+		b.versions = append(b.versions, "MinIO "+words[2])
+	}
+	return nil
+}
+
+func (b *bench) minioProgram(repository string) string {
+	if b.minio != "" {
+		return b.minio
+	}
+	return filepath.Join(repository, ".cache", "bin", "minio")
+}
+
+func (b *bench) startMinIO(ctx context.Context, repository string) (string, error) {
 	addr, err := freeAddress()
 	if err != nil {
 		return "", err
@@ -135,7 +177,7 @@ func (b *bench) startMinIO(ctx context.Context, repository string) (string, erro
 	if err := os.MkdirAll(filepath.Join(data, bucket), 0o700); err != nil { // a folder is a bucket
 		return "", err
 	}
-	cmd := exec.Command(program, "server", "--quiet", "--address", addr, data)
+	cmd := exec.Command(b.minioProgram(repository), "server", "--quiet", "--address", addr, data)
 	cmd.Env = append(os.Environ(), "HOME="+b.dir, "MINIO_BROWSER=off", "MINIO_UPDATE=off", "MINIO_ROOT_USER="+accessKey, "MINIO_ROOT_PASSWORD="+secretKey)
 	if err := b.launch(cmd); err != nil {
 		return "", err

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -24,6 +26,17 @@ func Describe(versions ...string) string {
 	}
 	list = append(append(list, runtime.Version()), versions...)
 	return "Measured on " + time.Now().Format(time.DateOnly) + ": " + strings.Join(list, ", ") + "; servers and load generator on the same machine, over loopback."
+}
+
+// kilobytes finds a line of /proc such as "Slab:  123 kB", in bytes.
+func kilobytes(text, name string) (int64, error) {
+	for line := range strings.Lines(text) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == name {
+			n, err := strconv.ParseInt(f[1], 10, 64)
+			return n << 10, err
+		}
+	}
+	return 0, fmt.Errorf("the system does not say %s", name)
 }
 
 func processor() string {
@@ -47,7 +60,11 @@ func ModuleVersion(program, module string) string {
 	}
 	for _, m := range info.Deps {
 		if m.Path == module {
-			return module[strings.LastIndexByte(module, '/')+1:] + " " + m.Version
+			name := path.Base(module)
+			if major := strings.Split(m.Version, ".")[0]; name == major { // the v2 of a path
+				name = path.Base(path.Dir(module))
+			}
+			return name + " " + m.Version
 		}
 	}
 	return ""

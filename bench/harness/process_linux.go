@@ -101,17 +101,6 @@ func KernelTCP() (int64, error) {
 	return pages * int64(os.Getpagesize()), err
 }
 
-// kilobytes finds a line of /proc such as "Slab:  123 kB", in bytes.
-func kilobytes(text, name string) (int64, error) {
-	for line := range strings.Lines(text) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == name {
-			n, err := strconv.ParseInt(f[1], 10, 64)
-			return n << 10, err
-		}
-	}
-	return 0, fmt.Errorf("the system does not say %s", name)
-}
-
 // statOf returns the fields of /proc/<pid>/stat behind the program's name,
 // which may contain anything.
 func statOf(pid int) ([]string, error) {

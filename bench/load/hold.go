@@ -115,42 +115,48 @@ func (f *follow) returned(c *conn) {
 	f.back.Add(1)
 }
 
-// subscribed reads the position from a reply, and what came with it.
+// subscribed reads the position from the reply in b, and what came with it: in
+// the reply, and as pushes behind it.
 func (f *follow) subscribed(c *conn, b []byte) error {
-	for line := range bytes.Lines(b) {
-		if !bytes.Contains(line, []byte(`"id":2`)) {
+	for len(b) > 0 {
+		line, rest, _ := bytes.Cut(b, []byte("\n"))
+		if b = rest; !bytes.Contains(line, []byte(`"id":2`)) {
 			continue
 		}
-		var reply struct {
-			Subscribe struct {
-				Epoch        string
-				Offset       uint64
-				Recovered    bool
-				Publications []struct{ Offset uint64 }
-			}
-		}
+		var reply struct{ Subscribe followed }
 		if err := json.Unmarshal(line, &reply); err != nil {
 			return fmt.Errorf("reply to subscribe: %w", err)
 		}
-		s := reply.Subscribe
-		if c.epoch == "" {
-			c.epoch = s.Epoch
-			c.offset.Store(s.Offset)
-			return nil
-		}
-		if !s.Recovered {
-			f.unrecovered.Add(1)
-			c.epoch = s.Epoch
-			c.offset.Store(s.Offset)
-			return nil
-		}
+		f.goOn(c, reply.Subscribe)
+		f.published(c, rest)
+		return nil
+	}
+	return errors.New("no reply to subscribe")
+}
+
+// followed is the answer to subscribe, as far as it says where a client stands.
+type followed struct {
+	Epoch        string
+	Offset       uint64
+	Recovered    bool
+	Publications []struct{ Offset uint64 }
+}
+
+func (f *follow) goOn(c *conn, s followed) {
+	switch {
+	case c.epoch == "":
+		c.epoch = s.Epoch
+		c.offset.Store(s.Offset)
+	case !s.Recovered:
+		f.unrecovered.Add(1)
+		c.epoch = s.Epoch
+		c.offset.Store(s.Offset)
+	default:
 		for _, p := range s.Publications {
 			f.next(c, p.Offset)
 			f.recovered.Add(1)
 		}
-		return nil
 	}
-	return errors.New("no reply to subscribe")
 }
 
 // published follows pushes. Nothing else in them is called offset.

@@ -25,6 +25,7 @@ const verifyCache = "MINIGATE_SESSION_VERIFY_CACHE=1m"
 type bench struct {
 	options
 	limit     int // open files of a process
+	begun     int // rounds
 	servers   []server
 	scenarios []scenario
 	run       *harness.Run

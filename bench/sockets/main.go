@@ -92,15 +92,16 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		return err
 	}
 	failed := b.rounds(ctx)
-	if err := context.Cause(ctx); err != nil {
+	if err := context.Cause(ctx); len(b.results) == 0 {
+		return errors.Join(append(failed, err)...)
+	}
+	if err := b.print(out); err != nil { // also what was measured before an interrupt
 		return err
 	}
-	if err := b.print(out); err != nil {
+	if _, err := fmt.Fprintf(out, "\n%s Rounds: %d; figures are medians.\n", harness.Describe(b.versions()...), b.begun); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(out, "\n%s Medians of %d rounds.\n", harness.Describe(b.versions()...), o.rounds); err != nil {
-		return err
-	}
+	failed = append(failed, context.Cause(ctx))
 	if o.quick {
 		failed = append(failed, b.complete())
 	}
@@ -111,6 +112,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 // told of; an hour's measurements are not lost by it.
 func (b *bench) rounds(ctx context.Context) (failed []error) {
 	for round := range b.options.rounds {
+		b.begun++
 		for _, s := range b.scenarios {
 			for _, of := range b.servers {
 				if ctx.Err() != nil {

@@ -75,8 +75,7 @@ func (b *bench) median(s scenario, of server, m metric) (v float64, measured boo
 	if len(values) == 0 {
 		return 0, false
 	}
-	slices.Sort(values)
-	return (values[(len(values)-1)/2] + values[len(values)/2]) / 2, true
+	return harness.Median(values), true
 }
 
 // title says what a scenario does.

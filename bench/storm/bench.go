@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/minigate/minigate/bench/harness"
 )
@@ -115,25 +118,40 @@ func (b *bench) untilBack(ctx context.Context, crowd *harness.Holding) error {
 	missed, back := make(chan error, 1), make(chan error, 1)
 	group.Go(func() { missed <- b.publish(ctx, stormChannel, b.missed) })
 	group.Go(func() { back <- crowd.Await(ctx, "back") })
-	began := time.Now()
-	for i := 0; ; i++ {
-		due := began.Add(time.Duration(i) * b.every) // whatever the ones before took
-		time.Sleep(time.Until(due))
-		if err := b.publishOnce(ctx, bystanderChannel, due); err != nil {
-			return err
-		}
-		select {
-		case err := <-back:
-			if err == nil {
-				err = <-missed
-			}
-			if err != nil {
-				return err
-			}
-			return b.publishOnce(ctx, stormChannel, time.Now())
-		default:
-		}
+	published := b.publishSteadily(ctx, bystanderChannel)
+	err := <-back
+	if err == nil {
+		err = <-missed
 	}
+	if err = errors.Join(err, published()); err != nil {
+		return err
+	}
+	return b.publishOnce(ctx, stormChannel, time.Now())
+}
+
+// atOnce is how many calls of publish are under way at most, as from a backend
+// with that many connections: one that is slow does not make others late.
+const atOnce = 32
+
+// publishSteadily publishes until the function that it returns is called, which
+// waits for the last.
+func (b *bench) publishSteadily(ctx context.Context, channel string) (end func() error) {
+	over := make(chan struct{})
+	var calls errgroup.Group
+	calls.SetLimit(atOnce + 1)
+	calls.Go(func() error {
+		began := time.Now()
+		for i := 0; ; i++ {
+			due := began.Add(time.Duration(i) * b.every) // whatever the ones before took
+			select {
+			case <-over:
+				return nil
+			case <-time.After(time.Until(due)):
+			}
+			calls.Go(func() error { return b.publishOnce(ctx, channel, due) })
+		}
+	})
+	return func() error { close(over); return calls.Wait() }
 }
 
 // watch has bystanders see what is published to them during work.
