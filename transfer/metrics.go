@@ -21,7 +21,7 @@ type Metrics struct {
 	unchecked                                                  prometheus.Counter
 	downloadsUnchecked, redirects, lost, expired, orphansSwept prometheus.Counter
 	thumbs                                                     *prometheus.CounterVec
-	orphans, orphanBytes                                       prometheus.Gauge
+	orphans, orphanBytes                                       *prometheus.GaugeVec
 	reserved                                                   *prometheus.CounterVec
 	direct                                                     *prometheus.GaugeVec
 	notices                                                    *prometheus.CounterVec
@@ -56,6 +56,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m.moreCounters(reg)
 	m.ofDirect(reg)
 	m.ofChecks(reg)
+	m.ofComparisons(reg)
 	reg.MustRegister(m.transfers, m.bytes, m.active, m.swept, m.unchecked)
 	m.bytes.WithLabelValues("upload") // so that rates begin at zero
 	m.bytes.WithLabelValues("download")
@@ -106,14 +107,6 @@ func (m *Metrics) moreCounters(reg prometheus.Registerer) {
 		*c.counter = prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: c.help})
 		reg.MustRegister(*c.counter)
 	}
-	m.orphans = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "minigate_files_orphans",
-		Help: "Objects in the storage that belong to no file, as of the last comparison by this node.",
-	})
-	m.orphanBytes = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "minigate_files_orphan_bytes",
-		Help: "Bytes of those objects.",
-	})
 	m.thumbs = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "minigate_thumbnails_total",
 		Help: "Thumbnails that were asked for: kept ones, those made, and those that were not since it failed or too many were being made.",
@@ -128,7 +121,36 @@ func (m *Metrics) moreCounters(reg prometheus.Registerer) {
 	for _, result := range []string{"given", "lost"} { // as above
 		m.notices.WithLabelValues(result)
 	}
-	reg.MustRegister(m.orphans, m.orphanBytes, m.thumbs, m.notices)
+	reg.MustRegister(m.thumbs, m.notices)
+}
+
+// ofComparisons are shown by the node that compared last, and by no other.
+func (m *Metrics) ofComparisons(reg prometheus.Registerer) {
+	m.orphans = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "minigate_files_orphans",
+		Help: "What storage and list of files do not have in common, as of the last comparison, on the node that made it: files whose bytes are not there (bytes_missing) or not as many (size_differs), and what is stored and belongs to no file (record_missing, parts_left, unknown_object).",
+	}, []string{"kind"})
+	m.orphanBytes = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "minigate_files_orphan_bytes",
+		Help: "Bytes of what is stored and belongs to no file, likewise.",
+	}, []string{"kind"})
+	reg.MustRegister(m.orphans, m.orphanBytes)
+}
+
+// compared shows what was found, and what was not.
+func (m *Metrics) compared(c comparison) {
+	for _, kind := range []string{BytesMissing, SizeDiffers, RecordMissing, PartsLeft, UnknownObject} {
+		m.orphans.WithLabelValues(kind).Set(float64(c.found[kind]))
+	}
+	for _, kind := range []string{RecordMissing, PartsLeft, UnknownObject} {
+		m.orphanBytes.WithLabelValues(kind).Set(float64(c.bytes[kind]))
+	}
+}
+
+// comparedElsewhere takes back what compared has shown.
+func (m *Metrics) comparedElsewhere() {
+	m.orphans.Reset()
+	m.orphanBytes.Reset()
 }
 
 // begin counts a transfer under way; the caller ends it with its error.

@@ -80,7 +80,7 @@ type Service struct {
 	thumbs       *thumbs
 	checks       *checks // without checkers where nobody looks
 
-	compared   time.Time          // when storage and ledger were; Run's own
+	compared   time.Time          // when storage and ledger were; compareUntil's own
 	beginning  singleflight.Group // by account, way and key of the upload
 	completing singleflight.Group // by id of the upload
 	chunked    singleflight.Group // by account and identifier of miniprogram-file-uploader
@@ -233,22 +233,20 @@ func (s *Service) removeBytes(ctx context.Context, f File) error {
 const sweepBatch = 500
 
 // Run sweeps now and every sweep_interval, until ctx ends. Meanwhile it tries
-// whether the storage takes direct uploads, looks at what is in files, and tells
-// users of them.
+// whether the storage takes direct uploads, looks at what is in files, tells
+// users of them, and compares them with what is stored.
 func (s *Service) Run(ctx context.Context) error {
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	beside.Go(func() { s.direct.tryUntil(ctx) })
 	beside.Go(func() { s.giveNotices(ctx) })
 	beside.Go(func() { s.checkUntil(ctx) })
+	beside.Go(func() { s.compareUntil(ctx) })
 	tick := time.NewTicker(s.settings.SweepInterval)
 	defer tick.Stop()
 	for {
 		if err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
 			slog.WarnContext(ctx, "remains of uploads are swept later", "error", err)
-		}
-		if err := s.compareIfDue(ctx); err != nil && ctx.Err() == nil {
-			slog.WarnContext(ctx, "storage and list of files are compared later", "error", err)
 		}
 		select {
 		case <-ctx.Done():

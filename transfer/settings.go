@@ -31,7 +31,7 @@ type Settings struct {
 	PartSize       settings.Size     `yaml:"part_size" default:"5MiB" doc:"How large the parts of uploads in parts are, unless a client wants others; up to 8MiB, with s3 at least 5MiB. A small one costs less to send again over a bad line; 10000 of them have to be enough for a file."`
 	SessionTTL     time.Duration     `yaml:"session_ttl" default:"24h" doc:"How long an upload in parts may take, over restarts of the phone and of minigate; then it is removed. Between 1m and 720h."`
 	DirectTTL      time.Duration     `yaml:"direct_ttl" default:"1h" doc:"How long the address of a direct upload is good, and how long one that comes as a form may take until it is confirmed; between 1m and 24h."`
-	VerifyInterval time.Duration     `yaml:"verify_interval" default:"24h" doc:"How often one node goes through what is stored and counts what belongs to no file; 0 never does."`
+	VerifyInterval time.Duration     `yaml:"verify_interval" default:"24h" doc:"How often one node compares all files with what is stored and counts what is on one side only; 0 never does."`
 	OrphanTTL      time.Duration     `yaml:"orphan_ttl" default:"0s" doc:"How old what is stored and belongs to no file must be before that comparison deletes it; at least 24h, 0 keeps it."`
 	LinkMaxTTL     time.Duration     `yaml:"link_max_ttl" default:"168h" doc:"How long a link to a file, which works without a login, may live at most; between 1m and 8760h."`
 	UserLinkMaxTTL time.Duration     `yaml:"user_link_max_ttl" default:"1h" doc:"How long a link may live at most that a user makes of a file that the user may read; up to 8760h, 0 lets nobody make any."`

@@ -168,9 +168,10 @@ func TestCompareDeletesOrphans(t *testing.T) {
 			if n := len(filesIn(t, folder.dir)); n != want {
 				t.Errorf("%d files are stored, want %d", n, want)
 			}
-			if n, size := testutil.ToFloat64(h.metrics.orphans), testutil.ToFloat64(h.metrics.orphanBytes); n != 2 || size != 17 {
-				t.Errorf("%v orphans with %v bytes", n, size)
+			if size := testutil.ToFloat64(h.metrics.orphanBytes.WithLabelValues(RecordMissing)); size != 17 {
+				t.Errorf("orphans have %v bytes", size)
 			}
+			h.wantOrphans(map[string]float64{RecordMissing: 2, UnknownObject: 1})
 			for _, f := range kept {
 				if a := h.do("GET", f.URL, nil); a.body != "hello" {
 					t.Errorf("a file: %v", a)
@@ -178,35 +179,6 @@ func TestCompareDeletesOrphans(t *testing.T) {
 			}
 		})
 	}
-}
-
-// One node compares, and not at each sweep.
-func TestCompareIfDue(t *testing.T) {
-	l := newTestRedisLedger(t)
-	var lists int
-	for range 2 {
-		store := &listing{Store: newTestFolder(t)}
-		h := newHouse(t, store, l)
-		for range 3 {
-			if err := h.compareIfDue(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		lists += store.count
-	}
-	if lists != 1 {
-		t.Errorf("%d comparisons, want 1", lists)
-	}
-}
-
-type listing struct {
-	Store
-	count int
-}
-
-func (s *listing) List(ctx context.Context, after string, limit int) ([]Object, string, error) {
-	s.count++
-	return s.Store.List(ctx, after, limit)
 }
 
 func TestParseKey(t *testing.T) {
