@@ -3,7 +3,6 @@ package transfer
 import (
 	"errors"
 	"io/fs"
-	"syscall"
 	"time"
 
 	"github.com/minigate/minigate/internal/fault"
@@ -32,10 +31,10 @@ func folderFault(err error) error {
 		return errNoObject.Because(err)
 	case errors.Is(err, fs.ErrExist):
 		return errObjectTaken.Because(err)
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
+	case diskFull(err):
 		return errNoSpace.Because(err)
-	case errors.Is(err, syscall.EROFS):
+	case diskReadOnly(err):
 		return errReadOnly.Because(err)
 	}
-	return errStoreAway.Because(err) // EIO, EMFILE, EACCES: nothing a client could do
+	return errStoreAway.Because(err) // EIO, EMFILE, EACCES and the like: nothing a client could do
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -352,7 +351,7 @@ func boltFault(err error) error {
 	if _, ok := errors.AsType[*fault.Error](err); ok {
 		return err
 	}
-	if errors.Is(err, syscall.ENOSPC) {
+	if diskFull(err) {
 		return errNoSpace.Because(err)
 	}
 	return errLedgerAway.Because(err)

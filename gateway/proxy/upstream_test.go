@@ -16,9 +16,8 @@ import (
 // sleepingPort is a port that is taken but refuses connections until listen
 // is called, so that nobody else can get hold of it in between.
 type sleepingPort struct {
-	t    *testing.T
-	fd   int
-	addr string
+	addr   string
+	listen func() net.Listener
 }
 
 func newSleepingPort(t *testing.T) *sleepingPort {
@@ -34,20 +33,18 @@ func newSleepingPort(t *testing.T) *sleepingPort {
 		t.Fatal(err)
 	}
 	addr := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: sa.(*syscall.SockaddrInet4).Port}
-	return &sleepingPort{t, fd, addr.String()}
-}
-
-func (p *sleepingPort) listen() net.Listener {
-	if err := syscall.Listen(p.fd, 16); err != nil {
-		p.t.Fatal(err)
-	}
-	f := os.NewFile(uintptr(p.fd), "listener")
-	defer func() { _ = f.Close() }()
-	l, err := net.FileListener(f)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return l
+	return &sleepingPort{addr.String(), func() net.Listener {
+		if err := syscall.Listen(fd, 16); err != nil {
+			t.Fatal(err)
+		}
+		f := os.NewFile(uintptr(fd), "listener")
+		defer func() { _ = f.Close() }()
+		l, err := net.FileListener(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}}
 }
 
 // changes collects what the Health hook hears.

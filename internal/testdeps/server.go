@@ -1,8 +1,8 @@
 package testdeps
 
 import (
+	"os"
 	"os/exec"
-	"syscall"
 	"testing"
 )
 
@@ -62,12 +62,12 @@ func (s *server) Restart() {
 
 // Pause stops the server in its tracks: it keeps its connections and does
 // nothing, until Resume.
-func (s *server) Pause(t testing.TB) { s.signal(t, syscall.SIGSTOP) }
+func (s *server) Pause(t testing.TB) { s.signal(t, pause) }
 
 // Resume ends Pause.
-func (s *server) Resume(t testing.TB) { s.signal(t, syscall.SIGCONT) }
+func (s *server) Resume(t testing.TB) { s.signal(t, resume) }
 
-func (s *server) signal(t testing.TB, sig syscall.Signal) {
+func (s *server) signal(t testing.TB, sig os.Signal) {
 	t.Helper()
 	if err := s.proc.proc.Signal(sig); err != nil {
 		t.Fatal(err)
