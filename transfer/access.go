@@ -23,6 +23,24 @@ type Access struct {
 	Channel string `json:"channel,omitempty"` // whoever is subscribed to it while reading
 }
 
+// Kinds of access.
+const (
+	accessPrivate = "private"
+	accessPublic  = "public"
+	accessChannel = "channel"
+)
+
+// kind is what settings call a.
+func (a Access) kind() string {
+	switch {
+	case a.Public:
+		return accessPublic
+	case a.Channel != "":
+		return accessChannel
+	}
+	return accessPrivate
+}
+
 // check finds out whether a can be had.
 func (a Access) check() error {
 	if a.Public && a.Channel != "" {
@@ -48,10 +66,10 @@ type TTLSettings struct {
 
 // of is how long files with this access are kept, 0 for ever.
 func (t TTLSettings) of(a Access) time.Duration {
-	switch {
-	case a.Public:
+	switch a.kind() {
+	case accessPublic:
 		return t.Public
-	case a.Channel != "":
+	case accessChannel:
 		return t.Channel
 	}
 	return t.Private

@@ -46,8 +46,10 @@ func userOf(openID, appID string, like auth.User) (auth.User, error) {
 // ServeAccess is POST {file, public?, channel?, expires_in?} → FileInfo: who may
 // read the file, beside its owner, from now on. Without public and channel that
 // is nobody. expires_in is in seconds from now, 0 keeps the file; where it is
-// missing the file ends as files.ttl says. Faults: as of ServeRemove, and
-// Invalid `access_invalid`, `channel_invalid`, `expires_in_invalid`.
+// missing the file ends as files.ttl says. What is larger than files.limits have
+// it for these readers stays as it is, unless that is nobody. Faults: as of ServeRemove, and
+// Invalid `access_invalid`, `channel_invalid`, `expires_in_invalid`; TooLarge
+// `file_too_large`.
 func (s *Service) ServeAccess(w http.ResponseWriter, r *http.Request) error {
 	var req struct {
 		fileRequest
@@ -67,6 +69,11 @@ func (s *Service) ServeAccess(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return s.amend(w, r, req.File, func(f *File) error {
+		// A file can always be taken back from others.
+		wider := req.Access != Access{} && req.kind() != f.Access.kind()
+		if wider && f.Size > s.limit(f.Owner, req.Access, f.Type) {
+			return errFileTooLarge
+		}
 		s.setAccess(f, req.Access)
 		if req.ExpiresIn != nil {
 			f.Expires = time.Time{}

@@ -129,7 +129,7 @@ func (s *Service) Reserve(ctx context.Context, user auth.User, o NewDirect) (Dir
 	if err != nil {
 		return Direct{}, err
 	}
-	f, err := s.newSession(user, NewUpload{Way: WayDirect, Name: o.Name, Type: o.Type, Size: o.Size, Sums: o.Sums, Note: note})
+	f, err := s.newSession(user, NewUpload{Way: WayDirect, Name: o.Name, Type: o.Type, Size: o.Size, Sums: o.Sums, Note: note, Access: o.Access})
 	if err != nil {
 		return Direct{}, err
 	}

@@ -185,7 +185,7 @@ func (s *Service) newSession(user auth.User, o NewUpload) (File, error) {
 			return f, errType
 		}
 	}
-	limit := s.limit(user, o.Type)
+	limit := s.limit(user, o.Access, o.Type)
 	size := s.choosePartSize(o.Size, o.PartSize, limit)
 	if o.Size > limit || o.Size > MaxParts*size {
 		return f, errFileTooLarge
@@ -295,7 +295,7 @@ func (s *Service) Declare(ctx context.Context, user auth.User, id string, size i
 		return uploadOf(f), nil
 	case f.Session.Size >= 0 || size < 0:
 		return Upload{}, errDeclared
-	case size > s.limit(user, f.Session.Type) || size > MaxParts*f.Session.PartSize:
+	case size > s.limit(user, f.Access, f.Session.Type) || size > MaxParts*f.Session.PartSize:
 		return Upload{}, errFileTooLarge
 	}
 	f.Session.Size, f.Hold = size, size

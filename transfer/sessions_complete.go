@@ -144,7 +144,7 @@ func (s *Service) join(ctx context.Context, f File) (_ Object, err error) {
 	if count := u.Count(); count >= 0 {
 		u.Parts = u.Parts[:count] // more could only come before the size was declared
 	}
-	if u.Received() > s.limit(f.Owner, "") {
+	if u.Received() > s.limit(f.Owner, f.Access, "") {
 		return Object{}, errFileTooLarge
 	}
 	return s.store.Complete(ctx, f.Key, f.Session.Upload, u.Parts)
@@ -184,7 +184,7 @@ func (s *Service) inspectObject(ctx context.Context, f *File) error {
 	if f.Name == "" {
 		f.Name = pickName(f.Type)
 	}
-	if f.Size > s.limit(f.Owner, f.Type) {
+	if f.Size > s.limit(f.Owner, f.Access, f.Type) {
 		return errFileTooLarge
 	}
 	return s.judge(*f, f.Name, found)

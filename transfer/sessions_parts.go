@@ -45,7 +45,7 @@ func (s *Service) PutPart(ctx context.Context, user auth.User, id string, n int,
 	if err != nil {
 		return Part{}, err
 	}
-	size, err := s.expect(uploadOf(f), user, n, o.Size)
+	size, err := s.expect(f, n, o.Size)
 	if err != nil {
 		return Part{}, err
 	}
@@ -65,7 +65,8 @@ func (s *Service) PutPart(ctx context.Context, user auth.User, id string, n int,
 
 // expect checks the number and size of a part before it is read, and returns
 // what it must have, -1 where that is not known.
-func (s *Service) expect(u Upload, owner auth.User, n int, size int64) (int64, error) {
+func (s *Service) expect(f File, n int, size int64) (int64, error) {
+	u := uploadOf(f)
 	if err := checkPartNumber(n); err != nil {
 		return 0, err
 	}
@@ -73,7 +74,7 @@ func (s *Service) expect(u Upload, owner auth.User, n int, size int64) (int64, e
 	if count >= 0 && n > count {
 		return 0, errPartNumber
 	}
-	if count < 0 && int64(n-1)*u.PartSize+max(size, 0) > s.limit(owner, u.Type) {
+	if count < 0 && int64(n-1)*u.PartSize+max(size, 0) > s.limit(f.Owner, f.Access, u.Type) {
 		return 0, errFileTooLarge
 	}
 	want := u.partSizeOf(n)
@@ -103,7 +104,7 @@ func (s *Service) judgeHead(f File, head []byte) error {
 	if err := s.judge(f, f.Name, found); err != nil {
 		return err
 	}
-	if f.Session.Size > s.limit(f.Owner, found.String()) {
+	if f.Session.Size > s.limit(f.Owner, f.Access, found.String()) {
 		return errFileTooLarge
 	}
 	return nil

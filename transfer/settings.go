@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,7 +21,7 @@ type Settings struct {
 	MinRate        settings.Size     `yaml:"min_rate" default:"1KiB" doc:"How many bytes a second a client has to send, on average over the time of stall_timeout spent waiting for it; a slower upload is ended. 0 takes any."`
 	MinFree        settings.Size     `yaml:"min_free" default:"256MiB" doc:"How much of the disk below the data directory files leave free, where store is folder; uploads are answered 507 before it is less. 0 fills the disk."`
 	MatchTypes     bool              `yaml:"match_types" default:"false" doc:"Refuse files whose bytes contradict the extension of their name, or the type that was declared for an upload in parts."`
-	Limits         []Limit           `yaml:"limits" doc:"Sizes below max_size for files of some types, or from some mini-programs. The first one that fits counts."`
+	Limits         []Limit           `yaml:"limits" doc:"Sizes below max_size for files of some types, from some mini-programs, or for some readers. The first one that fits counts."`
 	BufferBudget   settings.Size     `yaml:"buffer_budget" default:"48MiB" doc:"How much memory all uploads to s3 together may use for parts on their way, at least 8MiB, and as much again those over tus to any store; uploads wait for each other when it is used up."`
 	PublicURL      string            `yaml:"public_url" doc:"What the address of a file begins with in answers, such as https://files.example.com; empty answers a path without host."`
 	SweepInterval  time.Duration     `yaml:"sweep_interval" default:"10m" doc:"How often the remains of interrupted uploads and deletions are looked for."`
@@ -47,6 +48,7 @@ type Settings struct {
 // Limit is how large some files may be.
 type Limit struct {
 	AppIDs  []string      `yaml:"appids" doc:"Mini-programs that it is for; empty means all."`
+	Access  []string      `yaml:"access" doc:"Who may read the files that it is for: private (their owner alone), public, channel; empty means all."`
 	Types   []string      `yaml:"types" doc:"Media types that it is for, such as image/*, compared with what the file's bytes say; empty means all."`
 	MaxSize settings.Size `yaml:"max_size" doc:"The largest such file."`
 }
@@ -79,6 +81,11 @@ func (s *Settings) Check(report func(path, problem string)) {
 	for i, l := range s.Limits {
 		path := "limits[" + strconv.Itoa(i) + "]."
 		checkTypes(l.Types, path+"types", report)
+		for n, kind := range l.Access {
+			if !slices.Contains([]string{accessPrivate, accessPublic, accessChannel}, kind) {
+				report(path+"access["+strconv.Itoa(n)+"]", "must be private, public or channel")
+			}
+		}
 		if l.MaxSize <= 0 || l.MaxSize > s.MaxSize {
 			report(path+"max_size", "must be more than 0, and at most files.max_size")
 		}

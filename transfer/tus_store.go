@@ -289,7 +289,7 @@ func (u *tusUpload) gather(ctx context.Context, src io.Reader, room int64) (*par
 	if err != nil {
 		return nil, err
 	}
-	if u.f.Session.Size < 0 && int64(u.state.Whole)*u.f.Session.PartSize+p.size > u.s.limit(u.f.Owner, u.f.Session.Type) {
+	if u.f.Session.Size < 0 && int64(u.state.Whole)*u.f.Session.PartSize+p.size > u.s.limit(u.f.Owner, u.f.Access, u.f.Session.Type) {
 		p.release()
 		return nil, errFileTooLarge
 	}

@@ -34,12 +34,12 @@ func matches(types []string, media string) bool {
 // allowed tells whether files of a media type are taken.
 func (s *Service) allowed(media string) bool { return matches(s.settings.AllowedTypes, media) }
 
-// limit is how large a file of a media type may be; where that is "", not yet
-// known, of any type.
-func (s *Service) limit(user auth.User, media string) int64 {
+// limit is how large a file of a media type may be that is read by who a says;
+// where the type is "", not yet known, of any type.
+func (s *Service) limit(owner auth.User, a Access, media string) int64 {
 	most := int64(0)
 	for _, l := range s.settings.Limits {
-		if len(l.AppIDs) > 0 && !slices.Contains(l.AppIDs, user.AppID) {
+		if len(l.AppIDs) > 0 && !slices.Contains(l.AppIDs, owner.AppID) || len(l.Access) > 0 && !slices.Contains(l.Access, a.kind()) {
 			continue
 		}
 		switch {

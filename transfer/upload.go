@@ -118,7 +118,7 @@ func (s *Service) announced(r *http.Request, user auth.User) (announced, error) 
 		return want, err
 	}
 	limit := int64(s.settings.MaxSize)
-	if want.size > s.limit(user, "") || r.ContentLength > limit+formOverhead {
+	if want.size > s.limit(user, want.access, "") || r.ContentLength > limit+formOverhead {
 		return want, errFileTooLarge
 	}
 	return want, nil
@@ -152,7 +152,7 @@ func (s *Service) receive(w http.ResponseWriter, r *http.Request, user auth.User
 		f.Name = pickName(f.Type, form.name, want.name, form.fileName)
 		err = s.judge(f, f.Name, found)
 	}
-	if err == nil && want.size > s.limit(user, f.Type) {
+	if err == nil && want.size > s.limit(user, f.Access, f.Type) {
 		err = errFileTooLarge
 	}
 	if err == nil {
@@ -195,7 +195,7 @@ func (s *Service) inspect(form *form) (io.Reader, *mimetype.MIME, error) {
 // keep stores a reserved file, checks it against what was announced, and
 // commits it.
 func (s *Service) keep(ctx context.Context, f *File, content io.Reader, form *form, want announced) error {
-	m := &meter{r: content, max: s.limit(f.Owner, f.Type), hash: sha256.New(), crc: crc32.New(castagnoli), bytes: s.metrics.bytes.WithLabelValues("upload")}
+	m := &meter{r: content, max: s.limit(f.Owner, f.Access, f.Type), hash: sha256.New(), crc: crc32.New(castagnoli), bytes: s.metrics.bytes.WithLabelValues("upload")}
 	n, err := s.store.Put(ctx, f.Key, m, want.size)
 	if err != nil {
 		return err

@@ -233,7 +233,7 @@ func (s *Service) beginPiece(ctx context.Context, user auth.User, p pieceOf) (Fi
 	case err != nil && !errors.Is(err, errNoUpload):
 		return f, err
 	}
-	size := s.choosePartSize(p.size, p.chunkSize, s.limit(user, ""))
+	size := s.choosePartSize(p.size, p.chunkSize, s.limit(user, Access{}, ""))
 	if !p.fits(p.size, size) {
 		e := *errChunkSize
 		e.Msg = "chunkSize must be between " + strconv.FormatInt(s.store.MinPart(), 10) + " and " + strconv.Itoa(partSize) + " bytes."
