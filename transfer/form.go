@@ -42,6 +42,7 @@ type form struct {
 	name     string // the field name or filename
 	sums     Sums   // of fields of this name
 	fileName string // what the file's part is called
+	fileType string // the Content-Type of that part; "" where it has none
 }
 
 // newForm begins to read body. Apps that set the header content-type by
@@ -100,7 +101,7 @@ func (f *form) next() (*multipart.Part, error) {
 			if f.file {
 				return nil, errManyFiles
 			}
-			f.file, f.fileName = true, name
+			f.file, f.fileName, f.fileType = true, name, part.Header.Get("Content-Type")
 			return part, nil
 		}
 		if err := f.field(part); err != nil {

@@ -133,6 +133,55 @@ func TestMatchTypes(t *testing.T) {
 	h.keep("a.unheard-of", png)
 }
 
+// typed declares a type of the first part of a form.
+func typed(form, declared string) string {
+	return strings.Replace(form, "\r\n\r\n", "\r\nContent-Type: "+declared+"\r\n\r\n", 1)
+}
+
+// What the part of a file says of its type counts where it says something, and
+// where the settings have it count. It never says what the file is.
+func TestDeclaredTypeOfPart(t *testing.T) {
+	for _, match := range []bool{false, true} {
+		h := newTestHouse(t, func(s *Settings) { s.MatchTypes = match })
+		for _, tt := range []struct {
+			declared, name, content, found string
+			mismatch                       bool
+		}{
+			{"image/png", "a.png", png, "image/png", false},
+			{"IMAGE/PNG; q=1", "a", png, "image/png", false},
+			{"application/octet-stream", "a.png", png, "image/png", false},
+			{"", "a.png", png, "image/png", false},
+			{"image/jpeg", "a.png", png, "image/png", true},
+			{"image/jpeg", "a", png, "image/png", true},
+			{"text/plain", "a", png, "image/png", true},
+			{"image/png", "a", "<!DOCTYPE html>", "text/html; charset=utf-8", true},
+			{"image/png\r\nContent-Type: text/html", "a", "<!DOCTYPE html>", "text/html; charset=utf-8", true}, // the first counts
+			{"text/plain", "a", "<!DOCTYPE html>", "text/html; charset=utf-8", false},
+			{"image/svg+xml", "a", "hello", "text/plain; charset=utf-8", false}, // a kind of text
+			{"video/mp4", "a", "MZ\x90\x00", "application/vnd.microsoft.portable-executable", true},
+			{"image/*", "a", "hello", "text/plain; charset=utf-8", false},
+			{"image", "a", "hello", "text/plain; charset=utf-8", false},
+			{"image/", "a", "hello", "text/plain; charset=utf-8", false},
+			{"image/png; =", "a", "hello", "text/plain; charset=utf-8", false},
+			{"image/png, text/html", "a", "hello", "text/plain; charset=utf-8", false},
+			{"application/x-of-my-own", "a", "hello", "text/plain; charset=utf-8", false},
+			{"multipart/mixed; boundary=b", "a", "hello", "text/plain; charset=utf-8", false},
+			{strings.Repeat("x", 1000) + "/y", "a", "hello", "text/plain; charset=utf-8", false},
+			{"image/\xffpng", "a", "hello", "text/plain; charset=utf-8", false},
+		} {
+			a := h.upload("", typed(formOf(field{"f", tt.name, tt.content}), tt.declared))
+			switch {
+			case match && tt.mismatch:
+				if a.StatusCode != http.StatusUnsupportedMediaType || a.code() != "type_mismatch" {
+					t.Errorf("%q declared as %q: %v", tt.content, tt.declared, a)
+				}
+			case a.StatusCode != http.StatusCreated || h.decode(a).Type != tt.found:
+				t.Errorf("%q declared as %q, counts %v: %v, want %s", tt.content, tt.declared, match, a, tt.found)
+			}
+		}
+	}
+}
+
 // What the backend was told when an upload began has to be true in the end.
 func TestPartsTypeThatTheBackendWasTold(t *testing.T) {
 	h := askingAlone(t, says(200, `{"attributes":{"a":1}}`))

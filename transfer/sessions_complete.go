@@ -187,7 +187,7 @@ func (s *Service) inspectObject(ctx context.Context, f *File) error {
 	if f.Size > s.limit(f.Owner, f.Access, f.Type) {
 		return errFileTooLarge
 	}
-	return s.judge(*f, f.Name, found)
+	return s.judge(*f, f.Session.Type, found)
 }
 
 // readObject copies a part of an object to w, which never fails.

@@ -101,7 +101,7 @@ func (s *Service) sniff(f File, r io.Reader) (io.Reader, error) {
 // taken, or not of the declared size.
 func (s *Service) judgeHead(f File, head []byte) error {
 	found := mimetype.Detect(head)
-	if err := s.judge(f, f.Name, found); err != nil {
+	if err := s.judge(f, f.Session.Type, found); err != nil {
 		return err
 	}
 	if f.Session.Size > s.limit(f.Owner, f.Access, found.String()) {

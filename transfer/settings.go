@@ -20,7 +20,7 @@ type Settings struct {
 	StallTimeout   time.Duration     `yaml:"stall_timeout" default:"30s" doc:"How long an upload or download may make no progress before it is ended."`
 	MinRate        settings.Size     `yaml:"min_rate" default:"1KiB" doc:"How many bytes a second a client has to send, on average over the time of stall_timeout spent waiting for it; a slower upload is ended. 0 takes any."`
 	MinFree        settings.Size     `yaml:"min_free" default:"256MiB" doc:"How much of the disk below the data directory files leave free, where store is folder; uploads are answered 507 before it is less. 0 fills the disk."`
-	MatchTypes     bool              `yaml:"match_types" default:"false" doc:"Refuse files whose bytes contradict the extension of their name, or the type that was declared for an upload in parts."`
+	MatchTypes     bool              `yaml:"match_types" default:"false" doc:"Refuse files whose bytes contradict the extension of their name, or the type that was declared: at the beginning of an upload in parts, or in a form as the Content-Type of the file's part."`
 	Limits         []Limit           `yaml:"limits" doc:"Sizes below max_size for files of some types, from some mini-programs, or for some readers. The first one that fits counts."`
 	BufferBudget   settings.Size     `yaml:"buffer_budget" default:"48MiB" doc:"How much memory all uploads to s3 together may use for parts on their way, at least 8MiB, and as much again those over tus to any store; uploads wait for each other when it is used up."`
 	PublicURL      string            `yaml:"public_url" doc:"What the address of a file begins with in answers, such as https://files.example.com; empty answers a path without host."`

@@ -52,15 +52,16 @@ func (s *Service) limit(owner auth.User, a Access, media string) int64 {
 	return int64(s.settings.MaxSize) // no limit is larger
 }
 
-// judge refuses a file whose bytes are of a type that is not taken. Its
-// contradictions count where the settings say so; where the backend was asked
-// about an upload by its declared type, that has to be true in any case.
-func (s *Service) judge(f File, name string, found *mimetype.MIME) error {
+// judge refuses a file whose bytes are of a type that is not taken. Where they
+// contradict its name, or the type that was declared of it, that counts if the
+// settings say so; where the backend was asked about an upload by its declared
+// type, that has to be true in any case.
+func (s *Service) judge(f File, declared string, found *mimetype.MIME) error {
 	switch {
 	case !s.allowed(found.String()):
 		return errType
-	case (s.settings.MatchTypes || s.hook != nil) && !fits(found, f.Session.Type),
-		s.settings.MatchTypes && !fits(found, typeOfName(name)):
+	case s.settings.MatchTypes && !(fits(found, declared) && fits(found, typeOfName(f.Name))),
+		s.hook != nil && !fits(found, f.Session.Type):
 		return errTypeMatch
 	}
 	return nil

@@ -55,8 +55,9 @@ func (s *Service) answerOf(f File) uploaded {
 // ServeUpload answers POST /files: a form as wx.uploadFile sends it, with one
 // file under any name and up to 32 fields before or after it. The file's name
 // is the field name or filename, else ?name=, else what its part says; its type
-// is what its bytes say. Where the backend is asked about uploads (see
-// [WebhookSettings]), fields behind the file come too late to name it. ?size=
+// is what its bytes say, which with files.match_types may contradict neither the
+// name nor the Content-Type of the part. Where the backend is asked about uploads
+// (see [WebhookSettings]), fields behind the file come too late to name it. ?size=
 // (bytes), and sha256 and crc32c (hexadecimal or base64) in the query or in
 // fields, are checked where given; with size a file is passed on to S3 without
 // waiting for memory.
@@ -150,7 +151,7 @@ func (s *Service) receive(w http.ResponseWriter, r *http.Request, user auth.User
 	if err == nil {
 		f.Type = found.String()
 		f.Name = pickName(f.Type, form.name, want.name, form.fileName)
-		err = s.judge(f, f.Name, found)
+		err = s.judge(f, form.fileType, found)
 	}
 	if err == nil && want.size > s.limit(user, f.Access, f.Type) {
 		err = errFileTooLarge
@@ -213,7 +214,7 @@ func (s *Service) keep(ctx context.Context, f *File, content io.Reader, form *fo
 	}
 	if s.hook == nil { // else the name that the backend was told stays
 		f.Name = pickName(f.Type, form.name, want.name, form.fileName)
-		if err := s.judge(*f, f.Name, mimetype.Lookup(f.Type)); err != nil {
+		if err := s.judge(*f, form.fileType, mimetype.Lookup(f.Type)); err != nil {
 			return err
 		}
 	}

@@ -120,6 +120,8 @@ func TestUploadRefused(t *testing.T) {
 		"another sum":            {"?sha256=" + sum("x"), formOf(file), formType, 400, "checksum_mismatch"},
 		"a type not allowed":     {"", formOf(field{"f", "t.png", "<!DOCTYPE html><html><script>"}), formType, 415, "type_not_allowed"},
 		"a type that pretends":   {"", formOf(field{"f", "t.png", "%PDF-1.7 "}), formType, 415, "type_not_allowed"},
+		"declared with a NUL":    {"", typed(formOf(file), "image/\x00png"), formType, 400, "form_invalid"},
+		"declared as allowed":    {"", typed(formOf(field{"f", "t.png", "<!DOCTYPE html><html><script>"}), "image/png"), formType, 415, "type_not_allowed"},
 		"encoded quoted":         {"?size=2", strings.Replace(formOf(field{"f", "a", "=41"}), "\r\n\r\n", "\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n", 1), formType, 400, "size_mismatch"},
 		"a query that is broken": {"?size=%zz;", formOf(file, file), formType, 400, "too_many_files"},
 	} {
