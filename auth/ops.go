@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"encoding/hex"
+	"slices"
 	"time"
 
 	"github.com/minigate/minigate/internal/fault"
@@ -65,6 +66,18 @@ func (s *Service) Sessions(ctx context.Context, openID string) ([]SessionInfo, e
 		}
 	}
 	return infos, nil
+}
+
+// NewestLogin returns the newest session of a user with a mini-program, nil
+// where there is none. Faults: Unavailable `sessions_unavailable`.
+func (s *Service) NewestLogin(ctx context.Context, user User) (*Session, error) {
+	list, err := s.store.ListByUser(ctx, user.OpenID)
+	for _, ses := range slices.Backward(list) {
+		if ses.User.AppID == user.AppID {
+			return ses, nil
+		}
+	}
+	return nil, err
 }
 
 // Revoke ends all sessions of a user, on all nodes, and returns how many.

@@ -56,6 +56,31 @@ func TestSessionsOfAUser(t *testing.T) {
 	})
 }
 
+func TestNewestLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEnv(t, first(newFileStore(t)))
+		user := User{AppID: appA, OpenID: wxsim.OpenID(appA, "ann")}
+		if s, err := e.NewestLogin(t.Context(), user); s != nil || err != nil {
+			t.Errorf("before any login: %+v, %v", s, err)
+		}
+		var newest *Session
+		for range 3 {
+			time.Sleep(time.Minute)
+			var err error
+			if _, newest, err = e.LoginWith(t.Context(), LoginRequest{Code: "sim:ann"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s, err := e.NewestLogin(t.Context(), user); err != nil || s == nil || s.Fingerprint != newest.Fingerprint {
+			t.Errorf("%+v, %v", s, err)
+		}
+		user.AppID = "another"
+		if s, err := e.NewestLogin(t.Context(), user); s != nil || err != nil {
+			t.Errorf("with another mini-program: %+v, %v", s, err)
+		}
+	})
+}
+
 func TestAddressesAreNotKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := first(newFileStore(t))

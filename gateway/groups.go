@@ -79,6 +79,16 @@ func (h *Hub) addGroups(list []string, s *auth.Session) []string {
 	return list
 }
 
+// Belongs tells whether a channel is one of those that a connection with this
+// login is subscribed to by itself, whether there is any or not.
+func (h *Hub) Belongs(s *auth.Session, channel string) bool {
+	if _, err := h.rules.find(channel); err != nil {
+		return false
+	}
+	return slices.Contains(s.Channels, channel) ||
+		channel == h.rules.personalChannel(s.User.OpenID) || channel == h.rules.unionChannel(s.User.UnionID)
+}
+
 func (h *Hub) skip(reason, channel string, err error) {
 	h.metrics.skipped.WithLabelValues(reason).Inc()
 	slog.Warn("a user is not subscribed to a channel he belongs to", "channel", channel, "reason", reason, "error", err)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/centrifugal/protocol"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/minigate/minigate/auth"
 )
 
 // subsOf decodes what a connect reply says about subscriptions.
@@ -78,6 +80,30 @@ func TestGroupsAfterAbsence(t *testing.T) {
 			h.publish("feed:team", `"live again"`)
 			back.want(`{"push":{"channel":"feed:team","pub":{"data":"live again","offset":5}}}`)
 		})
+	}
+}
+
+// Who belongs to a channel is known without a connection, and is subscribed to
+// it with one.
+func TestBelongs(t *testing.T) {
+	h := startHub(t, nil)
+	s := &auth.Session{
+		User:     auth.User{OpenID: "alice", UnionID: "union-alice"},
+		Channels: []string{"feed:team", "nope:a", "", strings.Repeat("x", 256)},
+	}
+	h.groups["alice"] = s.Channels
+	_, reply := h.login("alice")
+	subs := subsOf(t, reply)
+	for channel, want := range map[string]bool{
+		"feed:team": true, "#alice": true, "union:#union-alice": true,
+		"feed:other": false, "#bob": false, "union:#union-bob": false, "nope:a": false, "": false, strings.Repeat("x", 256): false,
+	} {
+		if got := h.Belongs(s, channel); got != want || (subs[channel] != nil) != want {
+			t.Errorf("%.10q: %v, and is subscribed: %v", channel, got, subs[channel] != nil)
+		}
+	}
+	if h.Belongs(&auth.Session{}, "#") || h.Belongs(&auth.Session{}, "union:#") {
+		t.Error("nobody belongs somewhere")
 	}
 }
 

@@ -20,7 +20,7 @@ var (
 // nobody.
 type Access struct {
 	Public  bool   `json:"public,omitempty"`  // anybody who knows the id, without a login
-	Channel string `json:"channel,omitempty"` // whoever is subscribed to it while reading
+	Channel string `json:"channel,omitempty"` // whoever is in it while reading
 }
 
 // Kinds of access.

@@ -22,7 +22,7 @@ var (
 	errAppID     = fault.New(fault.Invalid, "appid_invalid", "appid must be that of a mini-program.")
 	errExpiresIn = fault.Newf(fault.Invalid, "expires_in_invalid", "expires_in is a number of seconds between 0 and %d; 0 keeps the file.", secondsInLife)
 	errShare     = fault.New(fault.Forbidden, "access_not_allowed", "Uploads may not choose who reads the file.")
-	errNotMember = fault.New(fault.Forbidden, "channel_not_allowed", "Only who is subscribed to a channel shares files with it.")
+	errNotMember = fault.New(fault.Forbidden, "channel_not_allowed", "Only members of a channel share files with it.")
 )
 
 // userOf makes a user of what a request says; like lends the appid that is not
@@ -169,7 +169,7 @@ func accessOf(query url.Values) (Access, error) {
 
 // share gives a file that is being uploaded the access that is asked for: the
 // backend as it likes, users where files.user_public and files.user_channel let
-// them, and channels only while they are subscribed themselves.
+// them, and channels only while they are in them themselves.
 func (s *Service) share(ctx context.Context, f *File, a Access) error {
 	if err := a.check(); err != nil {
 		return err

@@ -34,7 +34,7 @@ type grant struct {
 
 // readable finds the kept file of a request and who wants to read it, and decides
 // whether that may be: the owner, who came with a link, anybody where the file
-// is public, and whoever is subscribed to the channel that it is shared with. A
+// is public, and whoever is in the channel that it is shared with. A
 // link that stands for a user is judged as if the user had come. The backend
 // has the last word, where it is asked.
 //

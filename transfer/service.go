@@ -47,7 +47,8 @@ type Options struct {
 	Notify func(ctx context.Context, n Notice) error
 	// SignLink makes a link to a file.
 	SignLink func(l auth.Link) string
-	// Member tells whether a user is subscribed to a channel now; nil: nobody is.
+	// Member tells whether a user is in a channel now; ctx is that of the user's
+	// request, or of one with a link that stands for the user. nil: nobody is.
 	Member func(ctx context.Context, user auth.User, channel string) (bool, error)
 	// WeChat returns the client of a mini-program, nil where there is none. It is
 	// needed where files.check.wechat is on.

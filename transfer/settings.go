@@ -37,7 +37,7 @@ type Settings struct {
 	LinkMaxTTL     time.Duration     `yaml:"link_max_ttl" default:"168h" doc:"How long a link to a file, which works without a login, may live at most; between 1m and 8760h."`
 	UserLinkMaxTTL time.Duration     `yaml:"user_link_max_ttl" default:"1h" doc:"How long a link may live at most that a user makes of a file that the user may read; up to 8760h, 0 lets nobody make any."`
 	UserPublic     bool              `yaml:"user_public" default:"false" doc:"Whether users may upload files that anybody who knows their address can read (?public=true)."`
-	UserChannel    bool              `yaml:"user_channel" default:"false" doc:"Whether users may share what they upload with a channel that they are subscribed to (?channel=NAME)."`
+	UserChannel    bool              `yaml:"user_channel" default:"false" doc:"Whether users may share what they upload with a channel that they are in (?channel=NAME)."`
 	Notify         NotifySettings    `yaml:"notify" doc:"What users hear of files over their sockets."`
 	TTL            TTLSettings       `yaml:"ttl" doc:"How long files are kept, counted from their upload."`
 	Thumbnails     ThumbnailSettings `yaml:"thumbnails" doc:"Small versions of pictures."`

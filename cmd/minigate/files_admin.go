@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"time"
@@ -41,9 +42,26 @@ func (s *server) notify(ctx context.Context, n transfer.Notice) error {
 	return err
 }
 
-// member tells whether a user is subscribed to a channel now, on any node.
+// member tells whether a user is in a channel now: subscribed to it, on any
+// node, or one who belongs to it for good, by the login that ctx is of. Who comes
+// without one, with a link, belongs where the user's newest login says.
 func (s *server) member(ctx context.Context, user auth.User, channel string) (bool, error) {
-	return s.hub.Subscribed(ctx, user.AppID, user.OpenID, channel)
+	login := auth.SessionFrom(ctx)
+	if login != nil && (login.User.AppID != user.AppID || login.User.OpenID != user.OpenID) {
+		login = nil // somebody else's: the link decides
+	}
+	if login != nil && s.hub.Belongs(login, channel) {
+		return true, nil
+	}
+	live, err := s.hub.Subscribed(ctx, user.AppID, user.OpenID, channel)
+	if live || login != nil {
+		return live, err
+	}
+	newest, failed := s.auth.NewestLogin(ctx, user)
+	if newest != nil && s.hub.Belongs(newest, channel) {
+		return true, nil
+	}
+	return false, cmp.Or(err, failed)
 }
 
 // uploadTicket makes a ticket that goes on with an upload in the place of the
