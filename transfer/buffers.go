@@ -25,10 +25,14 @@ var errBusy = fault.New(fault.Unavailable, "uploads_busy", "Too many files are b
 // buffers is the memory of all parts on their way to S3, bounded by one budget
 // for the whole process. Parts take it in chunks as their bytes come in, so
 // that a slow client holds what it has sent and no more.
+//
+// Who needs a whole part before anything can be sent fills one, and may have to
+// wait for memory. Who could do without gathers one, as long as nobody waits.
 type buffers struct {
 	wait time.Duration // bufferWait
 
 	mu      sync.Mutex
+	waiting int      // that are waiting for memory
 	spare   int      // chunks that nobody holds
 	idle    [][]byte // those of them that are allocated
 	filling map[*part]struct{}
@@ -84,22 +88,41 @@ func (p *part) head() []byte {
 	return p.chunks[0][:min(p.size, sniffSize)]
 }
 
-// fillNow is fill for a source of a known size of at most partSize bytes; it
-// answers false, having read nothing, where the memory is not there at once.
-func (b *buffers) fillNow(r io.Reader, size int64) (*part, bool, error) {
+// gather reads src, of at most partSize bytes, into memory that nobody else has
+// to wait for: never the last of it that a part could be filled from, and none
+// as soon as somebody waits. At the end of src the error is io.EOF; without one
+// the rest of src is still to be read. With any other there is no part.
+func (b *buffers) gather(src io.Reader) (*part, error) {
 	p := &part{home: b}
-	if !b.take(p, int((size+chunkSize-1)/chunkSize)) {
-		return nil, false, nil
+	for b.lend(p) {
+		last := p.chunks[len(p.chunks)-1]
+		n, err := src.Read(last[p.size%chunkSize:])
+		p.size += int64(n)
+		if err == io.EOF {
+			return p, err
+		}
+		if err != nil {
+			p.release()
+			return nil, err
+		}
 	}
-	var err error
-	for i := 0; err == nil && i < len(p.chunks); i++ {
-		err = p.read(r, i)
+	return p, nil
+}
+
+// lend tells whether p may take more bytes, and has room for them then.
+func (b *buffers) lend(p *part) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.waiting > 0:
+		return false
+	case p.size < int64(len(p.chunks))*chunkSize:
+		return true
+	case b.spare <= partChunks:
+		return false
 	}
-	if err != nil && err != io.EOF {
-		p.release()
-		return nil, true, err
-	}
-	return p, true, nil
+	b.add(p)
+	return true
 }
 
 // read fills chunk i of p.
@@ -109,21 +132,21 @@ func (p *part) read(r io.Reader, i int) error {
 	return err
 }
 
-// grow adds a chunk to p.
+// grow adds a chunk to p, which is being filled.
 func (b *buffers) grow(ctx context.Context, p *part) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if b.take(p, 1) {
+	if _, ok := b.take(p); ok {
 		return nil
 	}
+	b.await(1)
+	defer b.await(-1)
 	limit := time.NewTimer(b.wait)
 	defer limit.Stop()
 	for {
-		b.mu.Lock()
-		freed := b.freed
-		b.mu.Unlock()
-		if b.take(p, 1) {
+		freed, ok := b.take(p)
+		if ok {
 			return nil
 		}
 		select {
@@ -136,38 +159,40 @@ func (b *buffers) grow(ctx context.Context, p *part) error {
 	}
 }
 
-// take adds n chunks to p if at least one upload could then still fill its
-// part from what is left. Without that rule uploads that each hold a little
-// could wait for each other for ever; parts that are being sent need nothing
-// more and come back by themselves.
-func (b *buffers) take(p *part, n int) bool {
+func (b *buffers) await(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	most := 0
+	b.waiting += n
+}
+
+// take adds a chunk to p if at least one upload could then still fill its
+// part from what is left; else freed is closed when there is more. Without that
+// rule uploads that each hold a little could wait for each other for ever; parts
+// that are being sent need nothing more and come back by themselves.
+func (b *buffers) take(p *part) (freed <-chan struct{}, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	most := len(p.chunks) + 1
 	for q := range b.filling {
-		held := len(q.chunks)
-		if q == p {
-			held += n
-		}
-		most = max(most, held)
+		most = max(most, len(q.chunks))
 	}
-	if len(b.filling) == 0 {
-		most = partChunks
+	if b.spare-1 < partChunks-most {
+		return b.freed, false
 	}
-	if b.spare-n < partChunks-most {
-		return false
+	b.add(p)
+	return nil, true
+}
+
+// add moves a spare chunk to p.
+func (b *buffers) add(p *part) {
+	b.spare--
+	var chunk []byte
+	if last := len(b.idle) - 1; last >= 0 {
+		chunk, b.idle = b.idle[last], b.idle[:last]
+	} else {
+		chunk = make([]byte, chunkSize)
 	}
-	b.spare -= n
-	for range n {
-		var chunk []byte
-		if last := len(b.idle) - 1; last >= 0 {
-			chunk, b.idle = b.idle[last], b.idle[:last]
-		} else {
-			chunk = make([]byte, chunkSize)
-		}
-		p.chunks = append(p.chunks, chunk)
-	}
-	return true
+	p.chunks = append(p.chunks, chunk)
 }
 
 // release gives the memory of p back. Nobody may read p any more.

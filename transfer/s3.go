@@ -166,20 +166,21 @@ func (s *S3) Put(ctx context.Context, key string, r io.Reader, size int64) (int6
 }
 
 // put chooses how: what fits into a part goes through memory, where it can be
-// sent again; more of a known size is one request that streams, without
-// memory; the rest goes in parts.
+// sent again, unless others need that; more of a known size is one request that
+// streams, without memory; the rest goes in parts.
 func (s *S3) put(ctx context.Context, key string, src *source, size int64) error {
 	switch {
 	case size > singlePut, size < 0:
 		return s.putUnknown(ctx, key, src)
 	case size <= partSize:
-		p, ok, err := s.buffers.fillNow(src, size)
+		p, err := s.buffers.gather(src)
+		if err == io.EOF {
+			return s.putPart(ctx, key, p)
+		}
 		if err != nil {
 			return err
 		}
-		if ok {
-			return s.putPart(ctx, key, p)
-		}
+		src.putBack(p)
 	}
 	return s.putStream(ctx, key, src, size)
 }

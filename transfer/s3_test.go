@@ -184,6 +184,75 @@ func TestS3EarlyAnswers(t *testing.T) {
 	wg.Wait()
 }
 
+// Slow clients that say how much is coming hold what they have sent and no
+// more, so that a few of them keep nobody out.
+func TestS3SlowClients(t *testing.T) {
+	s := newTestS3(t, testdeps.MinIO(t))
+	s.buffers.wait = time.Second
+	const slow = 12
+	asked, more := make(chan struct{}, slow), make(chan struct{})
+	data := random(partSize)
+	var wg sync.WaitGroup
+	for i := range slow {
+		wg.Go(func() {
+			pause := readerFunc(func([]byte) (int, error) { asked <- struct{}{}; <-more; return 0, io.EOF })
+			r := io.MultiReader(bytes.NewReader(data[:1000]), pause, bytes.NewReader(data[1000:]))
+			if _, err := s.Put(t.Context(), fmt.Sprint("slow ", i), r, partSize); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range slow {
+		<-asked
+	}
+	s.buffers.mu.Lock()
+	if s.buffers.spare != 3*partChunks-slow {
+		t.Errorf("%d chunks are left", s.buffers.spare)
+	}
+	s.buffers.mu.Unlock()
+	if _, err := s.Put(t.Context(), "unknown", bytes.NewReader(data), -1); err != nil {
+		t.Error(err)
+	}
+	close(more)
+	wg.Wait()
+	for i := range slow {
+		if got := readAll(t, s, fmt.Sprint("slow ", i), 0, -1); !bytes.Equal(got, data) {
+			t.Errorf("%d: %d other bytes", i, len(got))
+		}
+	}
+}
+
+// Memory that somebody waits for in the middle of a file is free once what is in
+// it was sent, and the rest streams.
+func TestS3GivesMemoryUp(t *testing.T) {
+	s := newTestS3(t, testdeps.MinIO(t))
+	const half = partSize / 2
+	data, cut := random(partSize), errors.New("cut")
+	for name, rest := range map[string]io.Reader{"whole": bytes.NewReader(data[half+1:]), "cut": iotest.ErrReader(cut)} {
+		wanted := readerFunc(func([]byte) (int, error) { s.buffers.await(1); return 0, io.EOF })
+		given := readerFunc(func([]byte) (int, error) {
+			s.buffers.mu.Lock()
+			defer s.buffers.mu.Unlock()
+			if s.buffers.spare != 3*partChunks {
+				t.Errorf("%s: %d chunks are back", name, s.buffers.spare)
+			}
+			return 0, io.EOF
+		})
+		r := io.MultiReader(bytes.NewReader(data[:half]), wanted, bytes.NewReader(data[half:half+1]), given, rest)
+		n, err := s.Put(t.Context(), name, r, partSize)
+		s.buffers.await(-1)
+		if name == "whole" && (err != nil || n != partSize || !bytes.Equal(readAll(t, s, name, 0, -1), data)) {
+			t.Errorf("whole: %d bytes, %v", n, err)
+		}
+		if name == "cut" {
+			if !errors.Is(err, cut) {
+				t.Errorf("cut: %v", err)
+			}
+			wantNothing(t, s, name)
+		}
+	}
+}
+
 func TestS3AwayAndBack(t *testing.T) {
 	srv := testdeps.StartMinIO(t)
 	srv.Stop()

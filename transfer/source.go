@@ -26,8 +26,9 @@ type source struct {
 	size int64 // -1: unknown
 
 	mu   sync.Mutex
-	n    int64 // bytes yielded
-	err  error // why it ended; io.EOF at the end
+	back *lease // what was put back and is read first; nil: nothing
+	n    int64  // bytes that came from r
+	err  error  // why it ended; io.EOF at the end
 	shut bool
 }
 
@@ -42,6 +43,8 @@ func (s *source) Read(p []byte) (int, error) {
 	switch {
 	case s.shut:
 		return 0, errCut
+	case s.back != nil:
+		return s.readBack(p), nil
 	case s.err == io.EOF:
 		return 0, io.EOF
 	case s.err != nil:
@@ -84,6 +87,29 @@ func (s *source) read(p []byte) (int, error) {
 	return n, err
 }
 
+// putBack lets what was read of s be read once more. Its memory is free as soon
+// as it was.
+func (s *source) putBack(p *part) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.back = &lease{part: p}
+	s.dropBack()
+}
+
+func (s *source) readBack(p []byte) int {
+	n, _ := s.back.Read(p) // of memory
+	s.dropBack()
+	return n
+}
+
+// dropBack frees what was put back once it was read, or where nobody will.
+func (s *source) dropBack() {
+	if s.back != nil && (s.shut || s.back.start == s.back.part.size) {
+		s.back.part.release()
+		s.back = nil
+	}
+}
+
 // atEnd returns io.EOF if r has ended and errSize if it goes on.
 func atEnd(r io.Reader) error {
 	var one [1]byte
@@ -104,6 +130,7 @@ func (s *source) shutdown() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.shut = true
+	s.dropBack()
 }
 
 // failure returns the error that ended the source early, nil if none did.
