@@ -37,17 +37,14 @@ type Folder struct {
 	// create opens the file of a Put; tests put in one that fails.
 	create func(name string) (*os.File, error)
 
-	// keepFree is how many bytes of the disk are left to others.
-	keepFree int64
-	// free looks how many there are; tests put in others.
-	free func(dir string) (int64, error)
+	rooms rooms // what may be written
 }
 
 // NewFolder opens the store in dir, which it creates where it is missing, and
 // removes what interrupted Puts of an earlier process left. It fails if
 // another process has the folder open.
 func NewFolder(dir string) (*Folder, error) {
-	f := &Folder{dir: dir, create: createNew, free: freeBytes, places: map[string]*places{}}
+	f := &Folder{dir: dir, create: createNew, rooms: rooms{dir: dir, free: freeBytes}, places: map[string]*places{}}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("file folder: %w", err)
 	}
@@ -105,15 +102,17 @@ func shardOf(key string) string {
 // Put implements Store.
 func (f *Folder) Put(ctx context.Context, key string, r io.Reader, size int64) (int64, error) {
 	object, tmp := f.paths(key)
-	if err := f.room(size); err != nil {
+	room, err := f.rooms.reserve(size, roomStep)
+	if err != nil {
 		return 0, err
 	}
+	defer room.end()
 	file, err := f.create(tmp)
 	if err != nil {
 		return 0, putFault(err)
 	}
-	src := newSource(ctx, f.roomy(r), size)
-	n, err := writeDurably(file, src)
+	src := newSource(ctx, r, size)
+	n, err := writeDurably(file, src, room)
 	if err == nil {
 		err = f.publish(tmp, object)
 	}

@@ -99,18 +99,20 @@ func (f *Folder) PutPart(ctx context.Context, key, upload string, n int, r io.Re
 	if _, err := os.Stat(u.dir); err != nil {
 		return Part{}, uploadFault(err)
 	}
-	if err := f.room(size); err != nil {
+	room, err := f.rooms.reserve(size, min(u.partSize, roomStep))
+	if err != nil {
 		return Part{}, err
 	}
-	src := newSource(ctx, f.roomy(r), size)
+	defer room.end()
+	src := newSource(ctx, r, size)
 	var p Part
 	free, err := f.claim(u, n)
 	switch {
 	case err != nil:
 	case free != nil:
-		p, err = free.put(src)
+		p, err = free.put(src, room)
 	default:
-		p, err = f.putBeside(u, n, src)
+		p, err = f.putBeside(u, n, src, room)
 	}
 	if cause := src.failure(); err != nil && cause != nil {
 		return Part{}, cause
@@ -123,13 +125,13 @@ func (f *Folder) PutPart(ctx context.Context, key, upload string, n int, r io.Re
 
 // putBeside writes part n into a file of its own, which appears by a rename, as
 // an object does.
-func (f *Folder) putBeside(u folderUpload, n int, src io.Reader) (Part, error) {
+func (f *Folder) putBeside(u folderUpload, n int, src io.Reader, room *room) (Part, error) {
 	tmp := f.scratch()
 	file, err := f.create(tmp)
 	if err != nil {
 		return Part{}, putFault(err)
 	}
-	_, err = writeDurably(file, &boundedReader{src, u.partSize})
+	_, err = writeDurably(file, &boundedReader{src, u.partSize}, room)
 	if err != nil {
 		_ = os.Remove(tmp) // or the next start does
 		return Part{}, err

@@ -102,14 +102,14 @@ func (u folderUpload) isFree(n int) (bool, error) {
 }
 
 // put writes the part, enters it, and lets the place go.
-func (p *place) put(src io.Reader) (part Part, err error) {
+func (p *place) put(src io.Reader, room *room) (part Part, err error) {
 	defer p.leave()
 	data, err := os.OpenFile(p.upload.data(), os.O_WRONLY, 0) // one for each part, so that each hears of errors
 	if err != nil {
 		return part, err
 	}
 	defer func() { err = errors.Join(err, data.Close()) }()
-	w := &placeWriter{p, diskWriter{file: data, at: int64(p.n-1) * p.upload.partSize}}
+	w := &placeWriter{p, diskWriter{file: data, room: room, at: int64(p.n-1) * p.upload.partSize}}
 	size, err := copyTo(w, &boundedReader{src, p.upload.partSize})
 	if err == nil {
 		err = data.Sync()

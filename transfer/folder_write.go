@@ -19,9 +19,9 @@ const (
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }}
 
 // writeDurably copies src into file, flushes and closes it.
-func writeDurably(file *os.File, src io.Reader) (written int64, err error) {
+func writeDurably(file *os.File, src io.Reader, room *room) (written int64, err error) {
 	defer func() { err = errors.Join(err, file.Close()) }()
-	if written, err = copyTo(&diskWriter{file: file}, src); err != nil {
+	if written, err = copyTo(&diskWriter{file: file, room: room}, src); err != nil {
 		return written, err
 	}
 	return written, file.Sync()
@@ -48,13 +48,18 @@ func copyTo(w io.Writer, src io.Reader) (written int64, err error) {
 // diskWriter writes a file from at on.
 type diskWriter struct {
 	file  *os.File
+	room  *room
 	at    int64
 	dirty int64 // bytes before at that the disk was not told of
 }
 
 // Write implements io.Writer.
 func (w *diskWriter) Write(p []byte) (int, error) {
+	if err := w.room.before(len(p)); err != nil {
+		return 0, err
+	}
 	n, err := w.file.WriteAt(p, w.at)
+	w.room.after(n)
 	w.at += int64(n)
 	if w.dirty += int64(n); w.dirty >= flushStep {
 		beginFlush(w.file, w.at-w.dirty, w.dirty)

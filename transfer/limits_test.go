@@ -231,47 +231,6 @@ func TestSizesByTypeAndApp(t *testing.T) {
 	}
 }
 
-// The disk is not filled to the last byte, whichever way bytes come in.
-func TestFolderLeavesRoom(t *testing.T) {
-	f := newTestFolder(t)
-	free, looks := int64(1000), 0
-	f.keepFree, f.free = 400, func(string) (int64, error) { looks++; return free, nil }
-	h := newHouse(t, f, newTestFileLedger(t))
-	h.upload("?size=600", formOf(field{"f", "a.txt", strings.Repeat("x", 600)}))
-	u := h.begin(`{"size":601}`)
-	for name, a := range map[string]answer{
-		"a file": h.upload("?size=601", formOf(field{"f", "a.txt", strings.Repeat("x", 601)})),
-		"a part": u.part(1, strings.Repeat("x", 601)),
-	} {
-		if a.StatusCode != http.StatusInsufficientStorage || a.code() != "storage_full" {
-			t.Errorf("%s: %v", name, a)
-		}
-	}
-	free = 1001
-	u.mustPart(1, strings.Repeat("x", 601))
-	free = 0
-	if f := h.decode(u.complete()); f.Size != 601 { // no byte is written again
-		t.Errorf("completed: %+v", f)
-	}
-	looks, free = 0, 401
-	r := io.MultiReader(bytes.NewReader(random(3*roomStep)), readerFunc(func([]byte) (int, error) { free = 399; return 0, io.EOF }), bytes.NewReader(random(3*roomStep)))
-	if _, err := f.Put(t.Context(), "grows", r, -1); !isKind(err, fault.NoSpace) || looks < 4 {
-		t.Errorf("a file that grows: %v after %d looks", err, looks)
-	}
-	wantNothing(t, f, "grows")
-	if n, err := freeBytes(f.dir); err != nil || n <= 0 {
-		t.Errorf("the disk has %d free bytes, %v", n, err)
-	}
-	if s, err := OpenStore(Settings{Store: "folder", MinFree: 1 << 60}, t.TempDir()); err != nil {
-		t.Error(err)
-	} else {
-		if _, err := s.Put(t.Context(), "k", strings.NewReader("x"), 1); !isKind(err, fault.NoSpace) {
-			t.Errorf("min_free of an exabyte: %v", err)
-		}
-		_ = s.Close()
-	}
-}
-
 // POST /files takes checksums in the query and in fields, before and after the
 // file.
 func TestUploadSums(t *testing.T) {

@@ -104,6 +104,6 @@ func OpenStore(s Settings, dir string) (Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.keepFree = int64(s.MinFree)
+	f.rooms.keepFree = int64(s.MinFree)
 	return f, nil
 }
