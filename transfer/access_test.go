@@ -373,6 +373,51 @@ func TestLinkIsSpent(t *testing.T) {
 	})
 }
 
+// A download that fails before its first byte costs a link nothing, and one by a
+// link that is used up costs the storage nothing.
+func TestLinkIsNotSpentForNothing(t *testing.T) {
+	store := &brokenStore{Store: newTestFolder(t)}
+	h := newHouse(t, store, newTestFileLedger(t), withThumbs)
+	photo, empty := h.keep("a.jpg", photo(t, 60, 60)), h.keep("a.txt", "")
+	away := func(down bool) { store.down = down }
+	crowded := func(full bool) {
+		n := int64(h.thumbs.Workers + h.thumbs.Queue)
+		if !full {
+			n = -n
+		}
+		h.thumbs.inside.Add(n)
+	}
+	for i, tt := range []struct {
+		file        uploaded
+		query, code string
+		fail        func(on bool)
+	}{
+		{photo, "", "storage_unavailable", away},
+		{photo, "?w=10", "storage_unavailable", away},
+		{photo, "?w=20", "thumbnails_busy", crowded},
+		{empty, "", "", away}, // which needs no storage
+	} {
+		h.follow = auth.Link{Downloads: 2, Count: uint64(i)}
+		get := func(code string) {
+			t.Helper()
+			if a := h.do("GET", tt.file.URL+tt.query, nil, "User", "nobody", "Link", tt.file.ID); a.code() != code {
+				t.Errorf("%s%s: %v, want %q", tt.file.Name, tt.query, a, code)
+			}
+		}
+		tt.fail(true)
+		get(tt.code)
+		tt.fail(false)
+		if tt.code != "" {
+			get("")
+		}
+		get("")
+		get("link_spent")
+		tt.fail(true)
+		get("link_spent")
+		tt.fail(false)
+	}
+}
+
 func TestExpiry(t *testing.T) {
 	eachLedger(t, func(t *testing.T, l Ledger) {
 		store := newTestFolder(t)

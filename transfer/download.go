@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -36,7 +37,8 @@ var (
 // (the name is for clients that look at the extension; any will do) with the
 // file, or with a thumbnail of it (see serveThumb), for who may read it: see
 // readable. Where the storage is to answer itself,
-// a GET that has passed all conditions is sent on to it with 302. Conditional requests are
+// a GET that has passed all conditions is sent on to it with 302, unless its link
+// is one whose downloads are counted. Conditional requests are
 // answered without the storage; one byte range is served, several are answered
 // with the whole file.
 //
@@ -69,11 +71,11 @@ func (s *Service) ServeDownload(w http.ResponseWriter, r *http.Request) error {
 			h.Set("Content-Range", "bytes */"+strconv.FormatInt(f.Size, 10))
 			return errRange
 		}
-		if err := s.spend(r.Context(), g, part.start == 0); err != nil {
+		if err := s.maySpend(r.Context(), g, part.start == 0); err != nil {
 			return err
 		}
 	}
-	if r.Method == http.MethodHead || part.length == 0 {
+	if r.Method == http.MethodHead {
 		describe(h, f, part)
 		w.WriteHeader(http.StatusOK)
 		return nil
@@ -81,7 +83,7 @@ func (s *Service) ServeDownload(w http.ResponseWriter, r *http.Request) error {
 	if sent, err := s.redirect(w, r, g); sent || err != nil {
 		return err
 	}
-	return s.send(w, r, f, part)
+	return s.send(w, r, g, part)
 }
 
 // modifiedOf is when a file changed for the last time, as HTTP knows times.
@@ -115,8 +117,13 @@ const redirectTime = 5 * time.Minute
 
 // redirect sends the client to the storage itself, where that has an address.
 func (s *Service) redirect(w http.ResponseWriter, r *http.Request, g grant) (bool, error) {
-	if g.file.State != Ready || g.link.Unchecked {
+	switch {
+	case g.file.State != Ready, g.link.Unchecked:
 		return false, nil // its owner could hand the address on; crawlers may not follow
+	case g.counted():
+		return false, nil // the address works more than once
+	case g.file.Size == 0:
+		return false, nil // there is nothing to get
 	}
 	until := time.Now().Add(s.checks.shorten(redirectTime))
 	if g.linked && g.link.Expires.Before(until) {
@@ -162,19 +169,19 @@ func dispositionOf(media string) string {
 	return "attachment"
 }
 
-// send copies a part of f from the storage, with one request to it.
-func (s *Service) send(w http.ResponseWriter, r *http.Request, f File, part byteRange) (err error) {
+// send copies a part of a file from the storage, with one request to it.
+func (s *Service) send(w http.ResponseWriter, r *http.Request, g grant, part byteRange) (err error) {
+	f := g.file
 	end := s.metrics.begin("download")
 	defer func() { end(err) }()
-	content, err := s.store.Open(r.Context(), f.Key, part.start, part.length)
-	if errors.Is(err, errNoObject) || errors.Is(err, errObjectRange) {
-		s.metrics.lost.Inc()
-		return errLost.Because(err)
-	}
+	content, err := s.openPart(r.Context(), f, part)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = content.Close() }() // only read
+	if err = s.spend(r.Context(), g, part.start == 0); err != nil {
+		return err
+	}
 	describe(w.Header(), f, part)
 	status := http.StatusOK
 	if part.partial {
@@ -190,6 +197,19 @@ func (s *Service) send(w http.ResponseWriter, r *http.Request, f File, part byte
 		err = fault.ErrCanceled.Because(err)
 	}
 	panic(http.ErrAbortHandler) // cuts the connection: an error can no longer be answered
+}
+
+// openPart opens what is to be sent. An empty file needs no storage.
+func (s *Service) openPart(ctx context.Context, f File, part byteRange) (io.ReadCloser, error) {
+	if part.length == 0 {
+		return http.NoBody, nil
+	}
+	content, err := s.store.Open(ctx, f.Key, part.start, part.length)
+	if errors.Is(err, errNoObject) || errors.Is(err, errObjectRange) {
+		s.metrics.lost.Inc()
+		err = errLost.Because(err)
+	}
+	return content, err
 }
 
 // copy sends n bytes, at most stall_timeout for each step of them. The kernel

@@ -125,7 +125,7 @@ func (s *Service) cacheControl(g grant) string {
 	}
 	who := "private"
 	switch {
-	case g.linked && g.link.Downloads > 0:
+	case g.counted():
 		return "private, no-store" // each has to be counted
 	case g.file.State != Ready:
 		return "private, no-store" // it may turn out to be one that nobody should have
@@ -141,13 +141,29 @@ func (s *Service) cacheControl(g grant) string {
 	return who + ", max-age=" + strconv.Itoa(int(max(life, 0)/time.Second))
 }
 
-// spend counts a download by a link that is good for a number of them.
+// counted tells whether g came with a link that is good for a number of
+// downloads.
+func (g grant) counted() bool { return g.linked && g.link.Downloads > 0 }
+
+// maySpend tells early whether spend would let a download through: before
+// anything is done for it.
+func (s *Service) maySpend(ctx context.Context, g grant, first bool) error {
+	return s.spending(ctx, g, Spending{First: first, Look: true})
+}
+
+// spend counts a download by a link that is good for a number of them. It comes
+// when the bytes are at hand: what fails before is not to cost a download.
 func (s *Service) spend(ctx context.Context, g grant, first bool) error {
-	if !g.linked || g.link.Downloads == 0 {
+	return s.spending(ctx, g, Spending{First: first})
+}
+
+func (s *Service) spending(ctx context.Context, g grant, d Spending) error {
+	if !g.counted() {
 		return nil
 	}
-	id := g.file.ID + hex.EncodeToString(binary.BigEndian.AppendUint64(nil, g.link.Count))
-	ok, err := s.ledger.Spend(ctx, Spending{Link: id, Most: g.link.Downloads, First: first, Until: g.link.Expires})
+	d.Link = g.file.ID + hex.EncodeToString(binary.BigEndian.AppendUint64(nil, g.link.Count))
+	d.Most, d.At, d.Until = g.link.Downloads, now(), g.link.Expires
+	ok, err := s.ledger.Spend(ctx, d)
 	if err == nil && !ok {
 		err = errLinkSpent
 	}

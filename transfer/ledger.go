@@ -218,7 +218,8 @@ type Ledger interface {
 	// CountDue tells about how many files are or will be due.
 	CountDue(ctx context.Context) (int, error)
 	// Spend tells whether a download by a link that is good for a number of
-	// them may go on, and counts it. Counts end with their links.
+	// them may go on, and counts it unless it only Looks. Counts end with their
+	// links.
 	Spend(ctx context.Context, d Spending) (ok bool, err error)
 	// Claim tells whether this process is the one to do a task. No other is
 	// told so within ttl.

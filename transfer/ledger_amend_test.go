@@ -149,25 +149,38 @@ func TestLedgerExpired(t *testing.T) {
 
 func TestLedgerSpend(t *testing.T) {
 	eachLedger(t, func(t *testing.T, l Ledger) {
-		until := now().Add(time.Hour)
-		spend := func(link string, first, want bool) {
+		began := now()
+		until := began.Add(time.Hour)
+		spend := func(link string, first, look bool, after time.Duration, want bool) {
 			t.Helper()
-			if ok, err := l.Spend(t.Context(), Spending{link, 2, first, until}); err != nil || ok != want {
-				t.Errorf("%s, first %v: %v, %v", link, first, ok, err)
+			ok, err := l.Spend(t.Context(), Spending{Link: link, Most: 2, First: first, Look: look, At: began.Add(after), Until: until})
+			if err != nil || ok != want {
+				t.Errorf("%s, first %v, look %v, after %v: %v, %v", link, first, look, after, ok, err)
 			}
 		}
-		spend("a", false, false) // nothing was begun that could go on
-		spend("a", true, true)
-		spend("a", false, true)
-		spend("a", true, true)
-		spend("a", true, false)
-		spend("a", false, true)
-		spend("b", true, true)
+		const first, part, look, late = true, false, true, time.Millisecond
+		spend("a", part, false, 0, false) // nothing was begun that could go on
+		for range 3 {
+			spend("a", first, look, 0, true)
+		}
+		spend("a", part, look, 0, false)
+		spend("a", first, false, 0, true)
+		spend("a", part, false, resumeTime, true)
+		spend("a", part, look, 2*resumeTime, true)
+		spend("a", part, false, 2*resumeTime+late, false) // to look let nothing through
+		spend("a", part, false, 2*resumeTime, true)
+		spend("a", part, false, 3*resumeTime+late, false)
+		spend("a", part, false, 3*resumeTime+late, false) // what is refused does not help either
+		spend("a", first, false, 4*resumeTime, true)
+		spend("a", first, look, 4*resumeTime, false)
+		spend("a", first, false, 4*resumeTime, false)
+		spend("a", part, false, 5*resumeTime, true)
+		spend("b", first, false, 0, true)
 		var wg sync.WaitGroup
 		var let atomic.Int32
 		for range 20 {
 			wg.Go(func() {
-				ok, err := l.Spend(t.Context(), Spending{"c", 5, true, until})
+				ok, err := l.Spend(t.Context(), Spending{Link: "c", Most: 5, First: true, At: began, Until: until})
 				if err != nil {
 					t.Error(err)
 				}
@@ -183,24 +196,15 @@ func TestLedgerSpend(t *testing.T) {
 	})
 }
 
-func TestSpendingEnds(t *testing.T) {
-	at := now()
-	for ago, want := range map[time.Duration]bool{0: true, resumeTime: true, resumeTime + 1: false} {
-		if _, ok := (Spending{Most: 1}).spend(spent{1, at.Add(-ago)}, at); ok != want {
-			t.Errorf("a part %v after the last: %v", ago, ok)
-		}
-	}
-}
-
 // The counts of links that have ended do not stay.
 func TestFileLedgerForgetsSpent(t *testing.T) {
 	l := newTestFileLedger(t)
 	for i := range 30 {
-		if _, err := l.Spend(t.Context(), Spending{fmt.Sprint(i), 1, true, now().Add(-time.Minute)}); err != nil {
+		if _, err := l.Spend(t.Context(), Spending{Link: fmt.Sprint(i), Most: 1, First: true, At: now(), Until: now().Add(-time.Minute)}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := l.Spend(t.Context(), Spending{"last", 1, true, now().Add(time.Minute)}); err != nil {
+	if _, err := l.Spend(t.Context(), Spending{Link: "last", Most: 1, First: true, At: now(), Until: now().Add(time.Minute)}); err != nil {
 		t.Fatal(err)
 	}
 	tx, err := l.db.Begin(false)

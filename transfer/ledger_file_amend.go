@@ -60,18 +60,22 @@ const dropSpent = 10
 
 // Spend implements Ledger.
 func (l *FileLedger) Spend(_ context.Context, d Spending) (ok bool, err error) {
-	err = l.db.Update(func(tx *bbolt.Tx) error {
-		b, key, at := tx.Bucket(spentBucket), append(timeKey(d.Until), d.Link...), now()
+	do := l.db.Update
+	if d.Look {
+		do = l.db.View // which does not wait for the disk
+	}
+	err = do(func(tx *bbolt.Tx) error {
+		b, key := tx.Bucket(spentBucket), append(timeKey(d.Until), d.Link...)
 		var s spent
 		if v := b.Get(key); len(v) == 16 {
 			s.count = int(binary.BigEndian.Uint64(v))
 			s.last = time.UnixMilli(int64(binary.BigEndian.Uint64(v[8:])))
 		}
 		old := s
-		if s, ok = d.spend(s, at); s == old {
+		if s, ok = d.spend(s); s == old {
 			return nil
 		}
-		if err := forgetSpent(b, at); err != nil {
+		if err := forgetSpent(b, d.At); err != nil {
 			return err
 		}
 		return b.Put(key, append(binary.BigEndian.AppendUint64(nil, uint64(s.count)), timeKey(s.last)...))

@@ -168,27 +168,26 @@ func (l *RedisLedger) CountDue(ctx context.Context) (int, error) {
 	return int(n), redisFault(err)
 }
 
-// redisSpend is Spending.spend: ARGV is most, first, now, how long parts may
-// follow and the end of the link, times in milliseconds.
+// redisSpend is Spending.spend: ARGV is most, whether it is the first part,
+// whether it only looks, when, how long parts may follow and the end of the link,
+// times in milliseconds.
 var redisSpend = redis.NewScript(`
 local n = tonumber(redis.call('HGET', KEYS[1], 'n') or '0')
-if ARGV[2] ~= '1' then
-  local last = tonumber(redis.call('HGET', KEYS[1], 'last') or '0')
-  return n > 0 and tonumber(ARGV[3]) - last <= tonumber(ARGV[4]) and 1 or 0
+if ARGV[2] == '1' then
+  if n >= tonumber(ARGV[1]) then return 0 end
+  n = n + 1
+elseif n == 0 or tonumber(ARGV[4]) - tonumber(redis.call('HGET', KEYS[1], 'last')) > tonumber(ARGV[5]) then
+  return 0
 end
-if n >= tonumber(ARGV[1]) then return 0 end
-redis.call('HSET', KEYS[1], 'n', n + 1, 'last', ARGV[3])
-redis.call('PEXPIREAT', KEYS[1], ARGV[5])
+if ARGV[3] == '1' then return 1 end
+redis.call('HSET', KEYS[1], 'n', n, 'last', ARGV[4])
+redis.call('PEXPIREAT', KEYS[1], ARGV[6])
 return 1`)
 
 // Spend implements Ledger.
 func (l *RedisLedger) Spend(ctx context.Context, d Spending) (ok bool, err error) {
-	first := 0
-	if d.First {
-		first = 1
-	}
 	ok, err = redisSpend.Run(ctx, l.client, []string{l.prefix + "spent:{" + d.Link + "}"},
-		d.Most, first, now().UnixMilli(), resumeTime.Milliseconds(), d.Until.UnixMilli()).Bool()
+		d.Most, d.First, d.Look, d.At.UnixMilli(), resumeTime.Milliseconds(), d.Until.UnixMilli()).Bool()
 	return ok && err == nil, redisFault(err)
 }
 

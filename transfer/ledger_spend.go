@@ -2,8 +2,8 @@ package transfer
 
 import "time"
 
-// resumeTime is how long after the last counted download by a link other parts
-// of the file may be read by it, to go on where that one broke off.
+// resumeTime is how long after the last download by a link that was let through
+// other parts of the file may be read by it, to go on where that one broke off.
 const resumeTime = 10 * time.Minute
 
 // Spending is a download by a link that is good for a number of them. Only
@@ -12,22 +12,30 @@ type Spending struct {
 	Link  string    // its id
 	Most  int       // downloads it is good for
 	First bool      // the download begins at the first byte
+	Look  bool      // only tell whether it may be: nothing changes
+	At    time.Time // when
 	Until time.Time // when the link ends
 }
 
 // spent is what is kept of a link.
 type spent struct {
 	count int
-	last  time.Time // of the last that was counted
+	last  time.Time // of the last that was let through
 }
 
 // spend is the rule of both ledgers; the one in Redis has it in Lua.
-func (d Spending) spend(s spent, now time.Time) (spent, bool) {
-	switch {
-	case !d.First:
-		return s, s.count > 0 && now.Sub(s.last) <= resumeTime
-	case s.count >= d.Most:
-		return s, false
+func (d Spending) spend(s spent) (_ spent, ok bool) {
+	if d.First {
+		ok = s.count < d.Most
+	} else {
+		ok = s.count > 0 && d.At.Sub(s.last) <= resumeTime
 	}
-	return spent{s.count + 1, now}, true
+	if !ok || d.Look {
+		return s, ok
+	}
+	if d.First {
+		s.count++
+	}
+	s.last = d.At
+	return s, true
 }

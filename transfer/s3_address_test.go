@@ -99,7 +99,7 @@ func TestS3Address(t *testing.T) {
 }
 
 // Where the storage is to answer itself, everything that can go wrong is still
-// answered by minigate, and what it counts is counted.
+// answered by minigate, and so are downloads that are counted.
 func TestDownloadRedirect(t *testing.T) {
 	srv := testdeps.MinIO(t)
 	h := newHouse(t, redirecting(t, srv, ""), newTestFileLedger(t))
@@ -129,9 +129,14 @@ func TestDownloadRedirect(t *testing.T) {
 		t.Errorf("HEAD: %v", a)
 	}
 	h.follow = auth.Link{Downloads: 1, Count: 7}
-	for i, want := range []int{302, 403} {
-		if a := h.do("GET", f.URL, nil, "User", "nobody", "Link", f.ID); a.StatusCode != want {
+	for i, want := range []int{200, 403} {
+		a := h.do("GET", f.URL, nil, "User", "nobody", "Link", f.ID)
+		if a.StatusCode != want || a.Header.Get("Location") != "" || want == 200 && a.body != "<!DOCTYPE html><script>" {
 			t.Errorf("download %d by a link for one: %v", i, a)
 		}
+	}
+	h.follow = auth.Link{} // one that is not counted
+	if a := h.do("GET", f.URL, nil, "User", "nobody", "Link", f.ID); a.StatusCode != http.StatusFound {
+		t.Errorf("by a link: %v", a)
 	}
 }

@@ -153,12 +153,16 @@ func (s *Service) serveThumb(w http.ResponseWriter, r *http.Request, g grant) er
 	if done, err := s.conditions(w, r, g, f.etag(v.String())); done || err != nil {
 		return err
 	}
-	if r.Method == http.MethodGet {
-		if err := s.spend(r.Context(), g, true); err != nil {
+	counts := r.Method == http.MethodGet
+	if counts {
+		if err := s.maySpend(r.Context(), g, true); err != nil {
 			return err
 		}
 	}
 	small, err := s.thumb(r.Context(), f, v)
+	if err == nil && counts {
+		err = s.spend(r.Context(), g, true)
+	}
 	if err != nil {
 		return err
 	}
