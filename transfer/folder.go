@@ -34,8 +34,8 @@ type Folder struct {
 	mu     sync.Mutex
 	places map[string]*places // by the folder of the upload, while somebody is at it
 
-	// create opens the file of a Put; tests put in one that fails.
-	create func(name string) (*os.File, error)
+	// open is os.OpenFile, for all that is written; tests put in one that fails.
+	open opener
 
 	rooms rooms // what may be written
 }
@@ -44,7 +44,7 @@ type Folder struct {
 // removes what interrupted Puts of an earlier process left. It fails if
 // another process has the folder open.
 func NewFolder(dir string) (*Folder, error) {
-	f := &Folder{dir: dir, create: createNew, rooms: rooms{dir: dir, free: freeBytes}, places: map[string]*places{}}
+	f := &Folder{dir: dir, open: os.OpenFile, rooms: rooms{dir: dir, free: freeBytes}, places: map[string]*places{}}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("file folder: %w", err)
 	}
@@ -107,7 +107,7 @@ func (f *Folder) Put(ctx context.Context, key string, r io.Reader, size int64) (
 		return 0, err
 	}
 	defer room.end()
-	file, err := f.create(tmp)
+	file, err := f.open.create(tmp)
 	if err != nil {
 		return 0, putFault(err)
 	}
@@ -215,6 +215,19 @@ func (f *Folder) Ping(_ context.Context) error {
 	return nil
 }
 
-func createNew(name string) (*os.File, error) {
-	return os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+// opener opens files as os.OpenFile does.
+type opener func(name string, flag int, mode fs.FileMode) (*os.File, error)
+
+// create opens a new file.
+func (open opener) create(name string) (*os.File, error) {
+	return open(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+}
+
+// empty makes a new file with nothing in it.
+func (open opener) empty(name string) error {
+	file, err := open.create(name)
+	if err == nil {
+		err = file.Close()
+	}
+	return err
 }

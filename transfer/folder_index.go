@@ -44,16 +44,16 @@ func readIndex(name string) (parts []Part, err error) {
 }
 
 // writeIndex enters p, for good.
-func writeIndex(name string, p Part) error {
-	return changeIndex(name, func(f *os.File) error {
+func (u folderUpload) writeIndex(p Part) error {
+	return u.changeIndex(func(f *os.File) error {
 		_, err := f.WriteAt(p.entry(), int64(p.N-1)*indexEntry)
 		return err
 	})
 }
 
 // truncateIndex removes the entries behind the first keep, for good.
-func truncateIndex(name string, keep int) error {
-	return changeIndex(name, func(f *os.File) error {
+func (u folderUpload) truncateIndex(keep int) error {
+	return u.changeIndex(func(f *os.File) error {
 		info, err := f.Stat()
 		if err == nil && info.Size() > int64(keep)*indexEntry {
 			err = f.Truncate(int64(keep) * indexEntry)
@@ -62,8 +62,8 @@ func truncateIndex(name string, keep int) error {
 	})
 }
 
-func changeIndex(name string, change func(f *os.File) error) error {
-	f, err := os.OpenFile(name, os.O_RDWR, 0)
+func (u folderUpload) changeIndex(change func(f *os.File) error) error {
+	f, err := u.open(u.index(), os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}

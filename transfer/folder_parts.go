@@ -41,6 +41,7 @@ func (f *Folder) uploads(key string) string {
 type folderUpload struct {
 	dir      string
 	partSize int64
+	open     opener
 }
 
 // upload finds one by its id, which has the size of its parts in it. Ids are
@@ -50,7 +51,7 @@ func (f *Folder) upload(key, upload string) folderUpload {
 	if !ok {
 		upload = "none"
 	}
-	return folderUpload{filepath.Join(f.uploads(key), upload), size}
+	return folderUpload{filepath.Join(f.uploads(key), upload), size, f.open}
 }
 
 func partSizeIn(upload string) (int64, bool) {
@@ -76,7 +77,7 @@ func (f *Folder) Begin(_ context.Context, key string, partSize int64) (string, e
 	err := os.MkdirAll(u.dir, 0o700)
 	for _, name := range []string{u.data(), u.index()} {
 		if err == nil {
-			err = os.WriteFile(name, nil, 0o600)
+			err = f.open.empty(name)
 		}
 	}
 	for _, dir := range []string{u.dir, f.uploads(key), filepath.Join(f.dir, "parts"), f.dir} {
@@ -127,7 +128,7 @@ func (f *Folder) PutPart(ctx context.Context, key, upload string, n int, r io.Re
 // an object does.
 func (f *Folder) putBeside(u folderUpload, n int, src io.Reader, room *room) (Part, error) {
 	tmp := f.scratch()
-	file, err := f.create(tmp)
+	file, err := f.open.create(tmp)
 	if err != nil {
 		return Part{}, putFault(err)
 	}
@@ -272,7 +273,7 @@ func (u folderUpload) assemble(ctx context.Context, parts []Part, size int64) (e
 	if err != nil {
 		return err
 	}
-	data, err := os.OpenFile(u.data(), os.O_WRONLY, 0)
+	data, err := u.open(u.data(), os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -311,7 +312,7 @@ func (u folderUpload) forget(keep int) error {
 			return err
 		}
 	}
-	return errors.Join(truncateIndex(u.index(), keep), syncDir(u.dir))
+	return errors.Join(u.truncateIndex(keep), syncDir(u.dir))
 }
 
 // moveIn copies a part that is beside data into its place.

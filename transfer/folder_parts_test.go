@@ -25,14 +25,19 @@ func fours(t *testing.T, f *Folder, key string) string {
 
 func completeAs(t *testing.T, f *Folder, key, id, want string) {
 	t.Helper()
+	completed(t, f, key, id, want)
+	if files := filesIn(t, f.dir); len(files) != 1 {
+		t.Errorf("files: %v", files)
+	}
+}
+
+func completed(t *testing.T, f *Folder, key, id, want string) {
+	t.Helper()
 	if _, err := f.Complete(t.Context(), key, id, partsOf(t, f, key, id)); err != nil {
 		t.Fatal(err)
 	}
 	if got := readAll(t, f, key, 0, -1); string(got) != want {
 		t.Errorf("%q, want %q", got, want)
-	}
-	if files := filesIn(t, f.dir); len(files) != 1 {
-		t.Errorf("files: %v", files)
 	}
 }
 

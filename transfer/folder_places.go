@@ -104,7 +104,7 @@ func (u folderUpload) isFree(n int) (bool, error) {
 // put writes the part, enters it, and lets the place go.
 func (p *place) put(src io.Reader, room *room) (part Part, err error) {
 	defer p.leave()
-	data, err := os.OpenFile(p.upload.data(), os.O_WRONLY, 0) // one for each part, so that each hears of errors
+	data, err := p.upload.open(p.upload.data(), os.O_WRONLY, 0) // one for each part, so that each hears of errors
 	if err != nil {
 		return part, err
 	}
@@ -123,7 +123,7 @@ func (p *place) put(src io.Reader, room *room) (part Part, err error) {
 
 // publish enters the part. One that was put beside it meanwhile is older.
 func (p *place) publish(part Part) error {
-	if err := writeIndex(p.upload.index(), part); err != nil {
+	if err := p.upload.writeIndex(part); err != nil {
 		return err
 	}
 	err := os.Remove(p.upload.beside(p.n))

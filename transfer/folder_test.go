@@ -89,16 +89,11 @@ func TestFolderDeleteFreesHalfWritten(t *testing.T) {
 }
 
 func TestFolderFaults(t *testing.T) {
-	failing := func(errno syscall.Errno) func(string) (*os.File, error) {
-		return func(name string) (*os.File, error) {
-			return nil, &fs.PathError{Op: "open", Path: name, Err: errno}
-		}
-	}
 	for name, tt := range map[string]struct {
-		create func(string) (*os.File, error)
-		want   fault.Kind
+		open opener
+		want fault.Kind
 	}{
-		"disk full":        {func(string) (*os.File, error) { return openFull() }, fault.NoSpace},
+		"disk full":        {openFull, fault.NoSpace},
 		"quota":            {failing(syscall.EDQUOT), fault.NoSpace},
 		"read-only":        {failing(syscall.EROFS), fault.Unavailable},
 		"too many files":   {failing(syscall.EMFILE), fault.Unavailable},
@@ -106,7 +101,7 @@ func TestFolderFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newTestFolder(t)
-			f.create = tt.create
+			f.open = tt.open
 			if _, err := f.Put(t.Context(), "k", strings.NewReader("some bytes"), -1); !isKind(err, tt.want) {
 				t.Errorf("Put: %v", err)
 			}

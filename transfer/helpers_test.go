@@ -3,7 +3,9 @@ package transfer
 import (
 	"bufio"
 	"io"
+	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/minio/minio-go/v7"
 
@@ -11,7 +13,16 @@ import (
 )
 
 // openFull opens a device that answers writes as a full disk does.
-func openFull() (*os.File, error) { return os.OpenFile("/dev/full", os.O_WRONLY, 0) }
+func openFull(string, int, fs.FileMode) (*os.File, error) {
+	return os.OpenFile("/dev/full", os.O_WRONLY, 0)
+}
+
+// failing opens nothing, as a system does that answers errno.
+func failing(errno syscall.Errno) opener {
+	return func(name string, _ int, _ fs.FileMode) (*os.File, error) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: errno}
+	}
+}
 
 var listAll = minio.ListObjectsOptions{Recursive: true}
 

@@ -149,13 +149,12 @@ func TestUploadLargestFile(t *testing.T) {
 func TestUploadDiskFull(t *testing.T) {
 	h := newTestHouse(t)
 	folder := h.store.(*Folder)
-	create := folder.create
-	folder.create = func(string) (*os.File, error) { return openFull() }
+	folder.open = openFull
 	a := h.upload("", formOf(field{"f", "t.txt", "hello"}))
 	if a.StatusCode != http.StatusInsufficientStorage || a.code() != "storage_full" {
 		t.Errorf("%v", a)
 	}
-	folder.create = create
+	folder.open = os.OpenFile
 	h.wantEmpty()
 	if n := h.count("upload", "failed"); n != 1 {
 		t.Errorf("%v counted as failed", n)
@@ -211,7 +210,7 @@ func TestRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, tmp := folder.paths(half.Key)
-	if file, err := createNew(tmp); err != nil || file.Close() != nil {
+	if file, err := opener(os.OpenFile).create(tmp); err != nil || file.Close() != nil {
 		t.Fatal(err)
 	}
 	h.server.Close()
