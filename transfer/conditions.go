@@ -28,6 +28,13 @@ func precondition(h http.Header, etag string, modified time.Time) int {
 	return http.StatusOK
 }
 
+// pinned tells whether a request is for one version of a file alone. Clients that
+// follow a redirect take the mark of that version along, and a storage knows it
+// by another: it would refuse it, or not look at it.
+func pinned(h http.Header) bool {
+	return h.Get("If-Match") != "" || h.Get("If-Unmodified-Since") != "" || h.Get("If-Range") != ""
+}
+
 // matchETag tells whether list ("*", or entity tags between commas) has etag,
 // which is strong. A strong comparison passes over weak tags. What follows a
 // tag that is not well-formed does not count.

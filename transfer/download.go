@@ -38,7 +38,8 @@ var (
 // file, or with a thumbnail of it (see serveThumb), for who may read it: see
 // readable. Where the storage is to answer itself,
 // a GET that has passed all conditions is sent on to it with 302, unless its link
-// is one whose downloads are counted. Conditional requests are
+// is one whose downloads are counted, or it is bound to this version of the file:
+// see pinned. Conditional requests are
 // answered without the storage; one byte range is served, several are answered
 // with the whole file.
 //
@@ -122,6 +123,8 @@ func (s *Service) redirect(w http.ResponseWriter, r *http.Request, g grant) (boo
 		return false, nil // its owner could hand the address on; crawlers may not follow
 	case g.counted():
 		return false, nil // the address works more than once
+	case pinned(r.Header):
+		return false, nil // the storage has other marks
 	case g.file.Size == 0:
 		return false, nil // there is nothing to get
 	}

@@ -140,3 +140,27 @@ func TestDownloadRedirect(t *testing.T) {
 		t.Errorf("by a link: %v", a)
 	}
 }
+
+// A storage knows no mark of ours, and clients take theirs along when they are
+// sent on.
+func TestDownloadRedirectPinned(t *testing.T) {
+	h := newHouse(t, redirecting(t, testdeps.MinIO(t), ""), newTestFileLedger(t))
+	f := h.keep("a.txt", "0123456789")
+	etag := `"` + f.SHA256 + `"`
+	for header, want := range map[string]string{
+		"If-Match: " + etag:    "234",
+		"If-Match: *":          "234",
+		"If-Range: " + etag:    "234",
+		`If-Range: "an older"`: "0123456789",
+		"If-Unmodified-Since: " + time.Now().UTC().Format(http.TimeFormat): "234",
+	} {
+		name, value, _ := strings.Cut(header, ": ")
+		a := h.do("GET", f.URL, nil, name, value, "Range", "bytes=2-4")
+		if a.body != want || a.Header.Get("ETag") != etag {
+			t.Errorf("%s: %v", header, a)
+		}
+	}
+	if a := h.do("GET", f.URL, nil, "Range", "bytes=2-4"); a.body != "234" || a.Header.Get("ETag") == etag {
+		t.Errorf("the storage itself: %v %v", a, a.Header)
+	}
+}

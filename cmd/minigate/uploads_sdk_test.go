@@ -11,13 +11,14 @@ import (
 )
 
 // TestSDKUploads drives large files by our own SDK on uni-h5's wx, while the
-// node is killed in the middle, into a folder and straight to an S3 server.
+// node is killed in the middle, into a folder and straight to an S3 server. What
+// comes back in pieces comes from minigate, also where others are sent on.
 func TestSDKUploads(t *testing.T) {
 	t.Run("folder", func(t *testing.T) {
 		testSDKUploads(t, "files:\n  part_size: 256KiB\n", 256<<10, "gateway")
 	})
 	t.Run("s3", func(t *testing.T) {
-		testSDKUploads(t, s3Files(testdeps.MinIO(t))+"    direct: true\n", 5<<20, "storage")
+		testSDKUploads(t, s3Files(testdeps.MinIO(t))+"    direct: true\n    redirect: true\n", 5<<20, "storage")
 	})
 }
 
