@@ -106,7 +106,7 @@ export class Http {
     storageKey: string,
   ) {
     this.uploads = new Uploads(wx, baseUrl, `${storageKey}:uploads`, (call, method, path, data) => this.json(call, method, path, data));
-    this.ranges = new Ranges(wx);
+    this.ranges = new Ranges(wx, (answer) => this.takeErrorBody(answer));
   }
 
   request<T>(options: RequestOptions<T>): Task<RequestResult<T>> {
@@ -148,14 +148,15 @@ export class Http {
     const { success, fail, complete, onProgress, onPart, partSize, join, ...rest } = options;
     const call = new Call(this.wx, 'downloadFile');
     if (onProgress) call.progress.push(onProgress);
-    return start<any>(call, options, () =>
-      this.authorized(call, rest.url, rest.header, async (url, header) => {
-        if (onPart || join) return this.ranges.fetch(call, { ...rest, url, header, onPart, partSize, join }, (a) => this.takeErrorBody(a));
+    return start<any>(call, options, () => {
+      if (onPart || join) {
+        return this.ranges.fetch(call, { ...rest, onPart, partSize, join }, (header, send) => this.authorized(call, rest.url, header, send));
+      }
+      return this.authorized(call, rest.url, rest.header, async (url, header) => {
         const answer = await call.send({ ...rest, url, header });
-        if (answer.statusCode < 400) return answer;
-        return accept(answer, await this.takeErrorBody(answer));
-      }),
-    );
+        return answer.statusCode < 400 ? answer : accept(answer, await this.takeErrorBody(answer));
+      });
+    });
   }
 
   /** One call of minigate within another: its answer, parsed. */

@@ -16,8 +16,7 @@ export interface DownloadedPart {
 
 /** What {@link Ranges.fetch} needs to know. */
 export interface RangeOptions {
-  url: string;
-  header: Record<string, string>;
+  header?: Header;
   filePath?: string;
   onPart?(part: DownloadedPart): void | PromiseLike<void>;
   partSize?: number;
@@ -25,35 +24,45 @@ export interface RangeOptions {
   [wxOption: string]: unknown;
 }
 
+type Header = Record<string, string>;
+
+/** Sends with the token to where the file is; where the token is refused, once more after a login. */
+export type Authorized = <R>(header: Header, send: (url: string, header: Header) => Promise<R>) => Promise<R>;
+
+/** Where in a file a piece is. */
+interface Place {
+  offset: number;
+  size: number;
+  total: number;
+}
+
 const maxPiece = 100 << 20; // what a phone reads of one file
 const maxTries = 5; // of one piece
 
 /** Downloads in pieces, each a call of wx.downloadFile. */
 export class Ranges {
-  constructor(private readonly wx: WxApi) {}
+  constructor(private readonly wx: WxApi, private readonly errorBody: (answer: Answer) => Promise<unknown>) {}
 
-  async fetch(call: Call, options: RangeOptions, errorBody: (answer: Answer) => Promise<unknown>): Promise<Answer> {
-    const { url, header, filePath, onPart, partSize, join, ...wxOptions } = options;
+  async fetch(call: Call, options: RangeOptions, authorized: Authorized): Promise<Answer> {
+    const { header = {}, filePath, onPart, partSize, join, ...wxOptions } = options;
     if (join && !filePath) throw new MinigateError('bad_options', 'join needs a filePath.');
-    const { total, etag } = await this.look(call, url, header);
+    const { total, etag } = await authorized(header, (url, header) => this.look(call, url, header));
+    const same: Header = etag ? { ...header, 'If-Match': etag } : header; // or pieces of two files would be joined
     const most = Math.min(partSize || (join ? 8 << 20 : 32 << 20), maxPiece);
     if (join) await this.remove(filePath!);
     for (let n = 1, offset = 0; n === 1 || offset < total; n++) {
-      const size = Math.min(most, total - offset);
-      const range: Record<string, string> = size ? { ...header, Range: `bytes=${offset}-${offset + size - 1}` } : { ...header };
-      if (etag) range['If-Match'] = etag; // or pieces of two files would be joined
-      const answer = await this.piece(call, { ...wxOptions, url, header: range }, offset, total, errorBody);
-      const part = { n, tempFilePath: answer.tempFilePath!, offset, size, total };
+      const place = { offset, size: Math.min(most, total - offset), total };
+      const part = { n, ...place, tempFilePath: await this.piece(call, wxOptions, place, same, authorized) };
       if (onPart) await onPart(part);
       if (join) await this.append(part, filePath!);
       if (call.aborted) throw call.aborted;
-      offset += size;
+      offset += part.size;
     }
     return { statusCode: 200, errMsg: 'downloadFile:ok', ...(join ? { filePath } : {}) };
   }
 
   /** How large the file is, and which version of it. */
-  private async look(call: Call, url: string, header: Record<string, string>): Promise<{ total: number; etag?: string }> {
+  private async look(call: Call, url: string, header: Header): Promise<{ total: number; etag?: string }> {
     const answer = await call.send({ url, method: 'HEAD', header }, 'request');
     if (answer.statusCode >= 400) throw fromAnswer(answer, undefined);
     const field = (name: string) => {
@@ -65,28 +74,30 @@ export class Ranges {
     return { total, etag: field('etag') };
   }
 
-  /** One piece, again where the line fails. */
-  private async piece(call: Call, options: any, offset: number, total: number, errorBody: (answer: Answer) => Promise<unknown>): Promise<Answer> {
-    const done = (p: { sent: number }) => {
-      const sent = offset + p.sent;
-      return { progress: total ? Math.floor((100 * sent) / total) : 100, sent, total };
-    };
+  /** One piece as a temporary file, again where the line fails. */
+  private async piece(call: Call, wxOptions: object, place: Place, same: Header, authorized: Authorized): Promise<string> {
+    const { offset, size } = place;
+    const header = size ? { ...same, Range: `bytes=${offset}-${offset + size - 1}` } : same;
     for (let tries = 1; ; tries++) {
-      let answer: Answer;
       try {
-        answer = await call.send(options, 'downloadFile', done);
+        return await authorized(header, (url, header) => this.once(call, { ...wxOptions, url, header }, place));
       } catch (error) {
         if (call.aborted || tries >= maxTries || !(error instanceof MinigateError) || error.statusCode) throw error;
         await call.pause(1000 * 2 ** (tries - 1));
         if (call.aborted) throw call.aborted;
-        continue;
       }
-      const whole = answer.statusCode === 200 && offset === 0 && !options.header.Range;
-      if (answer.statusCode === 206 || whole) return answer;
-      const body = await errorBody(answer);
-      if (answer.statusCode >= 400) throw fromAnswer(answer, body);
-      throw new MinigateError('bad_answer', 'The server does not send pieces of this file.', { statusCode: answer.statusCode });
     }
+  }
+
+  private async once(call: Call, options: object, { offset, size, total }: Place): Promise<string> {
+    const answer = await call.send(options, 'downloadFile', (p) => {
+      const sent = offset + p.sent;
+      return { progress: total ? Math.floor((100 * sent) / total) : 100, sent, total };
+    });
+    if (answer.statusCode === (size ? 206 : 200)) return answer.tempFilePath!;
+    const body = await this.errorBody(answer);
+    if (answer.statusCode >= 400) throw fromAnswer(answer, body);
+    throw new MinigateError('bad_answer', 'The server does not send pieces of this file.', { statusCode: answer.statusCode });
   }
 
   /** Appends a piece; where the phone has no room, what was joined goes again. */
