@@ -6,8 +6,8 @@ import type { Answer, WxFailure } from './wx.js';
  * `code` is for programs. It is the server's own code where the server gave
  * one, else one of: `login_failed` (wx.login refused), `authorization_refused`
  * (the user refused), `fetch_failed` (the `fetch` given to openData did),
- * `file_unreadable`, `no_room` (on the phone), `bad_options`, `aborted`, `timeout`, `interrupted` (cut in the background),
- * `network_error`, `bad_answer`, `http_<status>`.
+ * `file_unreadable`, `file_unwritable`, `no_room` (on the phone), `bad_options`, `aborted`, `timeout`,
+ * `interrupted` (cut in the background), `network_error`, `bad_answer`, `http_<status>`.
  */
 export class MinigateError extends Error {
   /** The HTTP status, 0 where no server answered. */

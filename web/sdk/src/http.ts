@@ -1,4 +1,5 @@
 import { fromAnswer, MinigateError, parse } from './error.js';
+import { Files } from './files.js';
 import type { Sessions } from './session.js';
 import { Call, Progress, start, Task, TransferTask } from './task.js';
 import { Ranges } from './ranges.js';
@@ -81,7 +82,7 @@ export interface DownloadOptions extends CallOptions<DownloadResult> {
   onPart?(part: DownloadedPart): void | PromiseLike<void>;
   /** Bytes of a piece; default 32 MiB, with `join` 8 MiB. */
   partSize?: number;
-  /** Appends the pieces to `filePath`, as far as the phone has room for it. */
+  /** Joins the pieces to `filePath`, which is there when it is whole; where that cannot fit, it fails with `no_room`. */
   join?: boolean;
   onProgress?(progress: Progress): void;
 }
@@ -96,6 +97,7 @@ const refusals = ['token_missing', 'token_expired', 'token_invalid'];
 
 /** The three HTTP calls: token, one retry after a login, statuses as errors. */
 export class Http {
+  private readonly files: Files;
   private readonly uploads: Uploads;
   private readonly ranges: Ranges;
 
@@ -105,8 +107,9 @@ export class Http {
     private readonly sessions: Sessions,
     storageKey: string,
   ) {
+    this.files = new Files(wx);
     this.uploads = new Uploads(wx, baseUrl, `${storageKey}:uploads`, (call, method, path, data) => this.json(call, method, path, data));
-    this.ranges = new Ranges(wx, (answer) => this.takeErrorBody(answer));
+    this.ranges = new Ranges(this.files);
   }
 
   request<T>(options: RequestOptions<T>): Task<RequestResult<T>> {
@@ -126,7 +129,7 @@ export class Http {
     if (onProgress) call.progress.push(onProgress);
     return start<any>(call, options, async () => {
       const { filePath, fileName, type, mode, parallel, public: open, channel, size: told, url, name, formData, header, ...wxOptions } = given;
-      const size = told === undefined ? await this.sizeOf(filePath) : told;
+      const size = told === undefined ? (await this.files.look(filePath)).size : told;
       if (size === undefined || url || name || formData) return this.plainForm(call, given, size);
       const access = withQuery('', { public: open || undefined, channel }).slice(1);
       const source = { filePath, size, fileName, type, mode, parallel, access, wxOptions };
@@ -154,7 +157,7 @@ export class Http {
       }
       return this.authorized(call, rest.url, rest.header, async (url, header) => {
         const answer = await call.send({ ...rest, url, header });
-        return answer.statusCode < 400 ? answer : accept(answer, await this.takeErrorBody(answer));
+        return answer.statusCode < 400 ? answer : accept(answer, await this.files.takeErrorBody(answer));
       });
     });
   }
@@ -186,33 +189,6 @@ export class Http {
       if (call.aborted || !isRefusal(error)) throw error;
       return attempt((await this.sessions.renew(token)).token);
     }
-  }
-
-  /** The size of a local file, undefined where the platform does not tell. */
-  private sizeOf(filePath: string): Promise<number | undefined> {
-    const fs = this.wx.getFileSystemManager && this.wx.getFileSystemManager();
-    return new Promise((resolve) => {
-      if (!fs || !fs.stat) return resolve(undefined);
-      fs.stat({ path: filePath, success: (r: any) => resolve(r.stats.size), fail: () => resolve(undefined) });
-    });
-  }
-
-  /** Where wx stored an error's body as if it were the file: reads and removes it. */
-  private takeErrorBody(answer: Answer): Promise<unknown> {
-    const fs = this.wx.getFileSystemManager && this.wx.getFileSystemManager();
-    const filePath = answer.filePath || answer.tempFilePath;
-    return new Promise((resolve) => {
-      if (!fs || !filePath) return resolve(undefined);
-      const done = (body: unknown) => {
-        fs.unlink({ filePath, complete: () => resolve(body) });
-      };
-      fs.readFile({
-        filePath,
-        encoding: 'utf8',
-        success: (r: any) => done(parse(r.data)),
-        fail: () => done(undefined),
-      });
-    });
   }
 }
 

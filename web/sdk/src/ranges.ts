@@ -1,6 +1,8 @@
-import { fromAnswer, fromWx, MinigateError } from './error.js';
+import { fromAnswer, MinigateError } from './error.js';
+import type { Files } from './files.js';
+import { Joint } from './joint.js';
 import type { Call } from './task.js';
-import type { Answer, WxApi } from './wx.js';
+import type { Answer } from './wx.js';
 
 /** A piece of a file that is downloaded in pieces. */
 export interface DownloadedPart {
@@ -41,7 +43,7 @@ const maxTries = 5; // of one piece
 
 /** Downloads in pieces, each a call of wx.downloadFile. */
 export class Ranges {
-  constructor(private readonly wx: WxApi, private readonly errorBody: (answer: Answer) => Promise<unknown>) {}
+  constructor(private readonly files: Files) {}
 
   async fetch(call: Call, options: RangeOptions, authorized: Authorized): Promise<Answer> {
     const { header = {}, filePath, onPart, partSize, join, ...wxOptions } = options;
@@ -49,14 +51,21 @@ export class Ranges {
     const { total, etag } = await authorized(header, (url, header) => this.look(call, url, header));
     const same: Header = etag ? { ...header, 'If-Match': etag } : header; // or pieces of two files would be joined
     const most = Math.min(partSize || (join ? 8 << 20 : 32 << 20), maxPiece);
-    if (join) await this.remove(filePath!);
-    for (let n = 1, offset = 0; n === 1 || offset < total; n++) {
-      const place = { offset, size: Math.min(most, total - offset), total };
-      const part = { n, ...place, tempFilePath: await this.piece(call, wxOptions, place, same, authorized) };
-      if (onPart) await onPart(part);
-      if (join) await this.append(part, filePath!);
-      if (call.aborted) throw call.aborted;
-      offset += part.size;
+    const joint = join ? new Joint(this.files, filePath!) : undefined;
+    if (joint) await joint.begin(total);
+    try {
+      for (let n = 1, offset = 0; n === 1 || offset < total; n++) {
+        const place = { offset, size: Math.min(most, total - offset), total };
+        const part = { n, ...place, tempFilePath: await this.piece(call, wxOptions, place, same, authorized) };
+        if (joint) await joint.append(part, onPart);
+        else if (onPart) await onPart(part);
+        if (call.aborted) throw call.aborted;
+        offset += part.size;
+      }
+      if (joint) await joint.finish();
+    } catch (error) {
+      if (joint) await joint.drop();
+      throw error;
     }
     return { statusCode: 200, errMsg: 'downloadFile:ok', ...(join ? { filePath } : {}) };
   }
@@ -95,37 +104,8 @@ export class Ranges {
       return { progress: total ? Math.floor((100 * sent) / total) : 100, sent, total };
     });
     if (answer.statusCode === (size ? 206 : 200)) return answer.tempFilePath!;
-    const body = await this.errorBody(answer);
+    const body = await this.files.takeErrorBody(answer);
     if (answer.statusCode >= 400) throw fromAnswer(answer, body);
     throw new MinigateError('bad_answer', 'The server does not send pieces of this file.', { statusCode: answer.statusCode });
   }
-
-  /** Appends a piece; where the phone has no room, what was joined goes again. */
-  private async append({ tempFilePath }: DownloadedPart, filePath: string): Promise<void> {
-    const fs = this.fs();
-    try {
-      const data = await ask<{ data: ArrayBuffer }>((o) => fs.readFile({ ...o, filePath: tempFilePath }));
-      const there = await ask((o) => fs.access({ ...o, path: filePath })).then(() => true, () => false);
-      await ask((o) => (there ? fs.appendFile : fs.writeFile).call(fs, { ...o, filePath, data: data.data }));
-    } catch (failure: any) {
-      await this.remove(filePath);
-      throw fromWx(failure, 'no_room');
-    } finally {
-      await this.remove(tempFilePath);
-    }
-  }
-
-  private remove(filePath: string): Promise<void> {
-    return ask((o) => this.fs().unlink({ ...o, filePath })).then(() => undefined, () => undefined);
-  }
-
-  private fs(): any {
-    const fs = this.wx.getFileSystemManager && this.wx.getFileSystemManager();
-    if (!fs) throw new MinigateError('no_room', 'There is no file system here.');
-    return fs;
-  }
-}
-
-function ask<T>(call: (callbacks: { success(result: T): void; fail(failure: any): void }) => void): Promise<T> {
-  return new Promise((success, fail) => call({ success, fail }));
 }

@@ -16,6 +16,7 @@ export interface WxApi {
   getDeviceInfo?(): any;
   getSystemInfoSync?(): any;
   getFileSystemManager?(): any;
+  env?: any;
   onAppShow?(listener: (...args: any[]) => void): void;
   onNetworkStatusChange?(listener: (result: any) => void): void;
 }

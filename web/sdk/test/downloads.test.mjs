@@ -25,6 +25,11 @@ function ranged({ etag = '"v1"', length = content.length, fail = () => undefined
   const wx = fakeWx({ serve: gate.serve });
   return { gate, wx, client: createClient({ baseUrl, wx }) };
 }
+/** A call of the file system that fails. */
+function breaking(wx, method, failure) {
+  const fs = wx.getFileSystemManager();
+  wx.getFileSystemManager = () => ({ ...fs, [method]: ({ fail }) => setImmediate(() => fail(failure)) });
+}
 const join = { url: '/files/f1', partSize: 10, join: true, filePath: 'usr/f' };
 const content = Array.from({ length: 25 }, (_, i) => i);
 
@@ -98,4 +103,72 @@ test('download in pieces: a token refused midway costs a login, and no piece com
   assert.equal(wx.calls.filter((c) => c.method === 'HEAD').length, 1);
   gate.login = () => ({ statusCode: 200, data: { token: 'never-valid', expires_in: 1, user: {} } });
   await assert.rejects(client.download({ url: '/files/f1', partSize: 10, onPart }), { code: 'http_401' });
+});
+
+const limit = 200 << 20; // of WeChat, for all that a mini-program keeps
+
+test('download in pieces: what cannot have room is not begun', async () => {
+  const large = ranged({ length: limit + 1 });
+  await assert.rejects(large.client.download(join), { code: 'no_room', statusCode: 0 });
+  for (const listing of ['list', 'object']) {
+    const { wx, client } = ranged();
+    wx.env = { USER_DATA_PATH: 'usr' };
+    if (listing === 'object') wx.getFileSystemManager = older(wx.getFileSystemManager());
+    wx.files.set('usr/f', 'old');
+    wx.files.set('usr/other', new ArrayBuffer(limit - content.length + 1));
+    await assert.rejects(client.download(join), { code: 'no_room' }, listing);
+    assert.equal(wx.calls.filter((c) => c.kind === 'downloadFile').length, 0);
+    assert.equal(wx.files.get('usr/f'), 'old', 'what is there stays');
+    wx.files.set('usr/other', new ArrayBuffer(limit - content.length));
+    wx.files.set('usr/f.part', 'of an app that was killed');
+    await client.download(join); // in place of what is there
+    assert.deepEqual([...new Uint8Array(wx.files.get('usr/f'))], content);
+  }
+  const nowhere = ranged();
+  nowhere.wx.getFileSystemManager = undefined;
+  await assert.rejects(nowhere.client.download(join), { code: 'no_room' });
+  assert.equal(nowhere.wx.calls.filter((c) => c.kind === 'downloadFile').length, 0);
+});
+
+/** Stats of a folder as older wx gives them: by path. */
+function older(fs) {
+  const stat = (o) => fs.stat({ ...o, success: ({ stats }) => o.success({ stats: Array.isArray(stats) ? Object.fromEntries(stats.map((s) => [s.path, s.stats])) : stats }) });
+  return () => ({ ...fs, stat });
+}
+
+test('download in pieces: nothing stays of what did not become whole, and the error is its own', async () => {
+  const gone = (r) => (/bytes=10-/.test(r.header.Range) ? refusal(404, 'file_not_found') : undefined);
+  const mine = new Error('of the app');
+  const denied = { errMsg: 'fail permission denied', errno: 1300013 };
+  for (const [name, options, prepare, want] of [
+    ['a piece that is refused', { fail: gone }, {}, { code: 'file_not_found', statusCode: 404 }],
+    ['an onPart that throws', {}, { onPart: ({ n }) => { if (n === 2) throw mine; } }, mine],
+    ['a piece that cannot be read', {}, ['readFile', denied], { code: 'file_unreadable', errno: 1300013 }],
+    ['a file that cannot be written', {}, ['writeFile', denied], { code: 'file_unwritable', errno: 1300013 }],
+    ['nor gone on with', {}, ['appendFile', denied], { code: 'file_unwritable', errMsg: denied.errMsg }],
+    ['nor renamed', {}, ['rename', denied], { code: 'file_unwritable' }],
+    ['no room, by number', {}, ['appendFile', { errMsg: 'fail', errno: 1300202 }], { code: 'no_room', errno: 1300202 }],
+    ['no room, in words', {}, ['appendFile', { errMsg: 'fail the maximum size of the file storage limit is exceeded' }], { code: 'no_room' }],
+  ]) {
+    const { wx, client } = ranged(options);
+    if (Array.isArray(prepare)) breaking(wx, ...prepare);
+    await assert.rejects(client.download({ ...join, ...prepare }), want, name);
+    assert.deepEqual([...wx.files.keys()], [], name);
+  }
+});
+
+test('download in pieces: until it is whole it has another name, and an abort leaves nothing', async () => {
+  const { wx, client } = ranged();
+  const names = [];
+  await client.download({ ...join, onPart: () => void names.push(...wx.files.keys()) });
+  assert.ok(names.includes('usr/f.part') && !names.includes('usr/f'), names.join());
+  for (const last of [2, 3]) {
+    wx.files.clear();
+    wx.calls.length = 0;
+    const call = client.download({ ...join, onPart: ({ n }) => void (n === last && call.abort()) });
+    await assert.rejects(call, { code: 'aborted' });
+    for (let i = 0; i < 20; i++) await new Promise(setImmediate);
+    assert.deepEqual([...wx.files.keys()], []);
+    assert.equal(wx.calls.filter((c) => c.kind === 'downloadFile').length, last);
+  }
 });

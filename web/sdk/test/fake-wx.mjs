@@ -12,7 +12,7 @@ export function fakeWx({ serve, live = centrifugeServer() } = {}) {
     calls: [],
     logins: 0,
     storage: new Map(),
-    files: new Map(), // path to text, or to an ArrayBuffer
+    files: new Files(),
     temps: 0,
     room: Infinity, // bytes the app may keep
     sockets: [],
@@ -43,13 +43,12 @@ export function fakeWx({ serve, live = centrifugeServer() } = {}) {
         return { ...answer, [o.filePath ? 'filePath' : 'tempFilePath']: path };
       }),
     getFileSystemManager: () => ({
-      stat: ({ path, success, fail }) =>
-        soon(() =>
-          wx.files.has(path)
-            ? success({ stats: { size: bytesOf(wx.files.get(path)).length } })
-            : fail({ errMsg: 'stat:fail no such file or directory' }),
-        ),
-      access: ({ path, success, fail }) => soon(() => (wx.files.has(path) ? success({}) : fail({ errMsg: 'access:fail' }))),
+      stat: ({ path, recursive, success, fail }) =>
+        soon(() => {
+          const below = [...wx.files.keys()].filter((p) => p.startsWith(`${path}/`));
+          if (recursive && below.length) return success({ stats: [{ path: '/', stats: folder }, ...below.map((path) => ({ path, stats: wx.files.stat(path) }))] });
+          return wx.files.has(path) ? success({ stats: wx.files.stat(path) }) : fail({ errMsg: 'stat:fail no such file or directory' });
+        }),
       readFile: ({ filePath, encoding, position = 0, length, success, fail }) =>
         soon(() => {
           if (!wx.files.has(filePath)) return fail({ errMsg: 'readFile:fail' });
@@ -59,12 +58,16 @@ export function fakeWx({ serve, live = centrifugeServer() } = {}) {
           return success({ data: Uint8Array.from(piece).buffer });
         }),
       writeFile: (o) => soon(() => keep(o, new Uint8Array())),
-      appendFile: (o) => soon(() => keep(o, bytesOf(wx.files.get(o.filePath)))),
-      unlink: ({ filePath, success, complete }) =>
+      appendFile: (o) =>
+        soon(() => (wx.files.has(o.filePath) ? keep(o, bytesOf(wx.files.get(o.filePath))) : o.fail({ errMsg: 'appendFile:fail no such file' }))),
+      unlink: ({ filePath, success, fail }) =>
+        soon(() => (wx.files.delete(filePath) ? success({}) : fail({ errMsg: 'unlink:fail no such file or directory' }))),
+      rename: ({ oldPath, newPath, success, fail }) =>
         soon(() => {
-          const ok = wx.files.delete(filePath);
-          success?.({ ok });
-          complete?.({ ok });
+          if (!wx.files.has(oldPath) || wx.files.has(newPath)) return fail({ errMsg: 'rename:fail' });
+          wx.files.set(newPath, wx.files.get(oldPath));
+          wx.files.delete(oldPath);
+          return success({});
         }),
     }),
 
@@ -86,7 +89,7 @@ export function fakeWx({ serve, live = centrifugeServer() } = {}) {
   };
 
   function keep({ filePath, data, success, fail }, before) {
-    if (before.length + data.byteLength > wx.room) return fail({ errMsg: 'appendFile:fail the maximum size of the file storage limit is exceeded' });
+    if (before.length + data.byteLength > wx.room) return fail({ errMsg: 'appendFile:fail the maximum size of the file storage limit is exceeded', errno: 1300202 });
     wx.files.set(filePath, Uint8Array.from([...before, ...new Uint8Array(data)]).buffer);
     return success({});
   }
@@ -119,6 +122,20 @@ export function fakeWx({ serve, live = centrifugeServer() } = {}) {
   }
   return wx;
 }
+
+/** What is on the phone: path to text, or to an ArrayBuffer; and when it was written. */
+class Files extends Map {
+  times = new Map();
+  writes = 0;
+  set(path, content) {
+    this.times.set(path, ++this.writes);
+    return super.set(path, content);
+  }
+  stat(path) {
+    return { size: bytesOf(this.get(path)).length, lastModifiedTime: this.times.get(path), isDirectory: () => false };
+  }
+}
+const folder = { size: 4096, isDirectory: () => true };
 
 const bytesOf = (file) => (typeof file === 'string' ? Buffer.from(file) : new Uint8Array(file));
 const text = (data) => (typeof data === 'string' ? data : JSON.stringify(data ?? ''));
