@@ -12,6 +12,7 @@ import { uniPage } from './lib/uni-jsdom.mjs';
 const { e2e, readFile, bufferOf } = await step('uni-h5 boots in jsdom', () => uniPage(baseUrl), 60_000);
 const partSize = Number(process.env.PART_SIZE);
 const files = new Map();
+let written = 1; // when all of them were
 let logins = 0;
 let onPut = async () => {};
 const puts = [];
@@ -24,7 +25,8 @@ const wx = Object.assign({}, e2e.wx, {
   },
   getDeviceInfo: () => ({ brand: 'Node', model: 'jsdom' }),
   getFileSystemManager: () => ({
-    stat: ({ path, success }) => success({ stats: { size: files.get(path).length } }),
+    stat: ({ path, success, fail }) =>
+      files.has(path) ? success({ stats: { size: files.get(path).length, lastModifiedTime: written } }) : fail({ errMsg: 'stat:fail no such file' }),
     readFile: ({ filePath, position, length, success }) =>
       success({ data: bufferOf(files.get(filePath).subarray(position, position + length)) }),
   }),
@@ -69,6 +71,7 @@ await step('an upload in parts, during which minigate is killed', async () => {
     filePath: 'tmp/film', fileName: '电影.bin', mode: 'parts', onProgress: ({ sent, total }) => seen.push([sent, total]),
   });
   assert.equal((await restarting).status, 200);
+  onPut = async () => {};
   const want = files.get('tmp/film');
   assert.deepEqual([data.name, data.size], ['电影.bin', want.length]);
   assert.deepEqual(seen.at(-1), [want.length, want.length]);
@@ -78,17 +81,31 @@ await step('an upload in parts, during which minigate is killed', async () => {
   await fetched(data.id, want);
 }, 90_000);
 
-await step('an app that is killed, and goes on with what is missing', async () => {
+/** An app that dies when two parts of a file have arrived. */
+async function killed(filePath) {
   let left = 2;
   const dying = Object.assign({}, wx, {
     request: (o) => (o.method === 'PUT' && left-- <= 0 ? { abort() {} } : wx.request(o)), // nothing comes back from it any more
   });
   await new Promise((half) =>
-    createClient({ baseUrl, wx: dying }).upload({ filePath: 'tmp/other', mode: 'parts', onProgress: (p) => p.sent === 2 * partSize && half() }),
+    createClient({ baseUrl, wx: dying }).upload({ filePath, mode: 'parts', onProgress: (p) => p.sent === 2 * partSize && half() }),
   );
   puts.length = 0;
+}
+
+await step('an app that is killed, and goes on with what is missing', async () => {
+  await killed('tmp/other');
   const { data } = await createClient({ baseUrl, wx }).upload({ filePath: 'tmp/other', mode: 'parts' });
   assert.equal(puts.length, 3);
+  await fetched(data.id, files.get('tmp/other'));
+}, 60_000);
+
+await step('an app that is killed, and a file that is another when it is back', async () => {
+  await killed('tmp/other');
+  files.set('tmp/other', randomBytes(5 * partSize));
+  written++;
+  const { data } = await createClient({ baseUrl, wx }).upload({ filePath: 'tmp/other', mode: 'parts' });
+  assert.equal(puts.length, 5);
   await fetched(data.id, files.get('tmp/other'));
 }, 60_000);
 

@@ -129,10 +129,11 @@ export class Http {
     if (onProgress) call.progress.push(onProgress);
     return start<any>(call, options, async () => {
       const { filePath, fileName, type, mode, parallel, public: open, channel, size: told, url, name, formData, header, ...wxOptions } = given;
-      const size = told === undefined ? (await this.files.look(filePath)).size : told;
+      const found = await this.files.look(filePath);
+      const size = told === undefined ? found.size : told;
       if (size === undefined || url || name || formData) return this.plainForm(call, given, size);
       const access = withQuery('', { public: open || undefined, channel }).slice(1);
-      const source = { filePath, size, fileName, type, mode, parallel, access, wxOptions };
+      const source = { filePath, size, modified: found.modified, fileName, type, mode, parallel, access, wxOptions };
       return { data: await this.uploads.send(call, source), statusCode: 201, errMsg: 'uploadFile:ok' };
     });
   }

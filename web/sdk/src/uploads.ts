@@ -8,6 +8,8 @@ import type { WxApi } from './wx.js';
 export interface Source {
   filePath: string;
   size: number;
+  /** When it changed; where nobody knows, an upload of it is not gone on with. */
+  modified?: number;
   fileName?: string;
   type?: string;
   mode?: 'form' | 'parts';
@@ -76,7 +78,7 @@ export class Uploads {
       if (!file) file = await (direct.mode === 'form' ? this.form(call, source, direct) : this.parts(call, source, direct));
       if (!file) file = await this.confirm(call, direct.id);
     } catch (error) {
-      if (call.aborted || direct.mode === 'form') {
+      if (call.aborted || direct.mode === 'form' || !source.modified) {
         const gone = this.abandon(direct.id, source, call);
         if (direct.missed) await gone; // it counts until then
       } else if (isOver(error)) this.forget(source);
@@ -98,10 +100,12 @@ export class Uploads {
     }
   }
 
-  /** Goes on with an upload that is remembered, or asks for a new one. */
+  /** Goes on with an upload that is remembered, unless the file changed since, or asks for a new one. */
   private async begin(call: Call, source: Source): Promise<Direct> {
     const kept = this.kept()[keyOf(source)];
-    if (kept) {
+    if (kept && (!source.modified || kept.modified !== source.modified)) {
+      await this.abandon(kept.id, source, call); // it counts until then
+    } else if (kept) {
       try {
         return await this.readdress(call, kept.id, 1, this.detour());
       } catch (error) {
@@ -259,7 +263,7 @@ export class Uploads {
     }
   }
 
-  private kept(): Record<string, { id: string; at: number }> {
+  private kept(): Record<string, { id: string; at: number; modified?: number }> {
     try {
       const kept = this.wx.getStorageSync(this.storageKey);
       return kept && typeof kept === 'object' ? kept : {};
@@ -270,7 +274,7 @@ export class Uploads {
 
   private remember(source: Source, id: string): void {
     const kept = this.kept();
-    kept[keyOf(source)] = { id, at: Date.now() };
+    kept[keyOf(source)] = { id, at: Date.now(), modified: source.modified };
     const oldest = Object.keys(kept).sort((a, b) => kept[a].at - kept[b].at);
     for (const key of oldest.slice(0, -maxKept)) delete kept[key];
     this.keep(kept);
@@ -339,7 +343,7 @@ class Addresses {
   }
 }
 
-/** The same file, as far as anybody can tell. */
+/** The same file, as far as its name goes. */
 function keyOf({ filePath, size, fileName, access }: Source): string {
   return `${size} ${fileName || ''} ${filePath}${access && ` ${access}`}`;
 }

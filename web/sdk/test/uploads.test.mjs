@@ -2,70 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createClient } from '../dist/index.mjs';
 import { fakeClock } from './clock.mjs';
-import { fakeGate, fakeWx, refusal } from './fake-wx.mjs';
+import { baseUrl, puts, setup, storage, whole } from './fake-uploads.mjs';
+import { refusal } from './fake-wx.mjs';
 
-const baseUrl = 'https://gate.example.com';
-const storage = 'https://storage.example.com';
-
-/** A gate with direct uploads. `fail(request)` may answer a request in its place. */
-function setup({ target = 'gateway', partSize = 10, page = 100, fail = () => undefined } = {}) {
-  const uploads = new Map();
-  let ids = 0;
-  let round = 0; // addresses of earlier ones are not good any more
-  const sizeOf = (u, n) => Math.min(partSize, u.size - (n - 1) * partSize);
-  const look = (u, from = 1, target = u.target) => {
-    const at = target === 'gateway' ? `/files/uploads` : storage;
-    const count = Math.ceil(u.size / partSize);
-    const missing = Array.from({ length: count }, (_, i) => i + 1).filter((n) => !u.parts.has(n));
-    const common = { id: u.id, mode: u.mode, target, file: u.file };
-    if (u.mode === 'form') return { ...common, upload: { url: `${at}/${u.id}/form?ticket=t`, name: 'file', formData: { key: 'k', policy: 'p' } } };
-    const put = missing.filter((n) => n >= from).slice(0, page).map((n) => ({ n, size: sizeOf(u, n), url: `${at}/${u.id}/parts/${n}?round=${round}` }));
-    const received = [...u.parts.values()].reduce((sum, p) => sum + p.byteLength, 0);
-    return { ...common, part_size: partSize, received, missing, put };
-  };
-  const finish = (u) => {
-    u.file = { id: u.id, name: u.name, size: u.size, type: 'x/y', url: `/files/${u.id}` };
-    return { statusCode: 201, data: u.file };
-  };
-  const gate = fakeGate({
-    '/files/direct': ({ url, data: { name, size, type, mode, target: wish = target } }) => {
-      const u = { id: `u${++ids}`, name, size, type, mode: mode || (size > 20 ? 'parts' : 'form'), target: wish, parts: new Map(), query: url.split('?')[1] };
-      uploads.set(u.id, u);
-      return { statusCode: 201, data: look(u) };
-    },
-  });
-  const serve = (request) => {
-    const early = fail(request);
-    if (early) return early;
-    const [path, query = ''] = request.url.replace(baseUrl, '').replace(storage, '/files/uploads').split('?');
-    const [, kind, id, what, n] = path.match(/^\/files\/(?:(direct|uploads)\/)?(\w+)(?:\/(form|parts|confirm))?(?:\/(\d+))?$/) || [];
-    const u = uploads.get(id);
-    if (!id || id === 'direct') return gate.serve(request);
-    if (!u) return refusal(404, 'upload_not_found');
-    if (kind === 'direct' && request.method === 'DELETE') return { statusCode: 204, data: uploads.delete(id) && '' };
-    if (kind === 'direct') return { statusCode: 200, data: look(u, Number((query.match(/from=(\d+)/) || [])[1] || 1), (query.match(/target=(\w+)/) || [])[1]) };
-    if (what === 'form') {
-      u.form = request;
-      return u.target === 'gateway' ? finish(u) : { statusCode: 200, data: '' };
-    }
-    if (what === 'parts') {
-      if (query !== `round=${round}`) return { statusCode: 403, data: '<Error><Code>AccessDenied</Code></Error>' };
-      if (request.data.byteLength !== sizeOf(u, Number(n))) return refusal(400, 'part_size_invalid');
-      u.parts.set(Number(n), request.data);
-      return { statusCode: 200, data: { n: Number(n) } };
-    }
-    if (what === 'confirm') return u.mode === 'parts' && look(u).missing.length ? refusal(409, 'parts_missing') : finish(u);
-    return refusal(404, 'not_found');
-  };
-  const wx = fakeWx({ serve });
-  const content = Uint8Array.from({ length: 45 }, (_, i) => i);
-  wx.files.set('tmp/large', content.buffer);
-  wx.files.set('tmp/small', 'four');
-  return { gate, wx, uploads, content, expire: () => round++, client: createClient({ baseUrl, wx }) };
-}
-
-const puts = (wx) => wx.calls.filter((c) => c.method === 'PUT');
-const whole = (u) => Buffer.concat([...u.parts].sort((a, b) => a[0] - b[0]).map(([, data]) => Buffer.from(data)));
 const kept = (wx) => wx.storage.get(`minigate:@${baseUrl}:uploads`);
 
 for (const target of ['gateway', 'storage']) {
@@ -162,6 +101,48 @@ test('a restarted app goes on with what is missing; the server forgot it: it beg
   down = false;
   assert.equal((await createClient({ baseUrl, wx }).upload({ filePath: 'tmp/large' })).data.id, 'u3');
 });
+
+test('a file that was rewritten since is begun anew, and what was sent of the old one given up', async (t) => {
+  const clock = fakeClock(t);
+  let down = true;
+  const { wx, uploads, client } = setup({ fail: (r) => (down && /parts\/[345]\?/.test(r.url) ? new Error('network') : undefined) });
+  const failed = assert.rejects(client.upload({ filePath: 'tmp/large' }), { code: 'network_error' });
+  await clock.pass(600_000);
+  await failed;
+  down = false;
+  const content = Uint8Array.from({ length: 45 }, (_, i) => 100 + i);
+  wx.files.set('tmp/large', content.buffer);
+  const { data } = await createClient({ baseUrl, wx }).upload({ filePath: 'tmp/large' });
+  assert.ok(whole(uploads.get(data.id)).equals(Buffer.from(content)));
+  assert.deepEqual([...uploads.keys()], ['u2'], 'the old one counts no more');
+});
+
+for (const [name, change, options] of [
+  ['when a file changed', (fs) => ({ ...fs, stat: ({ success }) => setImmediate(() => success({ stats: { size: 45 } })) }), {}],
+  ['anything of a file', (fs) => ({ ...fs, stat: undefined }), { size: 45 }],
+]) {
+  test(`where the platform does not tell ${name}, nobody goes on with an upload of it`, async (t) => {
+    const clock = fakeClock(t);
+    let line = () => new Error('network');
+    const { wx, uploads, client } = setup({ fail: (r) => (/parts\/[345]\?/.test(r.url) ? line() : undefined) });
+    const fs = wx.getFileSystemManager();
+    wx.getFileSystemManager = () => change(fs);
+    const failed = assert.rejects(client.upload({ filePath: 'tmp/large', ...options }), { code: 'network_error' });
+    await clock.pass(600_000);
+    await failed;
+    assert.deepEqual([uploads.size, kept(wx)], [0, undefined], 'given up at the server');
+    line = () => new Promise(() => {}); // the app is killed
+    client.upload({ filePath: 'tmp/large', ...options });
+    await clock.settle();
+    assert.equal(Object.values(kept(wx)).length, 1);
+    line = () => undefined;
+    const content = Uint8Array.from({ length: 45 }, (_, i) => 100 + i);
+    wx.files.set('tmp/large', content.buffer);
+    await createClient({ baseUrl, wx }).upload({ filePath: 'tmp/large', ...options });
+    assert.deepEqual([...uploads.keys()], ['u3']);
+    assert.ok(whole(uploads.get('u3')).equals(Buffer.from(content)));
+  });
+}
 
 test('a confirm whose answer was lost is found out', async (t) => {
   const clock = fakeClock(t);
