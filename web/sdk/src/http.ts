@@ -1,5 +1,6 @@
 import { fromAnswer, MinigateError, parse } from './error.js';
 import { Files } from './files.js';
+import { Lanes } from './lanes.js';
 import type { Sessions } from './session.js';
 import { Call, Progress, start, Task, TransferTask } from './task.js';
 import { Ranges } from './ranges.js';
@@ -38,7 +39,7 @@ export interface UploadOptions<T = FileRecord> extends CallOptions<UploadResult<
   type?: string;
   /** One form, or parts that go on after a failure; the server chooses by the size where left out. */
   mode?: 'form' | 'parts';
-  /** How many parts may be on their way at a time: 1 to 3, default 2. wx has ten calls in all. */
+  /** How many parts may be on their way at a time: 1 to 3, default 2. */
   parallel?: number;
   /** Anybody who knows its address may read it; where minigate lets users. */
   public?: boolean;
@@ -95,9 +96,13 @@ export interface DownloadResult extends Answer {
 /** What a login cures. */
 const refusals = ['token_missing', 'token_expired', 'token_invalid'];
 
+/** Calls for files at a time. wx has ten in all, and lets the others wait: these are the app's. */
+const maxTransfers = 6;
+
 /** The three HTTP calls: token, one retry after a login, statuses as errors. */
 export class Http {
   private readonly files: Files;
+  private readonly lanes = new Lanes(maxTransfers);
   private readonly uploads: Uploads;
   private readonly ranges: Ranges;
 
@@ -125,7 +130,7 @@ export class Http {
 
   upload<T>(options: UploadOptions<T>): TransferTask<UploadResult<T>> {
     const { success, fail, complete, onProgress, ...given } = options;
-    const call = new Call(this.wx, 'uploadFile');
+    const call = new Call(this.wx, 'uploadFile', this.lanes);
     if (onProgress) call.progress.push(onProgress);
     return start<any>(call, options, async () => {
       const { filePath, fileName, type, mode, parallel, public: open, channel, size: told, url, name, formData, header, ...wxOptions } = given;
@@ -150,7 +155,7 @@ export class Http {
 
   download(options: DownloadOptions): TransferTask<DownloadResult> {
     const { success, fail, complete, onProgress, onPart, partSize, join, ...rest } = options;
-    const call = new Call(this.wx, 'downloadFile');
+    const call = new Call(this.wx, 'downloadFile', this.lanes);
     if (onProgress) call.progress.push(onProgress);
     return start<any>(call, options, () => {
       if (onPart || join) {

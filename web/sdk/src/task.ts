@@ -1,4 +1,5 @@
 import { fromWx, MinigateError } from './error.js';
+import type { Lanes } from './lanes.js';
 import type { Answer, WxApi, WxCallbacks, WxTask } from './wx.js';
 
 /** A running call: a promise that can be aborted like a wx task. */
@@ -28,47 +29,58 @@ export class Call {
   /** Set once: nothing new may start for this call. */
   aborted?: MinigateError;
   readonly progress: Array<(p: Progress) => void> = [];
-  private readonly tasks = new Set<WxTask>();
-  private readonly abortListeners: Array<() => void> = [];
+  /** What ends that which is under way. */
+  private readonly stops = new Set<() => void>();
 
-  constructor(private readonly wx: WxApi, private readonly method: Method) {}
+  /** With `lanes`, each of its wx calls waits for one. */
+  constructor(private readonly wx: WxApi, private readonly method: Method, private readonly lanes?: Lanes) {}
 
-  /** One wx call, of several at a time maybe; resolves on any HTTP status, like wx itself. */
+  /**
+   * One wx call, of several at a time maybe; resolves on any HTTP status, like wx
+   * itself. Options that cost much are a function, called when it is their turn.
+   */
   send(options: object, method: Method = this.method, as: (p: Progress) => Progress = (p) => p): Promise<Answer> {
-    let task: WxTask | undefined;
-    const over = () => task && this.tasks.delete(task);
-    return new Promise<Answer>((resolve, reject) => {
-      if (this.aborted) throw this.aborted;
-      task = this.wx[method]({
-        ...options,
-        success: resolve,
-        fail: (failure: any) => reject(fromWx(failure)),
-      });
-      if (!task) return;
-      this.tasks.add(task);
-      if (method === this.method && task.onProgressUpdate) task.onProgressUpdate((p) => this.tell(as(progressOf(p))));
-    }).then(
-      (answer) => {
-        over();
-        return answer;
-      },
-      (error) => {
-        over();
-        throw error;
-      },
-    );
+    if (this.aborted) return Promise.reject(this.aborted);
+    let leave = () => {};
+    let stop!: () => void;
+    const answer = new Promise<Answer>((success, reject) => {
+      let task: WxTask | undefined;
+      stop = () => {
+        reject(this.aborted);
+        if (task) task.abort();
+      };
+      const go = async () => {
+        try {
+          const given: object = typeof options === 'function' ? await options() : options;
+          if (this.aborted) return;
+          task = this.wx[method]({ ...given, success, fail: (failure: any) => reject(fromWx(failure)) });
+          if (task && method === this.method && task.onProgressUpdate) task.onProgressUpdate((p) => this.tell(as(progressOf(p))));
+        } catch (error) {
+          reject(error);
+        }
+      };
+      if (this.lanes) leave = this.lanes.enter(go);
+      else go();
+    });
+    this.stops.add(stop);
+    const over = () => {
+      this.stops.delete(stop);
+      leave();
+    };
+    answer.then(over, over);
+    return answer;
   }
 
+  /** Does not wait for wx, which does not always say that it has ended a call. */
   abort(): MinigateError {
     this.aborted = fromWx({ errMsg: `${this.method}:fail abort` });
-    for (const task of Array.from(this.tasks)) task.abort();
-    for (const listener of this.abortListeners.splice(0)) listener();
+    for (const stop of Array.from(this.stops)) stop();
     return this.aborted;
   }
 
   /** A call that nobody can abort, for what has to be said after the end. */
   detached(): Call {
-    return new Call(this.wx, this.method);
+    return new Call(this.wx, this.method, this.lanes);
   }
 
   /** Reports progress that wx does not know of. */
@@ -79,11 +91,13 @@ export class Call {
   /** A pause that ends when the call is aborted. */
   pause(ms: number): Promise<void> {
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      this.abortListeners.push(() => {
+      const over = () => {
         clearTimeout(timer);
+        this.stops.delete(over);
         resolve();
-      });
+      };
+      const timer = setTimeout(over, ms);
+      this.stops.add(over);
     });
   }
 }

@@ -181,11 +181,13 @@ export class Uploads {
       try {
         const position = (n - 1) * direct.part_size;
         const size = Math.min(direct.part_size, source.size - position);
-        url = await addresses.of(n);
-        if (!url) return size; // it arrived, and only the answer did not
-        const data = await this.slice(source.filePath, position, size);
-        const header = this.partHeader(url, data);
-        const answer = await call.send({ ...source.wxOptions, url: this.absolute(url), method: 'PUT', data, header }, 'request');
+        const address = (url = await addresses.of(n));
+        if (!address) return size; // it arrived, and only the answer did not
+        const read = async () => {
+          const data = await this.slice(source.filePath, position, size);
+          return { ...source.wxOptions, url: this.absolute(address), method: 'PUT', data, header: this.partHeader(address, data) };
+        };
+        const answer = await call.send(read, 'request');
         if (answer.statusCode >= 400) throw fromAnswer(answer, parse(answer.data));
         return size;
       } catch (error) {
