@@ -33,24 +33,21 @@ var (
 	errLost         = fault.New(fault.Internal, "file_lost", "The file's bytes are missing from the storage.")
 )
 
-// ServeDownload answers GET and HEAD of /files/{id} and /files/{id}/{name}
-// (the name is for clients that look at the extension; any will do) with the
-// file, or with a thumbnail of it (see serveThumb), for who may read it: see
-// readable. Where the storage is to answer itself,
-// a GET that has passed all conditions is sent on to it with 302, unless its link
-// is one whose downloads are counted, or it is bound to this version of the file:
-// see pinned. Conditional requests are
-// answered without the storage; one byte range is served, several are answered
-// with the whole file.
+// ServeDownload answers GET and HEAD of /files/{id} and /files/{id}/{name} (the
+// name is for clients that look at the extension; any will do) with the file,
+// or with a thumbnail of it (see serveThumb), for who may read it: see
+// readable. Where the storage is to answer itself, a GET that has passed all
+// conditions is sent on to it with 302, unless its link is one whose downloads
+// are counted, or it is bound to this version of the file: see pinned.
+// Conditional requests are answered without the storage; one byte range is
+// served, several are answered with the whole file.
 //
 // Errors: 401 token_missing, 403 link_spent, download_refused, 404
 // file_not_found (also for files of others), 409 file_checking, 410
-// file_blocked, 412
-// precondition_failed, 416 range_not_satisfiable, 500 file_lost, 502
-// storage_refused, 503 storage_unavailable, files_unavailable,
-// download_webhook_unavailable, nodes_silent. If the storage
-// fails half way, the connection is cut: never is a file shorter than its
-// Content-Length.
+// file_blocked, 412 precondition_failed, 416 range_not_satisfiable, 500
+// file_lost, 502 storage_refused, 503 storage_unavailable, files_unavailable,
+// download_webhook_unavailable, nodes_silent. If the storage fails half way,
+// the connection is cut: never is a file shorter than its Content-Length.
 func (s *Service) ServeDownload(w http.ResponseWriter, r *http.Request) error {
 	g, err := s.readable(r)
 	if err != nil {
