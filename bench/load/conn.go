@@ -199,12 +199,17 @@ func (l *loop) message(c *conn, b []byte) error {
 		case bytes.Contains(b, []byte(`"error":`)), bytes.Contains(b, []byte(`"disconnect":`)):
 			return fmt.Errorf("connect was answered with %.120q", b)
 		case bytes.Contains(b, []byte(l.joined)):
+			var rest []byte
 			if l.follow != nil {
-				if err := l.follow.subscribed(c, b); err != nil {
+				var err error
+				if rest, err = l.follow.subscribed(c, b); err != nil {
 					return err
 				}
 			}
 			l.ready(c)
+			if len(rest) > 0 {
+				return l.message(c, rest)
+			}
 		}
 		return nil
 	default:

@@ -115,23 +115,22 @@ func (f *follow) returned(c *conn) {
 	f.back.Add(1)
 }
 
-// subscribed reads the position from the reply in b, and what came with it: in
-// the reply, and as pushes behind it.
-func (f *follow) subscribed(c *conn, b []byte) error {
+// subscribed reads the position from the reply in b, and what came in it. The
+// rest is what came behind it in the same message.
+func (f *follow) subscribed(c *conn, b []byte) (rest []byte, err error) {
 	for len(b) > 0 {
-		line, rest, _ := bytes.Cut(b, []byte("\n"))
-		if b = rest; !bytes.Contains(line, []byte(`"id":2`)) {
+		line, behind, _ := bytes.Cut(b, []byte("\n"))
+		if b = behind; !bytes.Contains(line, []byte(`"id":2`)) {
 			continue
 		}
 		var reply struct{ Subscribe followed }
 		if err := json.Unmarshal(line, &reply); err != nil {
-			return fmt.Errorf("reply to subscribe: %w", err)
+			return nil, fmt.Errorf("reply to subscribe: %w", err)
 		}
 		f.goOn(c, reply.Subscribe)
-		f.published(c, rest)
-		return nil
+		return behind, nil
 	}
-	return errors.New("no reply to subscribe")
+	return nil, errors.New("no reply to subscribe")
 }
 
 // followed is the answer to subscribe, as far as it says where a client stands.

@@ -192,9 +192,11 @@ func TestFollowing(t *testing.T) {
 	c := new(conn)
 	reply := func(s string) {
 		t.Helper()
-		if err := f.subscribed(c, []byte(`{"id":1,"connect":{"subs":{"#me":{"epoch":"other","offset":77}}}}`+"\n"+s)); err != nil {
+		rest, err := f.subscribed(c, []byte(`{"id":1,"connect":{"subs":{"#me":{"epoch":"other","offset":77}}}}`+"\n"+s))
+		if err != nil {
 			t.Fatal(err)
 		}
+		f.published(c, rest)
 	}
 	want := func(what string, recovered, unrecovered, gaps int64, offset uint64) {
 		t.Helper()

@@ -23,7 +23,7 @@ func TestRuns(t *testing.T) {
 		t.Errorf("no %q in\n%s", want, table)
 	}
 	table, machine, _ := strings.Cut(table, "\n\n")
-	for _, want := range []string{"centrifuge v0.", "gws v1.", "Medians of 1 rounds."} {
+	for _, want := range []string{"centrifuge v0.", "gws v1.", "Rounds: 1; figures are medians."} {
 		if !strings.Contains(machine, want) {
 			t.Errorf("no %q in %s", want, machine)
 		}
