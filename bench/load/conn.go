@@ -124,7 +124,8 @@ func (l *loop) feed(c *conn, b []byte) (rest []byte, err error) {
 			return b, nil
 		}
 		if !bytes.HasPrefix(b, []byte("HTTP/1.1 101")) {
-			return nil, fmt.Errorf("%w: %.80q", errRefused, b)
+			status, _, _ := bytes.Cut(b, []byte("\r\n"))
+			return nil, fmt.Errorf("%w: %.80s", errRefused, status)
 		}
 		if bytes.Contains(b[:end], []byte("permessage-deflate")) {
 			l.deflated.Store(true)
