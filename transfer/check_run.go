@@ -69,6 +69,9 @@ func (s *Service) countChecks(ctx context.Context) error {
 func (s *Service) sweepChecks(ctx context.Context) error {
 	var working sync.WaitGroup
 	defer working.Wait()
+	if err := s.countChecks(ctx); err != nil {
+		return err
+	}
 	return s.startChecks(ctx, &working)
 }
 

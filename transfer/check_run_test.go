@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/minigate/minigate/internal/fault"
 )
 
@@ -139,8 +141,13 @@ func TestCheckSwitchedOff(t *testing.T) {
 	h.check()
 	h.age(f.ID, h.checks.WeChat.Answer)
 	h.checkedBy()
-	if err := h.Sweep(t.Context()); err != nil {
-		t.Error(err)
+	for _, waiting := range []float64{1, 0} {
+		if err := h.Sweep(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if n := testutil.ToFloat64(h.metrics.checking); n != waiting {
+			t.Errorf("%v files wait for checks, say the metrics, want %v", n, waiting)
+		}
 	}
 	h.wantState("nobody is asked", f.ID, Ready)
 	if g := h.keep("b.txt", "hello"); g.State != "" {
@@ -275,6 +282,9 @@ func TestCheckRuns(t *testing.T) {
 	for i := range 3 {
 		if n := <-told; n.Event != FileReady {
 			t.Errorf("told %+v", n)
+		}
+		if n := testutil.ToFloat64(h.metrics.checking); i == 0 && n != 1 {
+			t.Errorf("%v files wait for checks, say the metrics, want the one", n)
 		}
 		if i < 2 {
 			h.keep("b.txt", "hello") // wakes it

@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"io/fs"
 	"testing"
 
 	"golang.org/x/sys/windows"
@@ -9,10 +8,8 @@ import (
 	"github.com/minigate/minigate/internal/fault"
 )
 
-// What Windows answers where a disk takes no more, or nothing at all, is told
-// from other troubles.
 func TestDiskErrors(t *testing.T) {
-	for errno, want := range map[error]*fault.Error{
+	wantDiskErrors(t, map[error]*fault.Error{
 		windows.ERROR_DISK_FULL:           errNoSpace,
 		windows.ERROR_HANDLE_DISK_FULL:    errNoSpace,
 		windows.ERROR_DISK_QUOTA_EXCEEDED: errNoSpace,
@@ -20,15 +17,7 @@ func TestDiskErrors(t *testing.T) {
 		windows.ERROR_WRITE_PROTECT:       errReadOnly,
 		windows.ERROR_ACCESS_DENIED:       errStoreAway,
 		windows.ERROR_TOO_MANY_OPEN_FILES: errStoreAway,
-	} {
-		err := &fs.PathError{Op: "write", Path: "x", Err: errno}
-		if got := fault.Of(folderFault(err)); got.Code != want.Code {
-			t.Errorf("%v: %v, want %v", errno, got, want)
-		}
-		if got := fault.Of(boltFault(err)); (got.Code == errNoSpace.Code) != (want == errNoSpace) {
-			t.Errorf("%v, of the ledger: %v", errno, got)
-		}
-	}
+	})
 }
 
 func TestFreeBytes(t *testing.T) {

@@ -215,7 +215,7 @@ proxy:
 	_, metrics := callRaw(t, "GET", p.Ops+"/metrics", nil, nil)
 	for _, want := range []string{
 		`minigate_upstream_up{target="` + well + `",upstream="app"} 1`, `minigate_upstream_up{target="` + away + `",upstream="app"} 0`,
-		`minigate_proxy_requests_total{code="200",route="/api/"} 10`,
+		`minigate_proxy_requests_total{code="200",route="/api/"} 10`, "\ngo_goroutines ", "\nprocess_open_fds ",
 	} {
 		if !strings.Contains(string(metrics), want) {
 			t.Errorf("the metrics lack %s", want)
