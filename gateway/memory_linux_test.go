@@ -51,8 +51,8 @@ func TestMemoryClosesWhoReadsNoChannel(t *testing.T) {
 	message := `"` + strings.Repeat("x", 8<<10) + `"`
 	for !c.out.waiting().parked {
 		h.publish("#lazy", message)
-		for in, out := h.news.progress(); in != out || c.isWriting(); in, out = h.news.progress() {
-			runtime.Gosched() // until it is written or parked
+		for h.channels.get("#lazy").isQueued() || c.isWriting() {
+			runtime.Gosched() // until it is written or parked: two messages in one batch would be its own
 		}
 	}
 	if w := c.out.waiting(); w.bytes != 0 || w.ending {
@@ -77,4 +77,11 @@ func (c *client) isWriting() bool {
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
 	return c.out.writing && !c.out.parked
+}
+
+// isQueued tells whether there are subscribers who have not been told of news.
+func (ch *channel) isQueued() bool {
+	ch.mu.RLock()
+	defer ch.mu.RUnlock()
+	return ch.queued
 }
