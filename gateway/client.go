@@ -163,13 +163,13 @@ func (c *client) receive(message []byte) {
 		c.heard.Store(true) // whatever came meanwhile is read only now
 		c.working.Store(false)
 	}()
-	typ, pong := protocol.TypeJSON, "{}"
-	if c.binary {
-		typ, pong = protocol.TypeProtobuf, "\x00"
-	}
-	if string(message) == pong {
+	if string(message) == c.pong() {
 		c.handle(&emptyCommand)
 		return
+	}
+	typ := protocol.TypeJSON
+	if c.binary {
+		typ = protocol.TypeProtobuf
 	}
 	dec := protocol.GetCommandDecoder(typ, message)
 	defer protocol.PutCommandDecoder(typ, dec)
@@ -185,6 +185,14 @@ func (c *client) receive(message []byte) {
 			return
 		}
 	}
+}
+
+// pong is what nearly all clients answer to a ping.
+func (c *client) pong() string {
+	if c.binary {
+		return "\x00"
+	}
+	return "{}"
 }
 
 // emptyCommand is a pong, in the words in which it nearly always comes: idle

@@ -35,6 +35,20 @@ type outbox struct {
 	writer sync.WaitGroup
 }
 
+// shortList is the array of a queue that is not long, to be used again: a ping
+// and a reply should leave nothing behind.
+type shortList [4][]byte
+
+var shortLists = sync.Pool{New: func() any { return new(shortList) }}
+
+// empty gives the array of an empty queue back; mu is held.
+func (o *outbox) empty() {
+	if cap(o.replies) == len(shortList{}) {
+		shortLists.Put((*shortList)(o.replies[:len(shortList{})]))
+	}
+	o.replies = nil
+}
+
 // begin tells whether the caller becomes the writer, and calls kick without any
 // lock; mu is held.
 func (o *outbox) begin() bool {
@@ -85,6 +99,9 @@ func (c *client) enqueue(msg []byte, patient bool, announced ...*subscription) (
 	}
 	overflow := o.full(limit)
 	if queued = o.bye == nil && !o.closed && !overflow; queued {
+		if o.replies == nil {
+			o.replies = shortLists.Get().(*shortList)[:0]
+		}
 		o.replies = append(o.replies, msg)
 		o.grow(len(msg), c.hub.now())
 		for _, s := range announced {

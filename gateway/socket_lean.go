@@ -78,6 +78,13 @@ func (h *Hub) newPoller() (*epoll.Poller[*client], error) {
 			}
 			c.receive(p)
 		},
+		Short: func(c *client, op epoll.Opcode, p []byte) bool {
+			pong := string(p) == c.pong() && (op == epoll.Binary || !c.binary)
+			if pong {
+				c.receive(p)
+			}
+			return pong
+		},
 		Room: (*client).resume,
 		Gone: func(c *client, why error) {
 			c.gone(causeOf(why))

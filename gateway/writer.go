@@ -75,7 +75,7 @@ func (o *outbox) next(b *batch) (s *subscription, bye *Disconnect, ok bool) {
 	}
 	if n > 0 {
 		if o.replies = slices.Delete(o.replies, 0, n); len(o.replies) == 0 {
-			o.replies = nil
+			o.empty()
 		}
 		o.madeRoom()
 	}

@@ -51,6 +51,7 @@ func (c *Console) serveEvents(w http.ResponseWriter, r *http.Request) {
 		}
 		return out.Flush()
 	}
+	defer c.live.watch()()
 	var last int64
 	var listed time.Time
 	for {

@@ -9,6 +9,7 @@ package web
 import (
 	"context"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -97,8 +98,8 @@ func New(o Options) *Console {
 
 func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.handler.ServeHTTP(w, r) }
 
-// Run samples the registry every second until ctx ends, and then ends every
-// open stream.
+// Run samples the registry until ctx ends, every second while somebody looks,
+// and then ends every open stream.
 func (c *Console) Run(ctx context.Context) error {
 	defer c.live.close()
 	tick := time.NewTicker(sampleInterval)
@@ -108,6 +109,9 @@ func (c *Console) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-tick.C:
+			if !c.live.due(now) {
+				continue
+			}
 			s, err := takeSample(c.o.Gatherer, now)
 			if err != nil {
 				continue // a collector that fails is seen at /metrics; the next sample may be whole
@@ -136,8 +140,9 @@ func (c *Console) serveKick(w http.ResponseWriter, r *http.Request) error {
 // live keeps the newest samples and wakes the streams when there is one more.
 type live struct {
 	mu      sync.Mutex
-	samples []sample      // oldest first, at most keptSamples
+	samples []sample      // oldest first, those of keptFor
 	next    chan struct{} // closed when a sample is added
+	streams int           // that are open
 	closed  bool
 }
 
@@ -146,12 +151,35 @@ func newLive() *live { return &live{next: make(chan struct{})} }
 func (l *live) add(s sample) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.samples) == keptSamples {
-		l.samples = append(l.samples[:0], l.samples[1:]...)
+	old := slices.IndexFunc(l.samples, func(o sample) bool { return o.Time > s.Time-keptFor.Milliseconds() })
+	if old < 0 {
+		old = len(l.samples)
 	}
-	l.samples = append(l.samples, s)
+	l.samples = append(slices.Delete(l.samples, 0, old), s)
 	close(l.next)
 	l.next = make(chan struct{})
+}
+
+// due tells whether it is time for another sample.
+func (l *live) due(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.streams > 0 || len(l.samples) == 0 {
+		return true
+	}
+	// Ticks come a little early, or late.
+	return now.UnixMilli()-l.samples[len(l.samples)-1].Time > (idleInterval - sampleInterval/2).Milliseconds()
+}
+
+// watch has samples taken every second, until the caller calls what it returns.
+func (l *live) watch() (leave func()) {
+	count := func(n int) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.streams += n
+	}
+	count(1)
+	return func() { count(-1) }
 }
 
 func (l *live) close() {

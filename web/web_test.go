@@ -191,15 +191,41 @@ func TestEventsCarryThePastThenTheNews(t *testing.T) {
 
 func TestLiveKeepsFiveMinutes(t *testing.T) {
 	l := newLive()
-	for i := range keptSamples + 10 {
-		l.add(sample{Time: int64(i + 1)})
+	for i := range 310 {
+		l.add(sample{Time: int64(i+1) * 1000})
 	}
 	all, _, _ := l.since(0)
-	if len(all) != keptSamples || all[0].Time != 11 {
+	if len(all) != 300 || all[0].Time != 11_000 {
 		t.Errorf("kept %d samples from %d", len(all), all[0].Time)
 	}
-	if none, _, _ := l.since(int64(keptSamples + 10)); len(none) != 0 {
+	if none, _, _ := l.since(310_000); len(none) != 0 {
 		t.Errorf("%d samples are newer than the newest", len(none))
+	}
+	l.add(sample{Time: 10_000_000}) // after a pause that is longer
+	if all, _, _ := l.since(0); len(all) != 1 {
+		t.Errorf("kept %d samples across a pause", len(all))
+	}
+}
+
+// Reading all metrics takes memory and time: where nobody looks it is done less.
+func TestSamplesWhileSomebodyLooks(t *testing.T) {
+	l := newLive()
+	if !l.due(time.UnixMilli(1)) {
+		t.Error("the first sample is not due")
+	}
+	l.add(sample{Time: 1000})
+	for _, c := range []struct {
+		at          int64
+		alone, seen bool
+	}{{2000, false, true}, {5400, false, true}, {5990, true, true}} {
+		if got := l.due(time.UnixMilli(c.at)); got != c.alone {
+			t.Errorf("due at %d ms with nobody there: %v", c.at, got)
+		}
+		leave := l.watch()
+		if got := l.due(time.UnixMilli(c.at)); got != c.seen {
+			t.Errorf("due at %d ms with somebody there: %v", c.at, got)
+		}
+		leave()
 	}
 }
 

@@ -51,14 +51,14 @@ func processor() string {
 	return runtime.GOARCH
 }
 
-// ModuleVersion is the version of a module that a Go program was built with,
-// as "name version", or "" where it has none.
+// ModuleVersion is the version of a module that a Go program is of, or was built
+// with, as "name version", or "" where it has none.
 func ModuleVersion(program, module string) string {
 	info, err := buildinfo.ReadFile(program)
 	if err != nil {
 		return ""
 	}
-	for _, m := range info.Deps {
+	for _, m := range append(info.Deps, &info.Main) {
 		if m.Path == module {
 			name := path.Base(module)
 			if major := strings.Split(m.Version, ".")[0]; name == major { // the v2 of a path

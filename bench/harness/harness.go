@@ -163,6 +163,21 @@ func (r *Run) Build(ctx context.Context, packages ...string) ([]string, error) {
 	return programs, nil
 }
 
+// BuildTool builds a program of another module in the version that the go.mod in
+// a folder of the repository names.
+func (r *Run) BuildTool(ctx context.Context, dir, pkg string) (string, error) {
+	root, err := Root(ctx)
+	if err != nil {
+		return "", err
+	}
+	program := filepath.Join(r.Dir, filepath.Base(dir))
+	cmd := exec.CommandContext(ctx, "go", "build", "-C", filepath.Join(root, dir), "-o", program, pkg)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building %s: %w\n%s", pkg, err, out)
+	}
+	return program, nil
+}
+
 // FreeAddress is one of this machine on which nobody listens.
 func FreeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

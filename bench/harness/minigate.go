@@ -18,12 +18,15 @@ import (
 	"time"
 )
 
+// Key is the API key of minigate dev.
+const Key = "dev"
+
 // Minigate is a minigate that runs as make dev does: with a simulated WeChat.
 type Minigate struct {
 	*Process
 
 	Public string // http://host:port of the listener for phones
-	Ops    string // of the one for the backend; the API key is "dev"
+	Ops    string // of the one for the backend
 }
 
 // Socket is where sockets connect.
@@ -189,7 +192,7 @@ func (m *Minigate) Call(ctx context.Context, method string, body any) error {
 		Error    *struct{ Message string }
 		AllError *struct{ Message string } `json:"all_error"`
 	}
-	if err := Post(ctx, http.DefaultClient, m.Ops+"/api/"+method, "dev", body, &answer); err != nil {
+	if err := Post(ctx, http.DefaultClient, m.Ops+"/api/"+method, Key, body, &answer); err != nil {
 		return err
 	}
 	if e := cmp.Or(answer.Error, answer.AllError); e != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -30,7 +31,8 @@ type bench struct {
 	scenarios []scenario
 	run       *harness.Run
 	programs  map[string]string
-	tokens    string // file
+	tokens    string // file of logins
+	signed    string // file of JWTs for the same users
 	results   map[string][]trial
 }
 
@@ -70,6 +72,12 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	for _, p := range list {
 		b.programs[filepath.Base(p)] = p
 	}
+	if slices.ContainsFunc(b.servers, func(s server) bool { return s.jwt }) {
+		b.progress("building Centrifugo, which takes minutes the first time")
+		if b.programs["centrifugo"], err = b.run.BuildTool(ctx, "bench/peers/centrifugo", centrifugo); err != nil {
+			return err
+		}
+	}
 	most := 0
 	for _, s := range b.scenarios {
 		most = max(most, s.n)
@@ -84,7 +92,10 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	b.tokens = filepath.Join(b.run.Dir, "tokens")
+	b.tokens, b.signed = filepath.Join(b.run.Dir, "tokens"), filepath.Join(b.run.Dir, "signed")
+	if err := writeSigned(b.signed, logins); err != nil {
+		return err
+	}
 	return harness.WriteLogins(b.tokens, logins)
 }
 
@@ -102,7 +113,11 @@ func (b *bench) measure(ctx context.Context, round int, s scenario, of server) e
 		return err
 	}
 	defer b.run.Stop(r.Process)
-	args, err := r.args(of, b.tokens)
+	tokens := b.tokens
+	if of.jwt {
+		tokens = b.signed
+	}
+	args, err := r.args(of, tokens)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@
 // what a connection, a handshake, a ping and a delivery cost, how fast messages
 // go out and how late they are. The others are
 //
+//	centrifugo   the server whose protocol minigate speaks
 //	centrifuge   the library that Centrifugo is made of, doing the same work
 //	tuned        the same with what it offers to those with many connections
 //	nchan        nginx with its pub/sub module, without logins
@@ -42,7 +43,7 @@ type options struct {
 func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 3, "`number` of rounds")
-	flag.StringVar(&o.peers, "peers", "centrifuge,tuned,nchan,gws,raw", "`names` of the servers beside minigate")
+	flag.StringVar(&o.peers, "peers", "centrifugo,centrifuge,tuned,nchan,gws,raw", "`names` of the servers beside minigate")
 	flag.StringVar(&o.only, "only", "", "regular `expression` for the scenarios to run; their names are "+names())
 	flag.BoolVar(&o.quick, "quick", false, "a few connections and messages, to see that everything works; it fails where a message is lost")
 	flag.BoolVar(&o.markdown, "markdown", false, "print the table in Markdown")

@@ -22,6 +22,7 @@ import (
 type server struct {
 	name  string
 	bare  bool // speaks no Centrifuge protocol
+	jwt   bool // takes tokens that a backend has signed, and knows no logins
 	start func(b *bench, ctx context.Context, s scenario) (*running, error)
 }
 
@@ -35,6 +36,7 @@ type running struct {
 // servers are all there are, minigate first.
 var servers = []server{
 	{name: "minigate", start: (*bench).startMinigate},
+	{name: "centrifugo", jwt: true, start: (*bench).startCentrifugo},
 	{name: "centrifuge", start: func(b *bench, ctx context.Context, s scenario) (*running, error) { return b.startCentrifuge(s) }},
 	{name: "tuned", start: func(b *bench, ctx context.Context, s scenario) (*running, error) {
 		return b.startCentrifuge(s, "-tuned")

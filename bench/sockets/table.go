@@ -113,6 +113,8 @@ func thousands(n int) string {
 func (b *bench) versions() (list []string) {
 	for _, s := range b.servers[1:] {
 		switch s.name {
+		case "centrifugo":
+			list = append(list, harness.ModuleVersion(b.programs["centrifugo"], centrifugo))
 		case "centrifuge":
 			list = append(list, harness.ModuleVersion(b.programs["centrifuge"], "github.com/centrifugal/centrifuge"))
 		case "gws":

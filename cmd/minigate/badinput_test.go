@@ -106,6 +106,10 @@ func TestBadInput(t *testing.T) {
 func TestOpsListenerIsGuarded(t *testing.T) {
 	_, wechatURL := simulator(t)
 	p := startServe(t, strings.Replace(baseConfig(t, wechatURL), "ops:\n", "ops:\n  hosts: [Console.Example.com]\n", 1))
+	eventually(t, "everything was looked at once", func() bool {
+		status, _ := callRaw(t, "GET", p.Ops+"/readyz", nil, nil)
+		return status == 200
+	})
 	for path, want := range map[string]int{
 		"/": 200, "/healthz": 200, "/readyz": 200, "/metrics": 200,
 		"/console/events": 401, "/debug/pprof/": 401, "/debug/pprof/heap": 401,

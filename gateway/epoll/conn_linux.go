@@ -63,7 +63,7 @@ func (c *Conn[T]) Start(early []byte) {
 	if err != nil { // out of memory, or max_user_watches
 		c.Abort()
 	}
-	go c.read(early)
+	go c.read(early, false, buffers.Get().(*[readBuffer]byte))
 }
 
 // event is called by the loop, and does not wait.
@@ -78,7 +78,7 @@ func (c *Conn[T]) event(events uint32) {
 			set |= hungUp
 		}
 		if c.state.Or(set)&reading == 0 {
-			go c.read(nil)
+			c.look()
 		}
 	}
 }
@@ -92,18 +92,69 @@ var (
 	readers = sync.Pool{New: func() any { return new(Reader) }}
 )
 
+// look reads on the loop's goroutine. Idle connections say nothing but pongs,
+// each of which would be a goroutine: what is as short is offered to the owner
+// here. Everything else is handed to one.
+func (c *Conn[T]) look() {
+	l := c.loop
+	if c.reader != nil || c.deaf || c.state.Load()&hungUp != 0 {
+		go c.read(nil, false, buffers.Get().(*[readBuffer]byte))
+		return
+	}
+	c.state.And(^uint32(readable))
+	n, err := ignoringEINTR(func() (int, error) { return unix.Read(int(c.fd), l.buf[:]) })
+	switch {
+	case errors.Is(err, unix.EAGAIN): // another reader was sooner
+	case err != nil:
+		go c.end(err)
+		return
+	case n == 0:
+		go c.end(io.EOF)
+		return
+	case !c.offer(l.buf[:n]):
+		buf := l.buf
+		l.buf = buffers.Get().(*[readBuffer]byte)
+		go c.read(buf[:n], n < len(buf), buf)
+		return
+	}
+	c.state.And(^uint32(reading)) // nothing came meanwhile: that is the loop's to tell
+}
+
+// maxShort is the payload of a message that Options.Short may be offered.
+const maxShort = 8
+
+// offer offers the owner what is a short message, whole and alone, and reports
+// whether it took it. b stays as it is.
+func (c *Conn[T]) offer(b []byte) (took bool) {
+	const header = 2 + 4 // with the mask
+	n := len(b) - header
+	if c.loop.poller.Short == nil || n < 0 || n > maxShort || b[1] != maskBit|byte(n) {
+		return false
+	}
+	op := Opcode(b[0] &^ finBit)
+	if b[0]&finBit == 0 || op != Text && op != Binary || c.isOver() {
+		return false
+	}
+	var payload [maxShort]byte
+	copy(payload[:], b[header:])
+	unmask(payload[:n], [4]byte(b[2:header]), 0)
+	return c.loop.poller.Short(c.owner, op, payload[:n])
+}
+
 // read takes in what has arrived, until there is no more for now. It is the
-// only one that closes the descriptor, so that it needs no lock to read.
-func (c *Conn[T]) read(early []byte) {
-	buf := buffers.Get().(*[readBuffer]byte)
+// only one that closes the descriptor, so that it needs no lock to read. early
+// was read before; empty says that there was no more. buf is given back.
+func (c *Conn[T]) read(early []byte, empty bool, buf *[readBuffer]byte) {
 	defer buffers.Put(buf)
 	for {
-		c.state.And(^uint32(readable))
-		if err := c.drain(early, buf[:]); err != nil {
+		if !empty {
+			c.state.And(^uint32(readable))
+		}
+		if err := c.drain(early, empty, buf[:]); err != nil {
 			c.end(err)
 			return
 		}
-		early = nil
+		early, empty = nil, false
 		if c.reader != nil && c.reader.Idle() {
 			readers.Put(c.reader)
 			c.reader = nil
@@ -116,11 +167,14 @@ func (c *Conn[T]) read(early []byte) {
 
 // drain takes what is early and reads until there is nothing left. It returns an
 // error at the end of the connection.
-func (c *Conn[T]) drain(early, buf []byte) error {
+func (c *Conn[T]) drain(early []byte, empty bool, buf []byte) error {
 	if len(early) > 0 {
 		if err := c.feed(early); err != nil {
 			return err
 		}
+	}
+	if empty {
+		return nil
 	}
 	for {
 		n, err := unix.Read(int(c.fd), buf)

@@ -71,13 +71,21 @@ func lifeOptions(patience byte) Options[*life] {
 		}
 		return time.Hour
 	}
+	message := func(l *life, _ Opcode, p []byte) {
+		if l.goings.Load() != 0 {
+			l.t.Error("a message after Gone")
+		}
+		l.heard = append(l.heard, string(p))
+	}
 	return Options[*life]{
 		MessageLimit: lifeLimit, WriteTimeout: wait(1), CloseTimeout: wait(2),
-		Message: func(l *life, _ Opcode, p []byte) {
-			if l.goings.Load() != 0 {
-				l.t.Error("a message after Gone")
+		Message: message,
+		Short: func(l *life, op Opcode, p []byte) bool {
+			took := len(p) > 0 && p[0]%2 == 0
+			if took {
+				message(l, op, p)
 			}
-			l.heard = append(l.heard, string(p))
+			return took
 		},
 		Room: func(l *life, err error) {
 			if !l.waits.Swap(false) && l.goings.Load() == 0 { // Gone may come at the same time

@@ -22,6 +22,9 @@ type Options[T any] struct {
 	// Message is told a whole message; p is valid until it returns. Calls for
 	// one connection come one after the other, the next when it has returned.
 	Message func(owner T, op Opcode, p []byte)
+	// Short, if any, is offered what came alone and has at most 8 bytes, and
+	// reports whether it took it; it must not wait. What it leaves is Message's.
+	Short func(owner T, op Opcode, p []byte) (took bool)
 	// Room says that all is sent of a Write that left something, or that it never
 	// will be: err is why. It comes once, if at all, maybe while Gone does, and must
 	// not wait.

@@ -30,6 +30,7 @@ type loop[T any] struct {
 	file *os.File // the instance, itself watched by the Go runtime
 	raw  syscall.RawConn
 	fd   int
+	buf  *[readBuffer]byte // of the goroutine that runs it
 
 	mu    sync.Mutex
 	conns []*Conn[T] // by descriptor; nil: not ours
@@ -61,7 +62,7 @@ func (p *Poller[T]) newLoop() (*loop[T], error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	l := &loop[T]{poller: p, file: os.NewFile(uintptr(fd), "epoll"), fd: fd}
+	l := &loop[T]{poller: p, file: os.NewFile(uintptr(fd), "epoll"), fd: fd, buf: new([readBuffer]byte)}
 	if l.raw, err = l.file.SyscallConn(); err != nil {
 		_ = l.file.Close()
 		return nil, fmt.Errorf("epoll: %w", err)
@@ -99,28 +100,38 @@ func (p *Poller[T]) close() {
 func (l *loop[T]) run() error {
 	events := make([]unix.EpollEvent, 512)
 	woken := make([]*Conn[T], 0, len(events))
-	for {
-		n := 0
-		var failure error
-		err := l.raw.Read(func(uintptr) bool {
-			n, failure = unix.EpollWait(l.fd, events, 0)
-			return n > 0 || failure != nil && !errors.Is(failure, unix.EINTR)
-		})
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return nil
-		case err != nil:
-			return fmt.Errorf("epoll: %w", err)
-		case failure != nil:
-			return fmt.Errorf("epoll: %w", failure)
-		}
-		woken = l.find(events[:n], woken[:0])
-		for i, c := range woken {
-			if c != nil {
-				c.event(events[i].Events)
+	var failure error
+	// It is all one read, which always says that it wants to wait: whoever asks
+	// anew has to look once more in vain before.
+	err := l.raw.Read(func(uintptr) bool {
+		for n := len(events); n == len(events); {
+			if n, failure = ignoringEINTR(func() (int, error) { return unix.EpollWait(l.fd, events, 0) }); failure != nil {
+				return true
 			}
+			woken = l.find(events[:n], woken[:0])
+			for i, c := range woken {
+				if c != nil {
+					c.event(events[i].Events)
+				}
+			}
+			clear(woken)
 		}
-		clear(woken)
+		return false // all that was ready is served, and what is next wakes us
+	})
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil
+	case err != nil:
+		return fmt.Errorf("epoll: %w", err)
+	}
+	return fmt.Errorf("epoll: %w", failure)
+}
+
+func ignoringEINTR(call func() (int, error)) (n int, err error) {
+	for {
+		if n, err = call(); !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
 	}
 }
 

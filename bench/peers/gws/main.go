@@ -20,7 +20,12 @@ import (
 type server struct {
 	gws.BuiltinEventHandler
 
-	ping  time.Duration
+	ping time.Duration
+
+	// Read-locked between the answer to a handshake and add: a client may know
+	// that it is connected before the server does.
+	joining sync.RWMutex
+
 	mu    sync.RWMutex
 	conns map[*gws.Conn]string
 	users map[string]*gws.Conn
@@ -49,6 +54,8 @@ func run(deflate bool, ping time.Duration) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /publish", s.publish)
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
+		s.joining.RLock()
+		defer s.joining.RUnlock()
 		c, err := upgrader.Upgrade(w, r)
 		if err != nil {
 			return // it was answered
@@ -89,7 +96,9 @@ func (s *server) publish(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	s.joining.Lock() // who was let in before is known after
 	s.mu.RLock()
+	s.joining.Unlock()
 	defer s.mu.RUnlock()
 	if user, personal := strings.CutPrefix(r.URL.Query().Get("channel"), "#"); personal {
 		if c := s.users[user]; c != nil {
