@@ -63,11 +63,12 @@ func (c *Conn[T]) Start(early []byte) {
 	if err != nil { // out of memory, or max_user_watches
 		c.Abort()
 	}
-	go c.read(early, false, buffers.Get().(*[readBuffer]byte))
+	go c.read(early, false)
 }
 
-// event is called by the loop, and does not wait.
-func (c *Conn[T]) event(events uint32) {
+// event is called by the loop, and does not wait. It reports whether what came
+// was a short message alone.
+func (c *Conn[T]) event(events uint32) (short bool) {
 	const gone = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
 	if events&(unix.EPOLLOUT|gone) != 0 {
 		c.sendUnsent()
@@ -78,28 +79,36 @@ func (c *Conn[T]) event(events uint32) {
 			set |= hungUp
 		}
 		if c.state.Or(set)&reading == 0 {
-			c.look()
+			return c.look()
 		}
 	}
+	return false
 }
 
 // readBuffer is held while what was read is handled, which may take as long as
-// a call to the backend: so it is small.
-const readBuffer = 4 << 10
+// a call to the backend: so it is small. A glance, which holds nearly everything
+// that clients say, is smaller still: there may be one for each of very many
+// goroutines that have not had their turn.
+const (
+	readBuffer = 4 << 10
+	glance     = 512
+)
 
 var (
 	buffers = sync.Pool{New: func() any { return new([readBuffer]byte) }}
+	glances = sync.Pool{New: func() any { return new([glance]byte) }}
 	readers = sync.Pool{New: func() any { return new(Reader) }}
 )
 
 // look reads on the loop's goroutine. Idle connections say nothing but pongs,
 // each of which would be a goroutine: what is as short is offered to the owner
-// here. Everything else is handed to one.
-func (c *Conn[T]) look() {
+// here, and the result says whether it took it. Everything else is handed to a
+// goroutine.
+func (c *Conn[T]) look() (took bool) {
 	l := c.loop
 	if c.reader != nil || c.deaf || c.state.Load()&hungUp != 0 {
-		go c.read(nil, false, buffers.Get().(*[readBuffer]byte))
-		return
+		go c.read(nil, false)
+		return false
 	}
 	c.state.And(^uint32(readable))
 	n, err := ignoringEINTR(func() (int, error) { return unix.Read(int(c.fd), l.buf[:]) })
@@ -107,17 +116,20 @@ func (c *Conn[T]) look() {
 	case errors.Is(err, unix.EAGAIN): // another reader was sooner
 	case err != nil:
 		go c.end(err)
-		return
+		return false
 	case n == 0:
 		go c.end(io.EOF)
-		return
-	case !c.offer(l.buf[:n]):
-		buf := l.buf
-		l.buf = buffers.Get().(*[readBuffer]byte)
-		go c.read(buf[:n], n < len(buf), buf)
-		return
+		return false
+	case c.offer(l.buf[:n]):
+		took = true
+	default:
+		seen := l.buf
+		l.buf = glances.Get().(*[glance]byte)
+		go c.readOn(seen, n)
+		return false
 	}
 	c.state.And(^uint32(reading)) // nothing came meanwhile: that is the loop's to tell
+	return took
 }
 
 // maxShort is the payload of a message that Options.Short may be offered.
@@ -141,20 +153,25 @@ func (c *Conn[T]) offer(b []byte) (took bool) {
 	return c.loop.poller.Short(c.owner, op, payload[:n])
 }
 
+// readOn is read after a look, which saw n bytes. The buffer is given back.
+func (c *Conn[T]) readOn(seen *[glance]byte, n int) {
+	defer glances.Put(seen)
+	c.read(seen[:n], n < len(seen))
+}
+
 // read takes in what has arrived, until there is no more for now. It is the
 // only one that closes the descriptor, so that it needs no lock to read. early
-// was read before; empty says that there was no more. buf is given back.
-func (c *Conn[T]) read(early []byte, empty bool, buf *[readBuffer]byte) {
-	defer buffers.Put(buf)
+// was read before; whole says that the socket was empty then.
+func (c *Conn[T]) read(early []byte, whole bool) {
 	for {
-		if !empty {
+		if !whole {
 			c.state.And(^uint32(readable))
 		}
-		if err := c.drain(early, empty, buf[:]); err != nil {
+		if err := c.drain(early, whole); err != nil {
 			c.end(err)
 			return
 		}
-		early, empty = nil, false
+		early, whole = nil, false
 		if c.reader != nil && c.reader.Idle() {
 			readers.Put(c.reader)
 			c.reader = nil
@@ -165,17 +182,17 @@ func (c *Conn[T]) read(early []byte, empty bool, buf *[readBuffer]byte) {
 	}
 }
 
-// drain takes what is early and reads until there is nothing left. It returns an
-// error at the end of the connection.
-func (c *Conn[T]) drain(early []byte, empty bool, buf []byte) error {
+// drain takes what is early and, if that is not the whole, reads until there is
+// nothing left. It returns an error at the end of the connection.
+func (c *Conn[T]) drain(early []byte, whole bool) error {
 	if len(early) > 0 {
-		if err := c.feed(early); err != nil {
+		if err := c.feed(early); err != nil || whole {
 			return err
 		}
 	}
-	if empty {
-		return nil
-	}
+	room := buffers.Get().(*[readBuffer]byte)
+	defer buffers.Put(room)
+	buf := room[:]
 	for {
 		n, err := unix.Read(int(c.fd), buf)
 		switch {

@@ -30,7 +30,7 @@ type loop[T any] struct {
 	file *os.File // the instance, itself watched by the Go runtime
 	raw  syscall.RawConn
 	fd   int
-	buf  *[readBuffer]byte // of the goroutine that runs it
+	buf  *[glance]byte // of the goroutine that runs it
 
 	mu    sync.Mutex
 	conns []*Conn[T] // by descriptor; nil: not ours
@@ -62,7 +62,7 @@ func (p *Poller[T]) newLoop() (*loop[T], error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	l := &loop[T]{poller: p, file: os.NewFile(uintptr(fd), "epoll"), fd: fd, buf: new([readBuffer]byte)}
+	l := &loop[T]{poller: p, file: os.NewFile(uintptr(fd), "epoll"), fd: fd, buf: new([glance]byte)}
 	if l.raw, err = l.file.SyscallConn(); err != nil {
 		_ = l.file.Close()
 		return nil, fmt.Errorf("epoll: %w", err)
@@ -96,6 +96,11 @@ func (p *Poller[T]) close() {
 	}
 }
 
+// flockPause is how long the loop lets more gather, after events that were short
+// messages alone. Pings go out together, and each of the pongs would wake it,
+// which costs several times what reading one does.
+const flockPause = time.Millisecond
+
 // run serves events until the deadline of the file is set.
 func (l *loop[T]) run() error {
 	events := make([]unix.EpollEvent, 512)
@@ -104,19 +109,27 @@ func (l *loop[T]) run() error {
 	// It is all one read, which always says that it wants to wait: whoever asks
 	// anew has to look once more in vain before.
 	err := l.raw.Read(func(uintptr) bool {
-		for n := len(events); n == len(events); {
-			if n, failure = ignoringEINTR(func() (int, error) { return unix.EpollWait(l.fd, events, 0) }); failure != nil {
+		for {
+			n, err := ignoringEINTR(func() (int, error) { return unix.EpollWait(l.fd, events, 0) })
+			if err != nil {
+				failure = err
 				return true
 			}
 			woken = l.find(events[:n], woken[:0])
+			flock := n > 0
 			for i, c := range woken {
-				if c != nil {
-					c.event(events[i].Events)
+				if c != nil && !c.event(events[i].Events) {
+					flock = false
 				}
 			}
 			clear(woken)
+			switch {
+			case flock:
+				time.Sleep(flockPause)
+			case n < len(events):
+				return false // all that was ready is served, and what is next wakes us
+			}
 		}
-		return false // all that was ready is served, and what is next wakes us
 	})
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
