@@ -95,7 +95,7 @@ func (h *Hub) patience(kind command) time.Duration {
 func (c *client) caller() *ask.Caller {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.callerOf(c.session, c.jwt, c.asking.meta)
+	return c.callerOf(c.login.session(), c.jwt, c.asking.meta)
 }
 
 func (c *client) callerOf(s *auth.Session, jwt bool, meta json.RawMessage) *ask.Caller {

@@ -18,7 +18,7 @@ func (k complaints) window(n int) (from, to int) {
 // client is there at all.
 func (h *Hub) checkRegistered(c *client, k complaints) bool {
 	c.mu.Lock()
-	s, state := c.session, c.state
+	l, state := c.login, c.state
 	c.mu.Unlock()
 	r := h.clients
 	r.mu.RLock()
@@ -26,11 +26,11 @@ func (h *Hub) checkRegistered(c *client, k complaints) bool {
 	if !r.has(c) {
 		return false
 	}
-	if s == nil || state != connected {
+	if l == nil || state != connected {
 		return true
 	}
-	if !r.users[s.User.OpenID].has(c) {
-		k.bad("client %s is not registered as %s", c.id, s.User.OpenID)
+	if !r.users[l.user.OpenID].has(c) {
+		k.bad("client %s is not registered as %s", c.id, l.user.OpenID)
 	}
 	return true
 }
@@ -60,16 +60,17 @@ func (c *client) checkOutbox(k complaints) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	size := 0
-	for _, r := range o.replies {
+	d := o.pending()
+	for _, r := range d.replies {
 		size += len(r)
 	}
-	if size != o.size {
-		k.bad("client %s: %d bytes of replies counted as %d", c.id, size, o.size)
+	if size != d.size {
+		k.bad("client %s: %d bytes of replies counted as %d", c.id, size, d.size)
 	}
-	if !o.writing && !o.closed && (len(o.replies) > 0 || len(o.dirty) > 0 || o.bye != nil) {
-		k.bad("client %s: nobody writes %d replies and the news of %d subscriptions", c.id, len(o.replies), len(o.dirty))
+	if !o.writing && !o.closed && (len(d.replies) > 0 || len(d.dirty) > 0 || o.bye != nil) {
+		k.bad("client %s: nobody writes %d replies and the news of %d subscriptions", c.id, len(d.replies), len(d.dirty))
 	}
-	for _, s := range o.dirty {
+	for _, s := range d.dirty {
 		if s.client != c || !s.dirty {
 			k.bad("client %s: %s waits to be written and does not know", c.id, s.name)
 		}
@@ -83,7 +84,7 @@ func (ch *channel) checkNews(s *subscription, k complaints) {
 	o := &s.client.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if s.dirty && !o.closed && !slices.Contains(o.dirty, s) {
+	if s.dirty && !o.closed && !slices.Contains(o.pending().dirty, s) {
 		k.bad("client %s: %s has news that nobody writes", s.client.id, s.name)
 	}
 	if !s.live || s.dirty || o.writing || o.closed || o.bye != nil || ch.queued {

@@ -14,7 +14,6 @@ import (
 
 	"github.com/centrifugal/protocol"
 
-	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/gateway/engine"
 	"github.com/minigate/minigate/internal/fault"
 )
@@ -68,12 +67,12 @@ type client struct {
 
 	mu       sync.Mutex // guards what follows; taken before outbox.mu
 	state    clientState
-	jwt      bool     // logged in with a JWT
-	doubted  bool     // the session may have ended unheard; see VerifyAll
-	enlisted bool     // the engine knows that the user is on this node
-	opening  *opening // nil once the reply to connect is on its way
-	session  *auth.Session
-	info     *protocol.Raw    // what others see of it; nil: the claims of the session
+	jwt      bool             // logged in with a JWT
+	doubted  bool             // the session may have ended unheard; see VerifyAll
+	enlisted bool             // the engine knows that the user is on this node
+	opening  *opening         // nil once the reply to connect is on its way
+	login    *login           // nil before connect
+	info     *protocol.Raw    // what others see of it; nil: the claims of the login
 	turn     *engine.Position // among the connections of its user, where only one may be
 	subs     subscriptions
 	endAt    time.Duration // when a connection that expired is closed; 0: it does not
@@ -122,10 +121,10 @@ func (c *client) protocol() string {
 func (c *client) user() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.session == nil {
+	if c.login == nil {
 		return ""
 	}
-	return c.session.User.OpenID
+	return c.login.user.OpenID
 }
 
 // connInfo is what others see of the client everywhere; mu is held.
@@ -133,8 +132,8 @@ func (c *client) connInfo() protocol.Raw {
 	switch {
 	case c.info != nil:
 		return *c.info
-	case c.session != nil:
-		return protocol.Raw(c.session.Claims)
+	case c.login != nil:
+		return protocol.Raw(c.login.said())
 	}
 	return nil
 }
@@ -144,8 +143,8 @@ func (c *client) infoIn(channel string) *protocol.ClientInfo {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	info := &protocol.ClientInfo{Client: c.id.String(), ConnInfo: c.connInfo()}
-	if c.session != nil {
-		info.User = c.session.User.OpenID
+	if c.login != nil {
+		info.User = c.login.user.OpenID
 	}
 	if s := c.subs.get(channel); s != nil {
 		info.ChanInfo = s.known().info
@@ -360,10 +359,10 @@ func (c *client) check(ctx context.Context) {
 	switch {
 	case err != nil:
 		c.checkAt = min(c.checkAt, c.hub.now()+checkRetry+mathrand.N(checkRetry))
-	case c.session == nil || c.session.Fingerprint != session.Fingerprint || c.doubted:
+	case c.login == nil || c.login.fingerprint != session.Fingerprint || c.doubted:
 		return // another check is due
 	default:
-		c.session = session
+		c.login = c.login.renewed(session)
 		c.checkAt = c.nextCheck()
 	}
 	c.hub.wheel.set(c, c.hub.now())

@@ -18,7 +18,7 @@ import (
 // reports whether more commands may follow.
 func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 	req := cmd.Connect
-	who, err := c.login(ctx, req.Token)
+	who, err := c.authenticate(ctx, req.Token)
 	if err == nil {
 		who, err = c.introduce(ctx, who, req)
 	}
@@ -26,13 +26,15 @@ func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 		return c.reject(cmd.Id, err)
 	}
 	c.mu.Lock()
+	who.personal = c.hub.channels.nameOf(c.hub.rules.personalChannel(who.session.User.OpenID))
 	c.identify(who)
+	mine := c.login
 	c.software = unique.Make(software{c.software.Value().agent, clip(req.Name, 16), clip(req.Version, 64)})
 	c.mu.Unlock()
-	if !c.hub.clients.login(c, who.session, c.hub.settings.Client.UserConnectionLimit) {
+	if !c.hub.clients.login(c, mine.user.OpenID, c.hub.settings.Client.UserConnectionLimit) {
 		return c.reject(cmd.Id, DisconnectConnectionLimit)
 	}
-	c.enlist(ctx, who.session.User.OpenID)
+	c.enlist(ctx, mine.user.OpenID)
 	subs, results, err := c.subscribeByServer(ctx, who, req.Subs)
 	if err != nil {
 		return c.reject(cmd.Id, err)
@@ -41,13 +43,13 @@ func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 	if err != nil {
 		return c.reject(cmd.Id, err)
 	}
-	if err := c.claim(ctx, who.session); err != nil {
+	if err := c.claim(ctx, mine); err != nil {
 		return c.reject(cmd.Id, err)
 	}
 	if !c.welcome() {
 		return false
 	}
-	c.arrive(who.session.User)
+	c.arrive(mine.user)
 	s := &c.hub.settings.Client
 	res := &protocol.ConnectResult{
 		Client:  c.id.String(),
@@ -110,9 +112,9 @@ func (c *client) recheckSession(now time.Duration) {
 	c.hub.wheel.set(c, now)
 }
 
-// login finds out whose connection it is. Everything that carries a token must
+// authenticate finds out whose connection it is. Everything that carries a token must
 // carry one of the same user. Without any there is no session.
-func (c *client) login(ctx context.Context, token string) (who identity, err error) {
+func (c *client) authenticate(ctx context.Context, token string) (who identity, err error) {
 	o := c.opening
 	if o.verdict != nil {
 		return who, ErrTokenExpired // other verdicts have ended the connection already
@@ -220,13 +222,12 @@ func (c *client) refresh(ctx context.Context, req *protocol.RefreshRequest) (*pr
 		return nil, err
 	}
 	c.mu.Lock()
-	old := c.session
-	if !sameUser(session, old) {
+	if !c.login.sameUser(session) {
 		c.mu.Unlock()
 		return nil, DisconnectInvalidToken
 	}
 	info, endAt := c.connInfo(), c.endAt
-	c.identify(identity{session: session})
+	c.identify(identity{session: session, personal: c.hub.channels.nameOf(c.hub.rules.personalChannel(session.User.OpenID))})
 	if c.asking != nil && c.asking.answered { // what the backend said outlives its login
 		c.info, c.endAt = &info, endAt
 		c.planAsking()
@@ -251,10 +252,10 @@ func refreshError(err error) error {
 }
 
 // nextCheck is when a session has to be verified again.
-func (h *Hub) nextCheck(s *auth.Session) time.Duration {
+func (h *Hub) nextCheck(l *login) time.Duration {
 	at := h.settings.Client.SessionCheckInterval
-	if !s.Expires.IsZero() {
-		at = min(at, max(time.Until(s.Expires), time.Second))
+	if l.expires != 0 {
+		at = min(at, max(time.Until(time.Unix(0, l.expires)), time.Second))
 	}
 	return h.now() + at
 }

@@ -223,7 +223,7 @@ func TestLargeReplies(t *testing.T) {
 func (th *testHub) waiting() (size int) {
 	for _, c := range th.clients.list() {
 		c.out.mu.Lock()
-		size += c.out.size
+		size += c.out.pending().size
 		c.out.mu.Unlock()
 	}
 	return size

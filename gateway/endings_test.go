@@ -59,7 +59,7 @@ func TestEndingsAreCounted(t *testing.T) {
 		"the end of its session": {func(h *testHub, _ *websocket.Conn, _ net.Conn) {
 			c := h.clients.list()[0]
 			c.mu.Lock()
-			fp := c.session.Fingerprint
+			fp := c.login.fingerprint
 			c.mu.Unlock()
 			h.EndSession("alice", fp, 3503, "logged out")
 		}, cause{3503, endSession}},

@@ -17,7 +17,7 @@ import (
 // serverChannels lists the channels a new connection is subscribed to: its
 // user's own, those that the backend names, and those it asks for and may have.
 func (c *client) serverChannels(who identity, asked map[string]*protocol.SubscribeRequest) ([]string, error) {
-	list := c.hub.ownChannels(who.session.User)
+	list := c.hub.ownChannels(who.personal, who.session.User.UnionID)
 	if who.jwt == nil {
 		list = c.hub.addGroups(list, who.session)
 	}
@@ -45,9 +45,9 @@ func (c *client) serverChannels(who identity, asked map[string]*protocol.Subscri
 }
 
 // ownChannels are those through which a user is reached.
-func (h *Hub) ownChannels(u auth.User) []string {
+func (h *Hub) ownChannels(personal, unionID string) []string {
 	list := make([]string, 0, 2)
-	for _, ch := range []string{h.rules.personalChannel(u.OpenID), h.rules.unionChannel(u.UnionID)} {
+	for _, ch := range []string{personal, h.rules.unionChannel(unionID)} {
 		if ch == "" {
 			continue
 		}

@@ -364,13 +364,13 @@ func (h *Hub) Connections(limit int) []ConnectionInfo {
 func (c *client) describe() (ConnectionInfo, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.session == nil {
+	if c.login == nil {
 		return ConnectionInfo{}, false
 	}
 	info := ConnectionInfo{IP: c.ip, Transport: "websocket", Protocol: c.protocol()}
-	u := c.session.User
+	u := c.login.user
 	info.Client, info.User, info.AppID, info.UnionID = c.id.String(), u.OpenID, u.AppID, u.UnionID
-	info.Session, info.Device = c.session.Fingerprint.String(), c.session.Device
+	info.Session, info.Device = c.login.fingerprint.String(), c.login.device.Value()
 	s := c.software.Value()
 	info.UserAgent, info.Name, info.Version, info.Since = s.agent, s.name, s.version, c.hub.start.Add(c.since)
 	info.Channels = make([]string, 0, c.subs.len())

@@ -76,13 +76,13 @@ func TestContradictionsAreFound(t *testing.T) {
 			"0 bytes wait, -7 are counted", false,
 		},
 		"a size of no reply": {
-			func(x hand) { locked(&x.c.out.mu, func() { x.c.out.size += 5 }) },
-			func(x hand) { locked(&x.c.out.mu, func() { x.c.out.size -= 5 }) },
+			func(x hand) { locked(&x.c.out.mu, func() { x.c.out.open().size += 5 }) },
+			func(x hand) { locked(&x.c.out.mu, func() { x.c.out.due.size -= 5 }) },
 			"0 bytes of replies counted as 5", false,
 		},
 		"a reply that nobody writes": {
-			func(x hand) { locked(&x.c.out.mu, func() { x.c.out.replies = [][]byte{nil} }) },
-			func(x hand) { locked(&x.c.out.mu, func() { x.c.out.replies = nil }) },
+			func(x hand) { locked(&x.c.out.mu, func() { x.c.out.open().replies = [][]byte{nil} }) },
+			func(x hand) { locked(&x.c.out.mu, func() { x.c.out.due.replies = nil }) },
 			"nobody writes 1 replies", false,
 		},
 		"news that nobody writes": {

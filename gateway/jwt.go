@@ -16,9 +16,10 @@ import (
 
 // identity is whose connection it is, and how that can be asked again.
 type identity struct {
-	session *auth.Session
-	jwt     *connjwt.ConnectToken // instead of a login
-	said    *ask.ConnectAnswer    // by the connect proxy, nil: it was not asked or had nothing to say
+	session  *auth.Session
+	personal string                // the user's own channel, "": none
+	jwt      *connjwt.ConnectToken // instead of a login
+	said     *ask.ConnectAnswer    // by the connect proxy, nil: it was not asked or had nothing to say
 }
 
 // takesJWT tells whether a connect token is for the verifier of JWTs.
@@ -110,8 +111,7 @@ func (c *client) refreshJWT(ctx context.Context, token string) (*protocol.Refres
 		return nil, DisconnectExpired
 	}
 	c.mu.Lock()
-	old := c.session
-	if !sameUser(who.session, old) {
+	if !c.login.sameUser(who.session) {
 		c.mu.Unlock()
 		return nil, DisconnectInvalidToken
 	}
@@ -123,7 +123,7 @@ func (c *client) refreshJWT(ctx context.Context, token string) (*protocol.Refres
 
 // identify notes whose connection it is; mu is held.
 func (c *client) identify(who identity) {
-	c.session, c.info = who.session, nil
+	c.login, c.info = newLogin(who.session, who.personal), nil
 	if who.jwt != nil {
 		c.jwt = true
 		c.inform(who.jwt.Info)
@@ -149,7 +149,7 @@ func (c *client) lookSoon() {
 
 // nextCheck is when check has something to do again; mu is held.
 func (c *client) nextCheck() time.Duration {
-	at := c.hub.nextCheck(c.session)
+	at := c.hub.nextCheck(c.login)
 	if c.endAt > 0 && !c.hub.asksConn() {
 		at = min(at, c.endAt)
 	}
@@ -164,15 +164,15 @@ func (c *client) nextCheck() time.Duration {
 // verifyAgain finds out whether a connected client is still who it was.
 func (c *client) verifyAgain(ctx context.Context) (*auth.Session, error) {
 	c.mu.Lock()
-	session, jwt, endAt := c.session, c.jwt, c.endAt
+	l, jwt, endAt := c.login, c.jwt, c.endAt
 	c.mu.Unlock()
 	switch {
 	case endAt > 0 && !c.hub.asksConn() && c.hub.now() >= endAt:
 		return nil, ErrExpired
 	case jwt:
-		return session, c.hub.checkBlocked(ctx, session.User.OpenID)
+		return &auth.Session{Fingerprint: l.fingerprint, User: l.user}, c.hub.checkBlocked(ctx, l.user.OpenID)
 	}
-	return c.hub.alive(ctx, session.Fingerprint)
+	return c.hub.alive(ctx, l.fingerprint)
 }
 
 // grant verifies the token of a subscribe request; nil where there is none, or

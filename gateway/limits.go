@@ -151,23 +151,29 @@ type waiting struct {
 func (o *outbox) waiting() waiting {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return waiting{int64(o.size) + o.writingSize, o.moved, o.parked, o.bye != nil || o.closed}
+	return waiting{int64(o.pending().size) + o.writingSize, o.moved, o.parked, o.bye != nil || o.closed}
 }
 
 // grow notes that n bytes more wait for the client, or -n fewer; mu is held.
 func (o *outbox) grow(n int, now time.Duration) {
-	if o.size == 0 && o.writingSize == 0 {
+	d := o.open()
+	if d.size == 0 && o.writingSize == 0 {
 		o.moved = now
 	}
-	o.size += n
+	d.size += n
 	o.budget.add(n)
 }
 
 // drop forgets what waits; mu is held.
 func (o *outbox) drop() {
-	o.budget.unsent(len(o.replies))
-	o.budget.add(-o.size)
-	o.replies, o.size = nil, 0
+	d := o.due
+	if d == nil {
+		return
+	}
+	o.budget.unsent(len(d.replies))
+	o.budget.add(-d.size)
+	d.replies, d.size = nil, 0
+	o.settle()
 }
 
 // hold notes how many bytes of its own the frame has that is written now; 0

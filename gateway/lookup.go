@@ -264,20 +264,20 @@ func (q *ConnectionQuery) matches(c *client) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.session == nil || c.state == ending { // not yet, or not any more
+	if c.login == nil || c.state == ending { // not yet, or not any more
 		return false
 	}
 	for _, want := range [][2]string{
-		{q.User, c.session.User.OpenID},
-		{q.AppID, c.session.User.AppID},
-		{q.UnionID, c.session.User.UnionID},
+		{q.User, c.login.user.OpenID},
+		{q.AppID, c.login.user.AppID},
+		{q.UnionID, c.login.user.UnionID},
 		{q.Protocol, c.protocol()},
 	} {
 		if want[0] != "" && want[0] != want[1] {
 			return false
 		}
 	}
-	if q.Session != "" && !isSession(c.session.Fingerprint, q.Session) {
+	if q.Session != "" && !isSession(c.login.fingerprint, q.Session) {
 		return false
 	}
 	if q.Channel != "" && c.subs.get(q.Channel) == nil {

@@ -17,9 +17,7 @@ import (
 // while it holds something: whoever has news and finds no writer becomes it.
 type outbox struct {
 	mu      sync.Mutex
-	replies [][]byte
-	size    int // bytes in replies
-	dirty   []*subscription
+	due     *due        // nil: nothing
 	bye     *Disconnect // what ends the connection, once everything else is written
 	writing bool        // there is a writer
 	parked  bool        // it is waiting for room in the socket, and nobody's
@@ -31,22 +29,7 @@ type outbox struct {
 	writingSize int64         // bytes of the frame that is being written
 	moved       time.Duration // when a frame was written last, or the first reply queued
 
-	room   *sync.Cond // something was taken from replies, or nothing more will be; nil while nobody has waited for that
 	writer sync.WaitGroup
-}
-
-// shortList is the array of a queue that is not long, to be used again: a ping
-// and a reply should leave nothing behind.
-type shortList [4][]byte
-
-var shortLists = sync.Pool{New: func() any { return new(shortList) }}
-
-// empty gives the array of an empty queue back; mu is held.
-func (o *outbox) empty() {
-	if cap(o.replies) == len(shortList{}) {
-		shortLists.Put((*shortList)(o.replies[:len(shortList{})]))
-	}
-	o.replies = nil
 }
 
 // begin tells whether the caller becomes the writer, and calls kick without any
@@ -58,24 +41,6 @@ func (o *outbox) begin() bool {
 	o.writing = true
 	o.writer.Add(1)
 	return true
-}
-
-// full tells whether limit bytes wait already; mu is held.
-func (o *outbox) full(limit int) bool { return o.size >= limit && o.bye == nil && !o.closed }
-
-// awaitRoom waits until there may be room; mu is held.
-func (o *outbox) awaitRoom() {
-	if o.room == nil {
-		o.room = sync.NewCond(&o.mu)
-	}
-	o.room.Wait()
-}
-
-// madeRoom tells those who wait; mu is held.
-func (o *outbox) madeRoom() {
-	if o.room != nil {
-		o.room.Broadcast()
-	}
 }
 
 // send queues an encoded message that the client did not ask for. Messages are
@@ -99,14 +64,12 @@ func (c *client) enqueue(msg []byte, patient bool, announced ...*subscription) (
 	}
 	overflow := o.full(limit)
 	if queued = o.bye == nil && !o.closed && !overflow; queued {
-		if o.replies == nil {
-			o.replies = shortLists.Get().(*shortList)[:0]
-		}
-		o.replies = append(o.replies, msg)
 		o.grow(len(msg), c.hub.now())
+		d := o.open()
+		d.replies = append(d.replies, msg)
 		for _, s := range announced {
 			s.live, s.dirty = true, true
-			o.dirty = append(o.dirty, s)
+			d.dirty = append(d.dirty, s)
 		}
 	}
 	start := o.begin()
@@ -127,7 +90,8 @@ func (c *client) mark(s *subscription) {
 	start := false
 	if s.live && !s.dirty && o.bye == nil && !o.closed {
 		s.dirty = true
-		o.dirty = append(o.dirty, s)
+		d := o.open()
+		d.dirty = append(d.dirty, s)
 		start = o.begin()
 	}
 	o.mu.Unlock()
@@ -142,10 +106,11 @@ func (c *client) silence(s *subscription) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s.live = false
-	if s.dirty {
-		s.dirty = false
-		o.dirty = slices.DeleteFunc(o.dirty, func(d *subscription) bool { return d == s })
+	if s.dirty && o.due != nil {
+		o.due.dirty = slices.DeleteFunc(o.due.dirty, func(d *subscription) bool { return d == s })
+		o.settle()
 	}
+	s.dirty = false
 }
 
 // lose ends a subscription whose client must find out anew where it stands.
@@ -179,10 +144,10 @@ func (c *client) disconnectFor(d *Disconnect, why string) bool {
 	start := false
 	if first {
 		o.bye = d
+		o.madeRoom()
 		if d == DisconnectSlow {
 			o.drop()
 		}
-		o.madeRoom()
 		start = o.begin()
 	}
 	o.mu.Unlock()
@@ -213,13 +178,16 @@ func (o *outbox) shut(counts bool) bool {
 	defer o.mu.Unlock()
 	first := o.bye == nil && !o.counted
 	o.closed, o.counted = true, o.counted || counts
+	o.madeRoom()
 	o.drop()
-	o.dirty = nil
+	if o.due != nil {
+		o.due.dirty = nil
+	}
+	o.settle()
 	if o.parked {
 		o.parked = false
 		o.retire()
 	}
-	o.madeRoom()
 	return first
 }
 

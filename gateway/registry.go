@@ -4,8 +4,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-
-	"github.com/minigate/minigate/auth"
 )
 
 // registry is the clients of this node, and by user those that have logged in.
@@ -65,19 +63,19 @@ func (r *registry) add(c *client) (closed, over bool) {
 
 func (r *registry) remove(c *client) {
 	c.mu.Lock()
-	s := c.session
+	l := c.login
 	c.mu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.unseat(c)
 	r.metrics.connections.Dec()
-	if s == nil {
+	if l == nil {
 		return
 	}
-	if set := r.users[s.User.OpenID].without(c); set.len() > 0 {
-		r.users[s.User.OpenID] = set
+	if set := r.users[l.user.OpenID].without(c); set.len() > 0 {
+		r.users[l.user.OpenID] = set
 	} else {
-		delete(r.users, s.User.OpenID)
+		delete(r.users, l.user.OpenID)
 	}
 	r.metrics.users.Set(float64(len(r.users)))
 }
@@ -101,13 +99,13 @@ func (r *registry) has(c *client) bool {
 
 // login enters a client under its user, unless that one has limit clients
 // already. limit 0 is no limit; anonymous users have none.
-func (r *registry) login(c *client, s *auth.Session, limit int) bool {
+func (r *registry) login(c *client, user string, limit int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if user := s.User.OpenID; limit > 0 && user != "" && r.users[user].len() >= limit {
+	if limit > 0 && user != "" && r.users[user].len() >= limit {
 		return false
 	}
-	r.users[s.User.OpenID] = r.users[s.User.OpenID].with(c)
+	r.users[user] = r.users[user].with(c)
 	r.metrics.users.Set(float64(len(r.users)))
 	return true
 }

@@ -15,7 +15,7 @@ import (
 
 // RPC is a call of a client to the business backend.
 type RPC struct {
-	Session *auth.Session // whose call it is; nil for nobody. Read only
+	Session *auth.Session // whose call it is, as connections know it: without LastSeen, IP and Channels; nil for nobody
 	Client  string        // id of the connection
 	IP      string
 	Method  string
@@ -59,8 +59,8 @@ func (c *client) callRPC(id uint32, req *protocol.RPCRequest) error {
 		Data: bytes.Clone(req.Data), // of the read buffer, which is used again
 	}
 	c.mu.Lock()
-	if c.session.User.OpenID != "" {
-		call.Session = c.session
+	if c.login.user.OpenID != "" {
+		call.Session = c.login.session()
 	}
 	c.mu.Unlock()
 	if c.hub.settings.Client.Concurrency < 2 {

@@ -6,7 +6,6 @@ import (
 
 	"github.com/centrifugal/protocol"
 
-	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/gateway/engine"
 )
 
@@ -22,16 +21,16 @@ const turnPrefix = "minigate/single:"
 // clocks of nodes. Every connection is registered before it takes its number,
 // and asks for others after that. So of any two that come at once at least one
 // finds the other, and both agree on which has to go.
-func (c *client) claim(ctx context.Context, s *auth.Session) error {
+func (c *client) claim(ctx context.Context, l *login) error {
 	rule := c.hub.settings.Client.single()
-	if rule == "" || s.User.OpenID == "" {
+	if rule == "" || l.user.OpenID == "" {
 		return nil
 	}
-	req := &userRequest{User: s.User.OpenID, Client: c.id.String()}
+	req := &userRequest{User: l.user.OpenID, Client: c.id.String()}
 	if rule == singleDevice {
-		req.Device = deviceOf(s)
+		req.Device = l.deviceOf()
 	}
-	res, err := c.hub.engine.Publish(ctx, turnPrefix+s.User.OpenID, &protocol.Publication{Data: protocol.Raw("{}")},
+	res, err := c.hub.engine.Publish(ctx, turnPrefix+l.user.OpenID, &protocol.Publication{Data: protocol.Raw("{}")},
 		engine.PublishOptions{HistorySize: 1, HistoryTTL: time.Second, MetaTTL: time.Hour})
 	if err != nil {
 		return err
@@ -47,24 +46,15 @@ func (c *client) claim(ctx context.Context, s *auth.Session) error {
 	return err
 }
 
-// deviceOf tells devices of a user apart: by what they call themselves or,
-// where they do not, by their login.
-func deviceOf(s *auth.Session) string {
-	if s.Device == "" {
-		return "session " + s.Fingerprint.String()
-	}
-	return "device " + s.Device
-}
-
 // keepOne closes the local connections that are older than the one that asks,
 // and returns how many are newer.
 func (h *Hub) keepOne(req *userRequest) (newer int) {
 	for _, c := range h.clients.ofUser(req.User) {
 		c.mu.Lock()
-		turn, s, state := c.turn, c.session, c.state
+		turn, l, state := c.turn, c.login, c.state
 		c.mu.Unlock()
 		switch {
-		case c.id.is(req.Client) || s == nil || req.Device != "" && req.Device != deviceOf(s):
+		case c.id.is(req.Client) || l == nil || req.Device != "" && req.Device != l.deviceOf():
 		case state == ending || state == rejected: // it goes anyway
 		case turn == nil: // it has no number yet and will ask us
 		case turn.Epoch == req.Turn.Epoch && turn.Offset > req.Turn.Offset:

@@ -208,13 +208,13 @@ func isSession(fp auth.Fingerprint, meant string) bool {
 func (c *client) isOf(fp auth.Fingerprint) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.session != nil && c.session.Fingerprint == fp
+	return c.login != nil && c.login.fingerprint == fp
 }
 
 func (c *client) inSession(meant string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.session != nil && isSession(c.session.Fingerprint, meant)
+	return c.login != nil && isSession(c.login.fingerprint, meant)
 }
 
 // maxEarly is how many operations may wait for one connect command.

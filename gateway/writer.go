@@ -66,30 +66,20 @@ func (c *client) writeAfter(s *subscription, v verdict, b *batch) {
 func (o *outbox) next(b *batch) (s *subscription, bye *Disconnect, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	n := 0
-	for n < len(o.replies) && !b.full() && !o.closed {
-		b.add(o.replies[n])
-		o.size -= len(o.replies[n])
-		o.budget.add(-len(o.replies[n])) // counted again by hold, when it is written
-		n++
-	}
-	if n > 0 {
-		if o.replies = slices.Delete(o.replies, 0, n); len(o.replies) == 0 {
-			o.empty()
-		}
-		o.madeRoom()
-	}
+	defer o.settle()
+	o.addReplies(b)
+	d := o.pending()
 	switch {
 	case o.closed:
 		o.writing = false
 		return nil, nil, false
-	case len(o.replies) > 0:
+	case len(d.replies) > 0:
 		return nil, nil, true
 	case o.bye != nil:
 		return nil, o.bye, true
-	case len(o.dirty) > 0 && !b.full():
-		s = o.dirty[0]
-		o.dirty = slices.Delete(o.dirty, 0, 1)
+	case len(d.dirty) > 0 && !b.full():
+		s = d.dirty[0]
+		o.due.dirty = slices.Delete(d.dirty, 0, 1)
 		s.dirty = false
 		if s.again {
 			s.again = false
@@ -99,6 +89,24 @@ func (o *outbox) next(b *batch) (s *subscription, bye *Disconnect, ok bool) {
 	}
 	o.writing = b.count > 0
 	return nil, nil, o.writing
+}
+
+// addReplies moves replies to b, as many as there is room for; mu is held.
+func (o *outbox) addReplies(b *batch) {
+	d, n := o.due, 0
+	if d == nil || o.closed {
+		return
+	}
+	for n < len(d.replies) && !b.full() {
+		b.add(d.replies[n])
+		d.size -= len(d.replies[n])
+		o.budget.add(-len(d.replies[n])) // counted again by hold, when it is written
+		n++
+	}
+	if n > 0 {
+		d.replies = slices.Delete(d.replies, 0, n)
+		o.madeRoom()
+	}
 }
 
 // flush writes a batch, and reports whether the caller is still the writer. A

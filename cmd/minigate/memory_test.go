@@ -14,10 +14,11 @@ func TestHeapFloor(t *testing.T) {
 		{4 << 20, 0, 700},
 		{8 << 20, 0, 300},
 		{8 << 20, 4 << 20, 200},
-		{8 << 20, 80 << 20, 100}, // 16 MiB and more is what Go would do
+		{8 << 20, 80 << 20, leanPercent},
 		{heapFloor / 2, 0, 100},
-		{heapFloor, 0, 100},
-		{heapFloor << 9, 1 << 20, 100},
+		{heapFloor / 4 * 3, 0, leanPercent},
+		{heapFloor, 0, leanPercent},
+		{heapFloor << 9, 1 << 20, leanPercent},
 	} {
 		if got := gcPercent(c.live, c.scanned); got != c.want {
 			t.Errorf("%d bytes live, %d scanned: %d%%, want %d%%", c.live, c.scanned, got, c.want)

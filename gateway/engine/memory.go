@@ -313,7 +313,6 @@ type stripe struct {
 // none of it says anything. Most are heard and empty: what others have is
 // behind pointers.
 type memoryChannel struct {
-	subscribed bool
 	stream
 	crowd *crowd // who is present; nil: nobody
 }

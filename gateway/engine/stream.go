@@ -19,6 +19,8 @@ type stream struct {
 	// Each has at most one entry in the stripe's heap. While somebody waits for
 	// the first publication nothing expires, and there is none.
 	pubsTimed, metaTimed bool
+
+	subscribed bool // the channel is heard; here, where it takes no room
 }
 
 // publications is what a stream has of itself: those with the offsets

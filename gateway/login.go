@@ -1,0 +1,86 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"time"
+	"unique"
+
+	"github.com/minigate/minigate/auth"
+)
+
+// login is what a connection keeps of its session. There is one for each that
+// is idle, and a session takes three times as much. It is only read, but for
+// expires.
+type login struct {
+	fingerprint auth.Fingerprint
+	user        auth.User
+	created     int64                 // Unix nanoseconds
+	expires     int64                 // Unix nanoseconds, 0: never; guarded by client.mu
+	device      unique.Handle[string] // very many phones call themselves the same
+	claims      *json.RawMessage      // nil: none
+}
+
+// newLogin keeps the openid as it stands in the name of the user's own channel,
+// personal, if there is one: one text serves both.
+func newLogin(s *auth.Session, personal string) *login {
+	l := &login{fingerprint: s.Fingerprint, user: s.User, created: nanoseconds(s.Created), expires: nanoseconds(s.Expires), device: unique.Make(s.Device)}
+	if personal != "" {
+		l.user.OpenID = personal[len(personal)-len(s.User.OpenID):]
+	}
+	if s.Claims != nil {
+		l.claims = &s.Claims
+	}
+	return l
+}
+
+func nanoseconds(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+// session is l as others want it, without when and where it was last seen and
+// without its channels; client.mu is held.
+func (l *login) session() *auth.Session {
+	s := &auth.Session{Fingerprint: l.fingerprint, User: l.user, Created: time.Unix(0, l.created), Device: l.device.Value(), Claims: l.said()}
+	if l.expires != 0 {
+		s.Expires = time.Unix(0, l.expires)
+	}
+	return s
+}
+
+// said are the claims, nil for none.
+func (l *login) said() json.RawMessage {
+	if l.claims == nil {
+		return nil
+	}
+	return *l.claims
+}
+
+// sameUser tells whether a session is of the same user in the same mini-program.
+func (l *login) sameUser(s *auth.Session) bool {
+	return l.user.OpenID == s.User.OpenID && l.user.AppID == s.User.AppID
+}
+
+// renewed is the login after its session was verified once more: l itself, if
+// nothing but its end has changed. client.mu is held.
+func (l *login) renewed(s *auth.Session) *login {
+	if l.user != s.User || l.device.Value() != s.Device || !bytes.Equal(l.said(), s.Claims) {
+		fresh := newLogin(s, "")
+		fresh.user.OpenID = l.user.OpenID
+		return fresh
+	}
+	l.expires = nanoseconds(s.Expires)
+	return l
+}
+
+// deviceOf tells devices of a user apart: by what they call themselves or,
+// where they do not, by their login.
+func (l *login) deviceOf() string {
+	if name := l.device.Value(); name != "" {
+		return "device " + name
+	}
+	return "session " + l.fingerprint.String()
+}
