@@ -207,8 +207,8 @@ func (h *Hub) checkWheel(k complaints) {
 	for slot, first := range h.wheel.slots {
 		var prev *client
 		for c := first; c != nil; prev, c = c, c.place.next {
-			if int(c.place.slot) != slot || c.place.prev != prev {
-				k.bad("client %s sits in slot %d of the wheel and thinks it is %d", c.id, slot, c.place.slot)
+			if int(c.slot) != slot || c.place.prev != prev {
+				k.bad("client %s sits in slot %d of the wheel and thinks it is %d", c.id, slot, c.slot)
 			}
 			if !h.clients.has(c) {
 				k.bad("client %s in the wheel is gone", c.id)
@@ -216,7 +216,7 @@ func (h *Hub) checkWheel(k complaints) {
 		}
 	}
 	for _, c := range h.clients.all {
-		switch c.place.slot {
+		switch c.slot {
 		case nowhere:
 			k.bad("client %s is not in the wheel", c.id)
 		case removed: // it is ending, which may take as long as its calls do

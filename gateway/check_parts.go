@@ -29,8 +29,8 @@ func (h *Hub) checkRegistered(c *client, k complaints) bool {
 	if l == nil || state != connected {
 		return true
 	}
-	if !r.users[l.user.OpenID].has(c) {
-		k.bad("client %s is not registered as %s", c.id, l.user.OpenID)
+	if !r.users[l.openID].has(c) {
+		k.bad("client %s is not registered as %s", c.id, l.openID)
 	}
 	return true
 }
@@ -41,15 +41,15 @@ func (h *Hub) checkPlace(c *client, k complaints) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p := c.place
-	if p.slot < 0 {
+	if c.slot < 0 {
 		return // see checkWheel
 	}
-	before := w.slots[p.slot]
+	before := w.slots[c.slot]
 	if p.prev != nil {
 		before = p.prev.place.next
 	}
 	if before != c || p.next != nil && p.next.place.prev != c {
-		k.bad("client %s thinks it sits in slot %d of the wheel", c.id, p.slot)
+		k.bad("client %s thinks it sits in slot %d of the wheel", c.id, c.slot)
 	}
 }
 

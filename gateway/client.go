@@ -67,13 +67,12 @@ type client struct {
 
 	mu       sync.Mutex // guards what follows; taken before outbox.mu
 	state    clientState
-	jwt      bool             // logged in with a JWT
-	doubted  bool             // the session may have ended unheard; see VerifyAll
-	enlisted bool             // the engine knows that the user is on this node
-	opening  *opening         // nil once the reply to connect is on its way
-	login    *login           // nil before connect
-	info     *protocol.Raw    // what others see of it; nil: the claims of the login
-	turn     *engine.Position // among the connections of its user, where only one may be
+	jwt      bool     // logged in with a JWT
+	doubted  bool     // the session may have ended unheard; see VerifyAll
+	enlisted bool     // the engine knows that the user is on this node
+	opening  *opening // nil once the reply to connect is on its way
+	login    *login   // nil before connect
+	rare     *rare    // nil: nothing
 	subs     subscriptions
 	endAt    time.Duration // when a connection that expired is closed; 0: it does not
 	pingAt   time.Duration
@@ -81,9 +80,24 @@ type client struct {
 	checkAt  time.Duration // when the session is verified again
 
 	seat int32 // in registry.all, from 1; 0: none. Guarded by registry.mu
+	slot int32 // of the wheel that it is in; guarded by wheel.mu
 
 	out   outbox
-	place place // in the wheel
+	place place // in the slot
+}
+
+// rare is what few clients have.
+type rare struct {
+	info *protocol.Raw    // what others see of it; nil: the claims of the login
+	turn *engine.Position // among the connections of its user, where only one may be
+}
+
+// special returns what few clients have, to be set; mu is held.
+func (c *client) special() *rare {
+	if c.rare == nil {
+		c.rare = &rare{}
+	}
+	return c.rare
 }
 
 // software is what a client says that it runs. Many run the same.
@@ -103,8 +117,7 @@ type opening struct {
 func newClient(h *Hub, sock socket) *client {
 	now := h.now()
 	c := &client{hub: h, sock: sock, id: newID(), since: now, software: unknownSoftware}
-	c.place.slot = nowhere
-	c.out.budget = h.budget
+	c.slot = nowhere
 	c.opening = &opening{stale: now + h.settings.Client.StaleCloseDelay}
 	return c
 }
@@ -124,14 +137,14 @@ func (c *client) user() string {
 	if c.login == nil {
 		return ""
 	}
-	return c.login.user.OpenID
+	return c.login.openID
 }
 
 // connInfo is what others see of the client everywhere; mu is held.
 func (c *client) connInfo() protocol.Raw {
 	switch {
-	case c.info != nil:
-		return *c.info
+	case c.rare != nil && c.rare.info != nil:
+		return *c.rare.info
 	case c.login != nil:
 		return protocol.Raw(c.login.said())
 	}
@@ -144,7 +157,7 @@ func (c *client) infoIn(channel string) *protocol.ClientInfo {
 	defer c.mu.Unlock()
 	info := &protocol.ClientInfo{Client: c.id.String(), ConnInfo: c.connInfo()}
 	if c.login != nil {
-		info.User = c.login.user.OpenID
+		info.User = c.login.openID
 	}
 	if s := c.subs.get(channel); s != nil {
 		info.ChanInfo = s.known().info
@@ -228,7 +241,7 @@ func (c *client) gone(why cause) {
 	c.state = ending
 	subs := slices.Collect(c.subs.all())
 	c.mu.Unlock()
-	if c.out.shut(true) {
+	if c.shut(true) {
 		h.metrics.ended(why)
 	}
 	c.sock.abort()

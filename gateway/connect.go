@@ -31,10 +31,10 @@ func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 	mine := c.login
 	c.software = unique.Make(software{c.software.Value().agent, clip(req.Name, 16), clip(req.Version, 64)})
 	c.mu.Unlock()
-	if !c.hub.clients.login(c, mine.user.OpenID, c.hub.settings.Client.UserConnectionLimit) {
+	if !c.hub.clients.login(c, mine.openID, c.hub.settings.Client.UserConnectionLimit) {
 		return c.reject(cmd.Id, DisconnectConnectionLimit)
 	}
-	c.enlist(ctx, mine.user.OpenID)
+	c.enlist(ctx, mine.openID)
 	subs, results, err := c.subscribeByServer(ctx, who, req.Subs)
 	if err != nil {
 		return c.reject(cmd.Id, err)
@@ -49,7 +49,7 @@ func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 	if !c.welcome() {
 		return false
 	}
-	c.arrive(mine.user)
+	c.arrive(mine.user())
 	s := &c.hub.settings.Client
 	res := &protocol.ConnectResult{
 		Client:  c.id.String(),
@@ -229,7 +229,7 @@ func (c *client) refresh(ctx context.Context, req *protocol.RefreshRequest) (*pr
 	info, endAt := c.connInfo(), c.endAt
 	c.identify(identity{session: session, personal: c.hub.channels.nameOf(c.hub.rules.personalChannel(session.User.OpenID))})
 	if c.asking != nil && c.asking.answered { // what the backend said outlives its login
-		c.info, c.endAt = &info, endAt
+		c.special().info, c.endAt = &info, endAt
 		c.planAsking()
 	}
 	c.mu.Unlock()

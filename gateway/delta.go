@@ -166,8 +166,8 @@ func (c *client) readable(pubs []*protocol.Publication) []*protocol.Publication 
 // those that its filter holds back, and where it takes deltas the first in
 // full and of each of the others what changed since the one before.
 func (s *subscription) missed(pubs []*protocol.Publication, epoch string) []*protocol.Publication {
-	if s.special != nil && s.special.filter != nil {
-		pubs = s.special.filter.choose(pubs)
+	if special := s.special(); special != nil && special.filter != nil {
+		pubs = special.filter.choose(pubs)
 	}
 	pubs = s.client.readable(pubs)
 	if s.encoding&forDelta == 0 || len(pubs) == 0 {
@@ -187,6 +187,6 @@ func (s *subscription) missed(pubs []*protocol.Publication, epoch string) []*pro
 		}
 		base, pubs[i] = p.Data, d
 	}
-	*s.special.sent = publicationID{epoch: epoch, offset: pubs[len(pubs)-1].Offset}
+	*s.special().sent = publicationID{epoch: epoch, offset: pubs[len(pubs)-1].Offset}
 	return pubs
 }

@@ -154,7 +154,7 @@ func TestUnsentAreCounted(t *testing.T) {
 	for range 3 {
 		c.send([]byte("x"))
 	}
-	c.out.shut(true)
+	c.shut(true)
 	c.out.writer.Done()
 	if n := testutil.ToFloat64(h.metrics.dropped.WithLabelValues(droppedUnsent)); n != 3 {
 		t.Errorf("%v counted", n)

@@ -23,7 +23,7 @@ const (
 func (h *Hub) asksConn() bool { return h.settings.Client.Proxy.Refresh.Enabled }
 
 // asked tells whether the backend decides if the subscription goes on.
-func (s *subscription) asked() bool { return s.rules.SubRefreshProxyEnabled }
+func (s *subscription) asked() bool { return s.rules().SubRefreshProxyEnabled }
 
 // connDeadline is when a connection is ended, or the backend asked; 0 never.
 func (h *Hub) connDeadline(at time.Time) time.Duration {
@@ -177,7 +177,7 @@ func (c *client) askToGoOn() (stays bool) {
 // askSubToGoOn asks whether a subscription goes on. It reports whether the
 // connection does.
 func (c *client) askSubToGoOn(s *subscription) (stays bool) {
-	a, err := c.hub.ask.SubRefresh(c.asking.ctx, s.rules.SubRefreshProxyName, c.caller(), s.name)
+	a, err := c.hub.ask.SubRefresh(c.asking.ctx, s.rules().SubRefreshProxyName, c.caller(), s.name)
 	switch {
 	case c.sentAway(err):
 		return false
@@ -192,7 +192,7 @@ func (c *client) askSubToGoOn(s *subscription) (stays bool) {
 		s.endsAt(c.hub.now() + askAgain)
 		return true
 	}
-	s.endsAt(c.hub.subDeadline(s.rules, a.Expires))
+	s.endsAt(c.hub.subDeadline(s.rules(), a.Expires))
 	if a.Info != nil {
 		s.change().info = protocol.Raw(a.Info)
 	}

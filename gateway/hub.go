@@ -368,7 +368,7 @@ func (c *client) describe() (ConnectionInfo, bool) {
 		return ConnectionInfo{}, false
 	}
 	info := ConnectionInfo{IP: c.ip, Transport: "websocket", Protocol: c.protocol()}
-	u := c.login.user
+	u := c.login.user()
 	info.Client, info.User, info.AppID, info.UnionID = c.id.String(), u.OpenID, u.AppID, u.UnionID
 	info.Session, info.Device = c.login.fingerprint.String(), c.login.device.Value()
 	s := c.software.Value()

@@ -123,7 +123,10 @@ func (c *client) refreshJWT(ctx context.Context, token string) (*protocol.Refres
 
 // identify notes whose connection it is; mu is held.
 func (c *client) identify(who identity) {
-	c.login, c.info = newLogin(who.session, who.personal), nil
+	c.login = newLogin(who.session, who.personal)
+	if c.rare != nil {
+		c.rare.info = nil
+	}
 	if who.jwt != nil {
 		c.jwt = true
 		c.inform(who.jwt.Info)
@@ -135,7 +138,7 @@ func (c *client) identify(who identity) {
 // inform sets what others see of the client; mu is held.
 func (c *client) inform(info []byte) {
 	raw := protocol.Raw(info)
-	c.info = &raw
+	c.special().info = &raw
 }
 
 // lookSoon has deadlines that changed taken into account.
@@ -170,7 +173,7 @@ func (c *client) verifyAgain(ctx context.Context) (*auth.Session, error) {
 	case endAt > 0 && !c.hub.asksConn() && c.hub.now() >= endAt:
 		return nil, ErrExpired
 	case jwt:
-		return &auth.Session{Fingerprint: l.fingerprint, User: l.user}, c.hub.checkBlocked(ctx, l.user.OpenID)
+		return &auth.Session{Fingerprint: l.fingerprint, User: l.user()}, c.hub.checkBlocked(ctx, l.openID)
 	}
 	return c.hub.alive(ctx, l.fingerprint)
 }
@@ -231,7 +234,7 @@ func (c *client) subRefresh(ctx context.Context, req *protocol.SubRefreshRequest
 	}
 	c.mu.Lock()
 	if s := c.subs.get(channel); s != nil {
-		s.endsAt(c.hub.subDeadline(s.rules, t.Expires))
+		s.endsAt(c.hub.subDeadline(s.rules(), t.Expires))
 	}
 	c.mu.Unlock()
 	c.lookSoon()

@@ -151,36 +151,39 @@ type waiting struct {
 func (o *outbox) waiting() waiting {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return waiting{int64(o.pending().size) + o.writingSize, o.moved, o.parked, o.bye != nil || o.closed}
+	return waiting{int64(o.pending().size) + int64(o.writingSize), o.moved, o.stand == parked, o.bye != nil || o.closed}
 }
 
-// grow notes that n bytes more wait for the client, or -n fewer; mu is held.
-func (o *outbox) grow(n int, now time.Duration) {
+// grow notes that n bytes more wait for the client, or -n fewer; outbox.mu is held.
+func (c *client) grow(n int, now time.Duration) {
+	o := &c.out
 	d := o.open()
 	if d.size == 0 && o.writingSize == 0 {
 		o.moved = now
 	}
 	d.size += n
-	o.budget.add(n)
+	c.hub.budget.add(n)
 }
 
-// drop forgets what waits; mu is held.
-func (o *outbox) drop() {
+// drop forgets what waits; outbox.mu is held.
+func (c *client) drop() {
+	o := &c.out
 	d := o.due
 	if d == nil {
 		return
 	}
-	o.budget.unsent(len(d.replies))
-	o.budget.add(-d.size)
+	c.hub.budget.unsent(len(d.replies))
+	c.hub.budget.add(-d.size)
 	d.replies, d.size = nil, 0
 	o.settle()
 }
 
 // hold notes how many bytes of its own the frame has that is written now; 0
 // says that it was.
-func (o *outbox) hold(n int, now time.Duration) {
+func (c *client) hold(n int, now time.Duration) {
+	o := &c.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.budget.add(n - int(o.writingSize))
-	o.writingSize, o.moved = int64(n), now
+	c.hub.budget.add(n - int(o.writingSize))
+	o.writingSize, o.moved = int32(n), now
 }

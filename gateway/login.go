@@ -13,20 +13,23 @@ import (
 // is idle, and a session takes three times as much. It is only read, but for
 // expires.
 type login struct {
-	fingerprint auth.Fingerprint
-	user        auth.User
-	created     int64                 // Unix nanoseconds
-	expires     int64                 // Unix nanoseconds, 0: never; guarded by client.mu
-	device      unique.Handle[string] // very many phones call themselves the same
-	claims      *json.RawMessage      // nil: none
+	fingerprint     auth.Fingerprint
+	openID, unionID string
+	appID           unique.Handle[string] // there are few
+	expires         int64                 // Unix nanoseconds, 0: never; guarded by client.mu
+	device          unique.Handle[string] // very many phones call themselves the same
+	claims          *json.RawMessage      // nil: none
 }
 
 // newLogin keeps the openid as it stands in the name of the user's own channel,
 // personal, if there is one: one text serves both.
 func newLogin(s *auth.Session, personal string) *login {
-	l := &login{fingerprint: s.Fingerprint, user: s.User, created: nanoseconds(s.Created), expires: nanoseconds(s.Expires), device: unique.Make(s.Device)}
+	l := &login{
+		fingerprint: s.Fingerprint, openID: s.User.OpenID, unionID: s.User.UnionID, appID: unique.Make(s.User.AppID),
+		device: unique.Make(s.Device), expires: nanoseconds(s.Expires),
+	}
 	if personal != "" {
-		l.user.OpenID = personal[len(personal)-len(s.User.OpenID):]
+		l.openID = personal[len(personal)-len(l.openID):]
 	}
 	if s.Claims != nil {
 		l.claims = &s.Claims
@@ -41,14 +44,13 @@ func nanoseconds(t time.Time) int64 {
 	return t.UnixNano()
 }
 
-// session is l as others want it, without when and where it was last seen and
-// without its channels; client.mu is held.
+func (l *login) user() auth.User {
+	return auth.User{OpenID: l.openID, UnionID: l.unionID, AppID: l.appID.Value()}
+}
+
+// session is what is left of the session: whose it is, and what was said of him.
 func (l *login) session() *auth.Session {
-	s := &auth.Session{Fingerprint: l.fingerprint, User: l.user, Created: time.Unix(0, l.created), Device: l.device.Value(), Claims: l.said()}
-	if l.expires != 0 {
-		s.Expires = time.Unix(0, l.expires)
-	}
-	return s
+	return &auth.Session{Fingerprint: l.fingerprint, User: l.user(), Device: l.device.Value(), Claims: l.said()}
 }
 
 // said are the claims, nil for none.
@@ -61,15 +63,15 @@ func (l *login) said() json.RawMessage {
 
 // sameUser tells whether a session is of the same user in the same mini-program.
 func (l *login) sameUser(s *auth.Session) bool {
-	return l.user.OpenID == s.User.OpenID && l.user.AppID == s.User.AppID
+	return l.openID == s.User.OpenID && l.appID.Value() == s.User.AppID
 }
 
 // renewed is the login after its session was verified once more: l itself, if
 // nothing but its end has changed. client.mu is held.
 func (l *login) renewed(s *auth.Session) *login {
-	if l.user != s.User || l.device.Value() != s.Device || !bytes.Equal(l.said(), s.Claims) {
+	if l.user() != s.User || l.device.Value() != s.Device || !bytes.Equal(l.said(), s.Claims) {
 		fresh := newLogin(s, "")
-		fresh.user.OpenID = l.user.OpenID
+		fresh.openID = l.openID
 		return fresh
 	}
 	l.expires = nanoseconds(s.Expires)

@@ -268,9 +268,9 @@ func (q *ConnectionQuery) matches(c *client) bool {
 		return false
 	}
 	for _, want := range [][2]string{
-		{q.User, c.login.user.OpenID},
-		{q.AppID, c.login.user.AppID},
-		{q.UnionID, c.login.user.UnionID},
+		{q.User, c.login.openID},
+		{q.AppID, c.login.appID.Value()},
+		{q.UnionID, c.login.unionID},
 		{q.Protocol, c.protocol()},
 	} {
 		if want[0] != "" && want[0] != want[1] {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"unique"
 
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/gateway/engine"
@@ -191,7 +192,7 @@ func TestPages(t *testing.T) {
 }
 
 func TestConnectionsByAddress(t *testing.T) {
-	c := &client{id: newID(), login: &login{}, ip: "192.0.2.7"}
+	c := &client{id: newID(), login: &login{appID: unique.Make("")}, ip: "192.0.2.7"}
 	for ip, want := range map[string]bool{
 		"192.0.2.7": true, "192.0.2.0/24": true, "0.0.0.0/0": true, "192.0.2.8": false, "198.51.100.0/24": false,
 		"::ffff:192.0.2.7": true, "::/0": false,
@@ -271,7 +272,7 @@ func TestPick(t *testing.T) {
 	for _, n := range []int{0, 1, 3, 50, 500} {
 		list, ids := make([]*client, n), make([]string, n)
 		for i := range list {
-			list[i] = &client{id: newID(), login: &login{}}
+			list[i] = &client{id: newID(), login: &login{appID: unique.Make("")}}
 			ids[i] = list[i].id.String()
 		}
 		slices.Sort(ids)

@@ -76,7 +76,7 @@ func TestMemoryClosesWhoReadsNoChannel(t *testing.T) {
 func (c *client) isWriting() bool {
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
-	return c.out.writing && !c.out.parked
+	return c.out.writing && c.out.stand != parked
 }
 
 // isQueued tells whether there are subscribers who have not been told of news.

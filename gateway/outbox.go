@@ -20,17 +20,24 @@ type outbox struct {
 	due     *due        // nil: nothing
 	bye     *Disconnect // what ends the connection, once everything else is written
 	writing bool        // there is a writer
-	parked  bool        // it is waiting for room in the socket, and nobody's
-	roomy   bool        // there was room before it was parked
+	stand   stand       // of the writer
 	closed  bool
 	counted bool // the end of the connection is in the metrics
 
-	budget      *budget       // of the node; read only
-	writingSize int64         // bytes of the frame that is being written
+	writingSize int32         // bytes of the frame that is being written
 	moved       time.Duration // when a frame was written last, or the first reply queued
 
 	writer sync.WaitGroup
 }
+
+// stand is how a writer and its socket stand to each other.
+type stand uint8
+
+const (
+	flowing stand = iota
+	parked        // the writer is waiting for room in the socket, and nobody's
+	roomy         // there was room before it was parked
+)
 
 // begin tells whether the caller becomes the writer, and calls kick without any
 // lock; mu is held.
@@ -64,7 +71,7 @@ func (c *client) enqueue(msg []byte, patient bool, announced ...*subscription) (
 	}
 	overflow := o.full(limit)
 	if queued = o.bye == nil && !o.closed && !overflow; queued {
-		o.grow(len(msg), c.hub.now())
+		c.grow(len(msg), c.hub.now())
 		d := o.open()
 		d.replies = append(d.replies, msg)
 		for _, s := range announced {
@@ -146,7 +153,7 @@ func (c *client) disconnectFor(d *Disconnect, why string) bool {
 		o.bye = d
 		o.madeRoom()
 		if d == DisconnectSlow {
-			o.drop()
+			c.drop()
 		}
 		start = o.begin()
 	}
@@ -164,7 +171,7 @@ func (c *client) disconnectFor(d *Disconnect, why string) bool {
 // fail ends a connection that cannot be written to any more. Where it was ended
 // before, whoever reads knows better why.
 func (c *client) fail(err error) {
-	if counts := !errors.Is(err, epoll.ErrClosed); c.out.shut(counts) && counts {
+	if counts := !errors.Is(err, epoll.ErrClosed); c.shut(counts) && counts {
 		c.hub.metrics.ended(writeCause(err))
 	}
 	c.sock.abort()
@@ -173,20 +180,21 @@ func (c *client) fail(err error) {
 
 // shut ends all writing at once, and reports whether nothing that counts had
 // ended the connection before.
-func (o *outbox) shut(counts bool) bool {
+func (c *client) shut(counts bool) bool {
+	o := &c.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	first := o.bye == nil && !o.counted
 	o.closed, o.counted = true, o.counted || counts
 	o.madeRoom()
-	o.drop()
+	c.drop()
 	if o.due != nil {
 		o.due.dirty = nil
 	}
 	o.settle()
-	if o.parked {
-		o.parked = false
-		o.retire()
+	if o.stand == parked {
+		o.stand = flowing
+		c.retire()
 	}
 	return first
 }

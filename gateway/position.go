@@ -34,8 +34,8 @@ func (c *client) position(ctx context.Context, s *subscription, req *protocol.Su
 		return nil
 	}
 	w := wanted{
-		recover: s.recoverable && (req.Recover || s.rules.AutoCacheRecover),
-		cache:   s.rules.cacheMode(),
+		recover: s.recoverable && (req.Recover || s.rules().AutoCacheRecover),
+		cache:   s.rules().cacheMode(),
 		limit:   c.hub.settings.Client.RecoveryLimit,
 	}
 	if s.recoverable {

@@ -72,10 +72,10 @@ func (r *registry) remove(c *client) {
 	if l == nil {
 		return
 	}
-	if set := r.users[l.user.OpenID].without(c); set.len() > 0 {
-		r.users[l.user.OpenID] = set
+	if set := r.users[l.openID].without(c); set.len() > 0 {
+		r.users[l.openID] = set
 	} else {
-		delete(r.users, l.user.OpenID)
+		delete(r.users, l.openID)
 	}
 	r.metrics.users.Set(float64(len(r.users)))
 }

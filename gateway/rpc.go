@@ -15,7 +15,7 @@ import (
 
 // RPC is a call of a client to the business backend.
 type RPC struct {
-	Session *auth.Session // whose call it is, as connections know it: without LastSeen, IP and Channels; nil for nobody
+	Session *auth.Session // whose call it is: Fingerprint, User, Device and Claims; nil for nobody
 	Client  string        // id of the connection
 	IP      string
 	Method  string
@@ -59,7 +59,7 @@ func (c *client) callRPC(id uint32, req *protocol.RPCRequest) error {
 		Data: bytes.Clone(req.Data), // of the read buffer, which is used again
 	}
 	c.mu.Lock()
-	if c.login.user.OpenID != "" {
+	if c.login.openID != "" {
 		call.Session = c.login.session()
 	}
 	c.mu.Unlock()

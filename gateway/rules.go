@@ -17,6 +17,7 @@ type rules struct {
 	History
 	regex    *regexp.Regexp // nil: names are ASCII
 	insecure bool           // client.insecure: clients may do anything
+	number   int32          // in rulebook.all
 }
 
 func (r *rules) keepsHistory() bool { return r.HistorySize > 0 }
@@ -28,6 +29,7 @@ func (r *rules) cacheMode() bool { return r.ForceRecoveryMode == recoverCache }
 
 // rulebook finds the rules of a channel by its name.
 type rulebook struct {
+	all       []*rules // by number
 	unnamed   *rules
 	named     map[string]*rules
 	maxLength int
@@ -37,19 +39,16 @@ type rulebook struct {
 
 func newRulebook(s Settings) *rulebook {
 	def := s.Channel.WithoutNamespace
-	b := &rulebook{
-		unnamed:   s.newRules(def.Access, History(def.KeptHistory)),
-		named:     map[string]*rules{},
-		maxLength: s.Channel.MaxLength,
-	}
+	b := &rulebook{named: map[string]*rules{}, maxLength: s.Channel.MaxLength}
+	b.unnamed = b.add(s.newRules(def.Access, History(def.KeptHistory)))
 	if ns := s.Client.UnionIDNamespace; ns != "" {
 		b.union = ns + ":#"
 		// Unless the owner gives it rules of its own, it keeps what personal
 		// channels keep, and clients may do nothing in it.
-		b.named[ns] = s.newRules(Access{}, b.unnamed.History)
+		b.named[ns] = b.add(s.newRules(Access{}, b.unnamed.History))
 	}
 	for _, n := range s.Channel.Namespaces {
-		b.named[n.Name] = s.newRules(n.Access, n.History)
+		b.named[n.Name] = b.add(s.newRules(n.Access, n.History))
 	}
 	if p := s.Client.PersonalChannel; p.Enabled {
 		b.personal = "#"
@@ -58,6 +57,12 @@ func newRulebook(s Settings) *rulebook {
 		}
 	}
 	return b
+}
+
+func (b *rulebook) add(r *rules) *rules {
+	r.number = int32(len(b.all))
+	b.all = append(b.all, r)
+	return r
 }
 
 // newRules are a namespace's own, and what holds for all of them.

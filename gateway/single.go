@@ -23,21 +23,21 @@ const turnPrefix = "minigate/single:"
 // finds the other, and both agree on which has to go.
 func (c *client) claim(ctx context.Context, l *login) error {
 	rule := c.hub.settings.Client.single()
-	if rule == "" || l.user.OpenID == "" {
+	if rule == "" || l.openID == "" {
 		return nil
 	}
-	req := &userRequest{User: l.user.OpenID, Client: c.id.String()}
+	req := &userRequest{User: l.openID, Client: c.id.String()}
 	if rule == singleDevice {
 		req.Device = l.deviceOf()
 	}
-	res, err := c.hub.engine.Publish(ctx, turnPrefix+l.user.OpenID, &protocol.Publication{Data: protocol.Raw("{}")},
+	res, err := c.hub.engine.Publish(ctx, turnPrefix+l.openID, &protocol.Publication{Data: protocol.Raw("{}")},
 		engine.PublishOptions{HistorySize: 1, HistoryTTL: time.Second, MetaTTL: time.Hour})
 	if err != nil {
 		return err
 	}
 	req.Turn = res.Position
 	c.mu.Lock()
-	c.turn = &req.Turn
+	c.special().turn = &req.Turn
 	c.mu.Unlock()
 	newer, err := c.hub.surveyUser(ctx, opSingle, req)
 	if err == nil && newer > 0 {
@@ -51,7 +51,11 @@ func (c *client) claim(ctx context.Context, l *login) error {
 func (h *Hub) keepOne(req *userRequest) (newer int) {
 	for _, c := range h.clients.ofUser(req.User) {
 		c.mu.Lock()
-		turn, l, state := c.turn, c.login, c.state
+		l, state := c.login, c.state
+		var turn *engine.Position
+		if c.rare != nil {
+			turn = c.rare.turn
+		}
 		c.mu.Unlock()
 		switch {
 		case c.id.is(req.Client) || l == nil || req.Device != "" && req.Device != l.deviceOf():

@@ -86,7 +86,7 @@ func TestSingleConnectionYields(t *testing.T) {
 	w, _ := h.login("alice")
 	alice := h.clients.ofUser("alice")[0]
 	alice.mu.Lock()
-	mine := alice.turn
+	mine := alice.rare.turn
 	alice.mu.Unlock()
 	if newer := h.keepOne(&userRequest{User: "alice", Client: "late", Turn: engine.Position{Epoch: mine.Epoch, Offset: mine.Offset - 1}}); newer != 1 {
 		t.Errorf("%d newer", newer)

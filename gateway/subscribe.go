@@ -24,16 +24,16 @@ func (c *client) subscribe(ctx context.Context, id uint32, req *protocol.Subscri
 	if err != nil {
 		return err
 	}
-	if res.Expires, res.Ttl, err = s.rules.ttl(t.Expires); err != nil {
+	if res.Expires, res.Ttl, err = s.rules().ttl(t.Expires); err != nil {
 		c.leave(ctx, s, nil)
 		return err
 	}
-	if s.recoverable && !s.rules.cacheMode() && res.WasRecovering && !res.Recovered && req.Flag&flagRejectUnrecovered != 0 {
+	if s.recoverable && !s.rules().cacheMode() && res.WasRecovering && !res.Recovered && req.Flag&flagRejectUnrecovered != 0 {
 		c.leave(ctx, s, nil)
 		return ErrUnrecoverable
 	}
-	if s.special != nil {
-		s.special.data = nil // it has served, and may be large
+	if special := s.special(); special != nil {
+		special.data = nil // it has served, and may be large
 	}
 	c.reply(c.encodeReply(&protocol.Reply{Id: id, Subscribe: res}), s)
 	if !t.Expires.IsZero() {
@@ -104,9 +104,13 @@ func (r *rules) tagsFilter(n *protocol.FilterNode) (*filter, error) {
 // newSubscription settles what the subscriber gets of what it asked for.
 func (c *client) newSubscription(channel string, r *rules, req *protocol.SubscribeRequest, o connjwt.SubscribeOptions) *subscription {
 	user := c.user()
+	namespace := r
 	r = r.adjust(o.Override)
 	mayHistory := r.keepsHistory() && r.mayReadHistory(channel, user, true)
-	s := &subscription{client: c, name: c.hub.channels.nameOf(channel), rules: r, encoding: c.encoding()}
+	s := &subscription{client: c, name: c.hub.channels.nameOf(channel), rule: r.number, encoding: c.encoding()}
+	if r != namespace {
+		s.more().rules = r
+	}
 	if o.Info != nil {
 		s.change().info = protocol.Raw(o.Info)
 	}
@@ -198,15 +202,15 @@ func (c *client) release(s *subscription) {
 // its log kept, from before history is read, and what the log has up to the
 // position read is passed over.
 func (c *client) attach(ctx context.Context, s *subscription, req *protocol.SubscribeRequest) (*protocol.SubscribeResult, error) {
-	if err := c.hub.enter(ctx, s.name, s.rules, s); err != nil {
+	if err := c.hub.enter(ctx, s.name, s.rules(), s); err != nil {
 		c.release(s)
 		return nil, err
 	}
 	res := &protocol.SubscribeResult{
 		Recoverable: s.recoverable, Positioned: s.positioned, WasRecovering: req.Recover, Delta: s.encoding&forDelta != 0,
 	}
-	if s.special != nil {
-		res.Data = s.special.data
+	if special := s.special(); special != nil {
+		res.Data = special.data
 	}
 	if req.Flag&flagChannelIDs != 0 && c.takesChannelIDs() && !s.serverSide {
 		s.encoding |= byID
@@ -216,7 +220,7 @@ func (c *client) attach(ctx context.Context, s *subscription, req *protocol.Subs
 		c.leave(ctx, s, nil)
 		return nil, err
 	}
-	if s.rules.Presence {
+	if s.rules().Presence {
 		if err := c.hub.engine.AddPresence(ctx, s.name, c.id.String(), c.infoIn(s.name)); err != nil {
 			c.leave(ctx, s, nil)
 			return nil, err
@@ -258,7 +262,7 @@ func (c *client) leave(ctx context.Context, s *subscription, notice []byte) bool
 		}
 	}
 	info := c.infoIn(s.name)
-	if s.rules.Presence {
+	if s.rules().Presence {
 		if err := h.engine.RemovePresence(ctx, s.name, c.id.String()); err != nil {
 			slog.Debug("presence not removed", "channel", s.name, "error", err) // its lease ends with the node's
 		}
@@ -278,7 +282,7 @@ func (c *client) leave(ctx context.Context, s *subscription, notice []byte) bool
 
 // announceJoin tells the other subscribers, and the client itself.
 func (h *Hub) announceJoin(s *subscription) {
-	if !s.rules.JoinLeave {
+	if !s.rules().JoinLeave {
 		return
 	}
 	c := s.client

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/centrifugal/protocol"
@@ -11,12 +12,11 @@ import (
 )
 
 // subscription is one client in one channel. There are more of them than of
-// anything else: what few need is in special and terms, made when needed.
+// anything else: what few need is in extras, made when needed.
 type subscription struct {
 	client  *client
 	channel *channel // set by Hub.enter
 	name    string
-	rules   *rules
 	next    *subscription // in client.subs, guarded by client.mu
 
 	serverSide  bool // the server's doing: the client is closed where a lost position would only unsubscribe it
@@ -30,13 +30,38 @@ type subscription struct {
 	again bool // guarded by outbox.mu: the client is to be told of it once more
 
 	index int32 // in channel.subs, guarded by channel.mu
+	rule  int32 // number of its namespace's rules; read only
 
 	// Set while subscribing; from then on only the client's writer uses them.
 	cursor   uint64          // number of the next message in the log
 	position engine.Position // of the last publication sent
-	special  *special        // nil: nothing is special about what it is sent
 
-	terms *terms // guarded by client.mu; nil: nothing is set
+	extras atomic.Pointer[extras] // nil: none
+}
+
+// rules are what holds for s: its namespace's, or its own.
+func (s *subscription) rules() *rules {
+	if e := s.extras.Load(); e != nil && e.rules != nil {
+		return e.rules
+	}
+	return s.client.hub.rules.all[s.rule]
+}
+
+// extras are what few subscriptions have.
+type extras struct {
+	special *special // nil: nothing is special about what it is sent
+	terms   *terms   // guarded by client.mu; nil: nothing is set
+	rules   *rules   // nil: those of its namespace; read only
+}
+
+// more returns the extras, to be set. The parts are not guarded by the same
+// mutex, so several may need them at once.
+func (s *subscription) more() *extras {
+	if e := s.extras.Load(); e != nil {
+		return e
+	}
+	s.extras.CompareAndSwap(nil, &extras{})
+	return s.extras.Load()
 }
 
 // special is how what a subscriber is sent differs from what others are.
@@ -47,12 +72,22 @@ type special struct {
 	data   protocol.Raw   // for the subscribe reply, and to repeat what the server announced; nil once it has served
 }
 
+// special returns what is special about s, nil for nothing. Until it is announced
+// that is for who makes s, and from then on for the client's writer.
+func (s *subscription) special() *special {
+	if e := s.extras.Load(); e != nil {
+		return e.special
+	}
+	return nil
+}
+
 // specially returns what is special about s, to be changed.
 func (s *subscription) specially() *special {
-	if s.special == nil {
-		s.special = &special{}
+	e := s.more()
+	if e.special == nil {
+		e.special = &special{}
 	}
-	return s.special
+	return e.special
 }
 
 // terms are what else is to be known about a subscription; guarded by client.mu.
@@ -73,19 +108,20 @@ var noTerms terms // read only
 
 // known returns the terms of s, to be read; client.mu is held.
 func (s *subscription) known() *terms {
-	if s.terms == nil {
-		return &noTerms
+	if e := s.extras.Load(); e != nil && e.terms != nil {
+		return e.terms
 	}
-	return s.terms
+	return &noTerms
 }
 
 // change returns the terms of s, to be changed; client.mu is held, or nobody
 // else knows s yet.
 func (s *subscription) change() *terms {
-	if s.terms == nil {
-		s.terms = &terms{}
+	e := s.more()
+	if e.terms == nil {
+		e.terms = &terms{}
 	}
-	return s.terms
+	return e.terms
 }
 
 // endsAt sets when the subscription ends, 0 for never; as for change.
@@ -135,10 +171,11 @@ func (s *subscription) collect(b *batch) verdict {
 // settleUp adds what is owed to b, as far as there is room, and reports whether
 // that was all.
 func (s *subscription) settleUp(b *batch) bool {
-	if s.special == nil || s.special.owed.top.Epoch == "" {
+	special := s.special()
+	if special == nil || special.owed.top.Epoch == "" {
 		return true
 	}
-	o := &s.special.owed
+	o := &special.owed
 	for i, p := range o.pubs {
 		if b.full() {
 			o.pubs = o.pubs[i:]
@@ -197,6 +234,7 @@ func (s *subscription) look(b *batch) (n int, v verdict) {
 
 // take adds messages to b.
 func (s *subscription) take(ms []*message, b *batch) verdict {
+	special := s.special()
 	for _, m := range ms {
 		if b.full() {
 			return more
@@ -205,7 +243,7 @@ func (s *subscription) take(ms []*message, b *batch) verdict {
 		if v != upToDate {
 			return v
 		}
-		if send && (m.kind != publication || s.special == nil || s.special.wants(m.pub)) {
+		if send && (m.kind != publication || special == nil || special.wants(m.pub)) {
 			s.write(m, b)
 		}
 		s.cursor++
@@ -222,8 +260,8 @@ func (s *special) wants(p *protocol.Publication) bool {
 func (s *subscription) write(m *message, b *batch) {
 	e := s.encoding
 	var sent *publicationID
-	if s.special != nil {
-		sent = s.special.sent
+	if special := s.special(); special != nil {
+		sent = special.sent
 	}
 	if sent != nil && m.base != nil && *sent == m.baseID {
 		e |= asDelta
@@ -281,7 +319,7 @@ func (s *subscription) repair(ctx context.Context, why verdict, b *batch) verdic
 	h.metrics.reads[readRepair].Inc()
 	since := s.position // a copy, as History may write the epoch that took over into it
 	pubs, top, err := h.engine.History(ctx, s.name, engine.HistoryQuery{
-		Since: &since, Limit: h.settings.Client.RecoveryLimit, MetaTTL: s.rules.HistoryMetaTTL, Keep: s.channel.keepsEmpty(),
+		Since: &since, Limit: h.settings.Client.RecoveryLimit, MetaTTL: s.rules().HistoryMetaTTL, Keep: s.channel.keepsEmpty(),
 	})
 	switch carried := since.Epoch != s.position.Epoch; {
 	case err != nil || !continuous(since, pubs, top):

@@ -191,7 +191,7 @@ func TestWheel(t *testing.T) {
 	var w wheel
 	var c [3]client
 	for i := range c {
-		c[i].place.slot = nowhere
+		c[i].slot = nowhere
 	}
 	w.set(&c[0], time.Second)
 	w.set(&c[1], time.Second)

@@ -298,7 +298,7 @@ func (c *client) subscribeByAPI(channel string, o *SubscribeOptions) error {
 	c.announce(s, res)
 	if !o.ExpireAt.IsZero() {
 		c.mu.Lock()
-		s.endsAt(c.hub.subDeadline(s.rules, o.ExpireAt))
+		s.endsAt(c.hub.subDeadline(s.rules(), o.ExpireAt))
 		c.mu.Unlock()
 		c.lookSoon()
 	}
@@ -346,8 +346,8 @@ func (s *subscription) announceAgain() []byte {
 	res := &protocol.SubscribeResult{
 		Recoverable: s.recoverable, Positioned: s.positioned, Epoch: s.position.Epoch, Offset: s.position.Offset,
 	}
-	if s.special != nil {
-		res.Data = s.special.data
+	if special := s.special(); special != nil {
+		res.Data = special.data
 	}
 	return encodeSubscribed(s, res)
 }

@@ -21,17 +21,14 @@ type wheel struct {
 	done  int64               // the last tick that was served
 }
 
-// place is where a client sits in the wheel; guarded by wheel.mu.
-type place struct {
-	slot       int32
-	prev, next *client // in the slot
-}
+// place is where a client sits in a slot of the wheel; guarded by wheel.mu.
+type place struct{ prev, next *client }
 
 // set has c looked at once at is past. It replaces an earlier call.
 func (w *wheel) set(c *client, at time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if c.place.slot == removed {
+	if c.slot == removed {
 		return
 	}
 	w.take(c)
@@ -44,7 +41,7 @@ func (w *wheel) put(c *client, at time.Duration) {
 	tick = min(tick, w.done+wheelSlots-1)
 	slot := int32(tick % wheelSlots)
 	next := w.slots[slot]
-	c.place = place{slot: slot, next: next}
+	c.slot, c.place = slot, place{next: next}
 	if next != nil {
 		next.place.prev = c
 	}
@@ -56,7 +53,7 @@ func (w *wheel) put(c *client, at time.Duration) {
 func (w *wheel) again(c *client, at time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if c.place.slot == nowhere {
+	if c.slot == nowhere {
 		w.put(c, at)
 	}
 }
@@ -65,23 +62,23 @@ func (w *wheel) remove(c *client) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.take(c)
-	c.place.slot = removed
+	c.slot = removed
 }
 
 func (w *wheel) take(c *client) {
 	p := c.place
-	if p.slot < 0 {
+	if c.slot < 0 {
 		return
 	}
 	if p.prev == nil {
-		w.slots[p.slot] = p.next
+		w.slots[c.slot] = p.next
 	} else {
 		p.prev.place.next = p.next
 	}
 	if p.next != nil {
 		p.next.place.prev = p.prev
 	}
-	c.place = place{slot: nowhere}
+	c.slot, c.place = nowhere, place{}
 }
 
 // advance returns the clients whose time has come.
@@ -93,7 +90,7 @@ func (w *wheel) advance(now time.Duration, due []*client) []*client {
 		slot := &w.slots[w.done%wheelSlots]
 		for c := *slot; c != nil; {
 			next := c.place.next
-			c.place = place{slot: nowhere}
+			c.slot, c.place = nowhere, place{}
 			due = append(due, c)
 			c = next
 		}

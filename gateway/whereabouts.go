@@ -53,7 +53,7 @@ func (c *client) depart() {
 		return
 	}
 	c.mu.Lock()
-	user := c.login.user
+	user := c.login.user()
 	c.mu.Unlock()
 	c.hub.left(user)
 }

@@ -23,7 +23,7 @@ func (c *client) kick() {
 // that it has one.
 func (c *client) write(b *batch, patient bool) {
 	for {
-		s, bye, ok := c.out.next(b)
+		s, bye, ok := c.next(b)
 		switch {
 		case !ok:
 			b.release()
@@ -63,11 +63,12 @@ func (c *client) writeAfter(s *subscription, v verdict, b *batch) {
 // next adds waiting replies to b and, after the last of them, takes the next
 // subscription with news. Without either it returns what ends the connection,
 // or ok false: the writer's work is done.
-func (o *outbox) next(b *batch) (s *subscription, bye *Disconnect, ok bool) {
+func (c *client) next(b *batch) (s *subscription, bye *Disconnect, ok bool) {
+	o := &c.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	defer o.settle()
-	o.addReplies(b)
+	c.addReplies(b)
 	d := o.pending()
 	switch {
 	case o.closed:
@@ -92,7 +93,8 @@ func (o *outbox) next(b *batch) (s *subscription, bye *Disconnect, ok bool) {
 }
 
 // addReplies moves replies to b, as many as there is room for; mu is held.
-func (o *outbox) addReplies(b *batch) {
+func (c *client) addReplies(b *batch) {
+	o := &c.out
 	d, n := o.due, 0
 	if d == nil || o.closed {
 		return
@@ -100,7 +102,7 @@ func (o *outbox) addReplies(b *batch) {
 	for n < len(d.replies) && !b.full() {
 		b.add(d.replies[n])
 		d.size -= len(d.replies[n])
-		o.budget.add(-len(d.replies[n])) // counted again by hold, when it is written
+		c.hub.budget.add(-len(d.replies[n])) // counted again by hold, when it is written
 		n++
 	}
 	if n > 0 {
@@ -114,7 +116,7 @@ func (o *outbox) addReplies(b *batch) {
 func (c *client) flush(b *batch) (goOn bool) {
 	own, pushes, shared := b.own(), b.pushes, b.lone != nil
 	if own > 0 && c.sock.waits() {
-		c.out.hold(own, c.hub.now())
+		c.hold(own, c.hub.now())
 	}
 	left, err := c.sock.write(b.frames(), shared)
 	b.reset()
@@ -122,7 +124,7 @@ func (c *client) flush(b *batch) (goOn bool) {
 	case err != nil:
 		b.release()
 		c.fail(err)
-		c.out.end()
+		c.endWriter()
 		return false
 	case pushes > 0:
 		c.hub.metrics.deliveries.Add(float64(pushes))
@@ -130,14 +132,14 @@ func (c *client) flush(b *batch) (goOn bool) {
 	switch {
 	case left == 0:
 		if own > 0 && c.sock.waits() {
-			c.out.hold(0, c.hub.now())
+			c.hold(0, c.hub.now())
 		}
 		return true
 	case shared:
 		left = 0
 	}
 	b.limit = tightBatch
-	if c.out.park(left, c.hub.now()) {
+	if c.park(left, c.hub.now()) {
 		return true
 	}
 	b.release()
@@ -147,19 +149,20 @@ func (c *client) flush(b *batch) (goOn bool) {
 // park lets go of the writer's work until there is room in the socket, which
 // holds so many bytes for this client alone, and reports whether there is room
 // already. Where there is not, resume goes on.
-func (o *outbox) park(held int, now time.Duration) (goOn bool) {
+func (c *client) park(held int, now time.Duration) (goOn bool) {
+	o := &c.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
-	case o.roomy:
-		o.roomy = false
+	case o.stand == roomy:
+		o.stand = flowing
 		return true
 	case o.closed: // nobody would come
-		o.retire()
+		c.retire()
 	default:
-		o.parked = true
-		o.budget.add(held)
-		o.writingSize, o.moved = int64(held), now
+		o.stand = parked
+		c.hub.budget.add(held)
+		o.writingSize, o.moved = int32(held), now
 	}
 	return false
 }
@@ -169,34 +172,37 @@ func (o *outbox) park(held int, now time.Duration) (goOn bool) {
 func (c *client) resume(err error) {
 	o := &c.out
 	o.mu.Lock()
-	parked := o.parked
-	o.parked, o.roomy = false, !parked
+	waited := o.stand == parked
+	if o.stand = roomy; waited {
+		o.stand = flowing
+	}
 	o.mu.Unlock()
 	switch {
-	case !parked && err == nil: // the writer finds out
+	case !waited && err == nil: // the writer finds out
 	case err != nil:
 		c.fail(err)
-		if parked {
-			o.end()
+		if waited {
+			c.endWriter()
 		}
 	default:
-		o.hold(0, c.hub.now())
+		c.hold(0, c.hub.now())
 		b := newBatch(c)
 		b.limit = tightBatch
 		c.write(b, false)
 	}
 }
 
-// end is the end of the writer of a connection that is closed.
-func (o *outbox) end() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.retire()
+// endWriter is the end of the writer of a connection that is closed.
+func (c *client) endWriter() {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	c.retire()
 }
 
-// retire is end with mu held.
-func (o *outbox) retire() {
-	o.budget.add(-int(o.writingSize))
+// retire is endWriter with outbox.mu held.
+func (c *client) retire() {
+	o := &c.out
+	c.hub.budget.add(-int(o.writingSize))
 	o.writingSize = 0
 	o.writer.Done()
 }
