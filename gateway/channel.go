@@ -30,10 +30,10 @@ type channel struct {
 	retiring   bool            // waits for retire
 	heard      bool            // guarded by gate, not by mu: the engine delivers to us
 	gone       bool            // guarded by gate, not by mu: not in the hub any more
+	kept       ticks           // how long the engine keeps a position that subscribers were told, also where nothing was published yet
+	verified   ticks           // when top was last seen to be the top of the stream
+	idle       ticks           // since when there are no subscribers
 	top        engine.Position // of the newest publication this node knows of; no epoch: not known yet
-	kept       time.Duration   // how long the engine keeps a position that subscribers were told, also where nothing was published yet
-	verified   time.Duration   // when top was last seen to be the top of the stream
-	idle       time.Duration   // since when there are no subscribers
 	reading    *reading        // of the stream, under way
 
 	*traffic // nil: nothing has come yet
@@ -144,7 +144,7 @@ func (ch *channel) follow(m *message) {
 // held.
 func (ch *channel) advance(m *message) {
 	at := engine.Position{Offset: m.offset, Epoch: m.epoch}
-	ch.verified = m.at
+	ch.verified = ticksDown(m.at)
 	switch {
 	case m.kind == marker:
 		ch.tail.reset()
@@ -250,7 +250,7 @@ func (c *channels) make(h *Hub, name string, r *rules) *channel {
 		if s.m == nil {
 			s.m = make(map[string]*channel)
 		}
-		ch = &channel{hub: h, name: name, id: h.channelIDs.Add(1), rules: r, idle: h.now()}
+		ch = &channel{hub: h, name: name, id: h.channelIDs.Add(1), rules: r, idle: ticksUp(h.now())}
 		s.m[name] = ch
 		h.metrics.lingering.Inc()
 	}
@@ -353,7 +353,7 @@ func (h *Hub) exit(ctx context.Context, s *subscription) error {
 		ch.positioned--
 	}
 	if last == 0 {
-		ch.subs, ch.idle = nil, h.now()
+		ch.subs, ch.idle = nil, ticksUp(h.now())
 		if ch.traffic != nil {
 			ch.log.drop(len(ch.log.messages)) // nobody is behind any more
 		}
@@ -388,7 +388,7 @@ func (h *Hub) retire(ctx context.Context, ch *channel) error {
 // lingered tells whether the channel has outlived its subscribers long enough;
 // mu is held.
 func (ch *channel) lingered(now time.Duration) bool {
-	return len(ch.subs) == 0 && now-ch.idle >= ch.hub.settings.Client.ChannelLinger
+	return len(ch.subs) == 0 && now-ch.idle.duration() >= ch.hub.settings.Client.ChannelLinger
 }
 
 // retireHeld is retire with gate held. In this order: whoever wants the

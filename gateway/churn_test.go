@@ -189,7 +189,7 @@ func BenchmarkSweep(b *testing.B) {
 	h := startHub(b, quietStorm)
 	r := h.rules.unnamed
 	for i := range 100_000 {
-		h.channels.make(h.Hub, "c"+itoa(i), r).idle = time.Hour
+		h.channels.make(h.Hub, "c"+itoa(i), r).idle = ticksUp(time.Hour)
 	}
 	var buf []*channel
 	shard := 0

@@ -122,7 +122,7 @@ func (ch *channel) recall(w *wanted) (p placed, ok bool) {
 	switch {
 	case ch.top.Epoch == "" || ch.lost:
 		return p, false
-	case w.keep > ch.kept && ch.top.Offset == 0: // the engine is to know that somebody relies on it
+	case w.keep > ch.kept.duration() && ch.top.Offset == 0: // the engine is to know that somebody relies on it
 		return p, false
 	case !w.recover:
 		return p, true
@@ -236,7 +236,7 @@ func (ch *channel) read(r *reading) {
 	ch.mu.Lock()
 	before := ch.top
 	q := r.query // nobody joins any more
-	q.Keep = max(q.Keep, ch.kept)
+	q.Keep = max(q.Keep, ch.kept.duration())
 	ch.mu.Unlock()
 	if r.wide {
 		q.Since, q.Reverse = nil, true
@@ -249,7 +249,7 @@ func (ch *channel) read(r *reading) {
 	}
 	ch.mu.Lock()
 	if r.err == nil {
-		ch.kept = q.Keep
+		ch.kept = ticksUp(q.Keep)
 		ch.learn(before, r.top, r.pubs)
 		if r.top.Epoch == ch.top.Epoch && (ch.traffic != nil || r.before != engine.Position{}) {
 			ch.open()
@@ -269,7 +269,7 @@ func (ch *channel) learn(before, top engine.Position, pubs []*protocol.Publicati
 	case ch.lost: // the refill under way will settle it
 		return checkRepaired
 	case ch.top.Epoch == "":
-		ch.top, ch.verified = top, now
+		ch.top, ch.verified = top, ticksDown(now)
 		if ch.traffic != nil {
 			ch.have = 0
 		}
@@ -283,7 +283,7 @@ func (ch *channel) learn(before, top engine.Position, pubs []*protocol.Publicati
 	case top.Offset > ch.top.Offset:
 		verdict = checkRepaired
 	default:
-		ch.verified = now
+		ch.verified = ticksDown(now)
 	}
 	if top.Epoch == ch.top.Epoch && len(pubs) > 0 && pubs[len(pubs)-1].Offset == top.Offset && top.Offset <= ch.top.Offset {
 		ch.open()

@@ -129,7 +129,7 @@ func (ch *channel) sweep(now time.Duration) {
 		ch.hub.retired.push(ch)
 	}
 	delay := ch.hub.settings.Client.PositionCheckDelay
-	if delay > 0 && ch.positioned > 0 && !ch.checking && !ch.lost && ch.top.Epoch != "" && now-ch.verified > delay+ch.jitter(delay/4) {
+	if delay > 0 && ch.positioned > 0 && !ch.checking && !ch.lost && ch.top.Epoch != "" && now-ch.verified.duration() > delay+ch.jitter(delay/4) {
 		ch.checking = true
 		ch.hub.positions.push(ch)
 	}
@@ -196,7 +196,7 @@ func (h *Hub) checkSome(ctx context.Context, ch *channel) (next *channel, ok boo
 // check is one look for all subscribers of the channel on this node.
 func (ch *channel) check(ctx context.Context) checkResult {
 	ch.mu.RLock()
-	before, keep := ch.top, ch.kept
+	before, keep := ch.top, ch.kept.duration()
 	ch.mu.RUnlock()
 	ch.hub.metrics.reads[readCheck].Inc()
 	_, top, err := ch.hub.engine.History(ctx, ch.name, engine.HistoryQuery{MetaTTL: ch.rules.HistoryMetaTTL, Keep: keep})
@@ -204,7 +204,7 @@ func (ch *channel) check(ctx context.Context) checkResult {
 	defer ch.mu.Unlock()
 	ch.checking = false
 	if err != nil {
-		ch.verified = ch.hub.now() // not known, but asking on and on helps nobody
+		ch.verified = ticksDown(ch.hub.now()) // not known, but asking on and on helps nobody
 		return checkFailed
 	}
 	res := ch.learn(before, top, nil)

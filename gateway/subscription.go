@@ -344,7 +344,7 @@ func (ch *channel) refillFrom(ctx context.Context, e engine.Engine) error {
 		if len(ch.subs) == 0 { // nobody misses anything any more
 			ch.forget()
 		}
-		at, wanted, keep := ch.top, ch.lost, ch.kept
+		at, wanted, keep := ch.top, ch.lost, ch.kept.duration()
 		ch.mu.Unlock()
 		if !wanted {
 			return nil

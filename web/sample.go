@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	sampleInterval = time.Second     // while somebody looks
-	idleInterval   = 5 * time.Second // else: it takes memory and time to read all metrics
-	keptFor        = 5 * time.Minute // so that a page opened now has charts
+	sampleInterval = time.Second      // while somebody looks
+	idleInterval   = 10 * time.Second // else: it takes memory and time to read all metrics
+	keptFor        = 5 * time.Minute  // so that a page opened now has charts
 )
 
 // sample is what the charts draw. Totals are counters as they stand: the page

@@ -217,7 +217,7 @@ func TestSamplesWhileSomebodyLooks(t *testing.T) {
 	for _, c := range []struct {
 		at          int64
 		alone, seen bool
-	}{{2000, false, true}, {5400, false, true}, {5990, true, true}} {
+	}{{2000, false, true}, {10_400, false, true}, {10_990, true, true}} {
 		if got := l.due(time.UnixMilli(c.at)); got != c.alone {
 			t.Errorf("due at %d ms with nobody there: %v", c.at, got)
 		}

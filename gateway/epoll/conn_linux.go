@@ -33,12 +33,11 @@ type Conn[T any] struct {
 	mu      sync.Mutex // guards what follows, and system calls on fd that may meet its end
 	fd      int32      // -1 once closed
 	aborted bool
-	late    bool        // aborted, since the client took too long to read
-	lost    bool        // aborted, since the network failed
-	closing bool        // a close frame was written: nothing may follow it
-	left    bool        // the client has closed, and is to be answered
-	unsent  *unsent     // nil: the socket took everything
-	patient *time.Timer // ends the wait for the client's close frame
+	late    bool  // aborted, since the client took too long to read
+	lost    bool  // aborted, since the network failed
+	closing bool  // a close frame was written: nothing may follow it
+	left    bool  // the client has closed, and is to be answered
+	rare    *rare // what few connections have; nil: nothing
 }
 
 // Take makes a connection of a descriptor that Detach returned, and owns it
@@ -260,7 +259,7 @@ func (c *Conn[T]) handle(ev Event) error {
 func (c *Conn[T]) answerClose(code uint16, reason string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.writeClose(code, reason) != nil || c.unsent == nil {
+	if c.writeClose(code, reason) != nil || c.rare.kept() == nil {
 		return ErrLeft
 	}
 	c.deaf, c.left = true, true
@@ -279,7 +278,7 @@ func (c *Conn[T]) refuse(err error) error {
 	c.deaf, c.broke = true, v.Code
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.unsent == nil && c.fd >= 0 {
+	if c.rare.kept() == nil && c.fd >= 0 {
 		_ = unix.Shutdown(int(c.fd), unix.SHUT_WR) // where that fails it is gone
 	}
 	return nil
@@ -303,8 +302,8 @@ func (c *Conn[T]) end(why error) {
 	_ = unix.Close(int(c.fd)) // nothing can be done about a failure
 	c.fd, c.aborted = -1, true
 	c.forget()
-	if c.patient != nil {
-		c.patient.Stop()
+	if t := c.rare.timer(); t != nil {
+		t.Stop()
 	}
 	c.mu.Unlock()
 	c.reader = nil
@@ -371,8 +370,8 @@ func (c *Conn[T]) Close(code uint16, reason string) error {
 
 // setPatience ends the connection in a while, whatever comes; mu is held.
 func (c *Conn[T]) setPatience() {
-	if c.fd >= 0 && c.patient == nil {
-		c.patient = time.AfterFunc(c.loop.poller.CloseTimeout, c.Abort)
+	if c.fd >= 0 && c.rare.timer() == nil {
+		c.special().patient = time.AfterFunc(c.loop.poller.CloseTimeout, c.Abort)
 	}
 }
 

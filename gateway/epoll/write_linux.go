@@ -17,6 +17,36 @@ type unsent struct {
 	late   *time.Timer
 }
 
+// rare is what few connections have.
+type rare struct {
+	unsent  *unsent     // nil: the socket took everything
+	patient *time.Timer // ends the wait for the client's close frame
+}
+
+// special returns what few connections have, to be set; mu is held.
+func (c *Conn[T]) special() *rare {
+	if c.rare == nil {
+		c.rare = &rare{}
+	}
+	return c.rare
+}
+
+// kept is what is unsent, nil for nothing.
+func (r *rare) kept() *unsent {
+	if r == nil {
+		return nil
+	}
+	return r.unsent
+}
+
+// timer is the one that ends the wait for a close frame, nil if there is none.
+func (r *rare) timer() *time.Timer {
+	if r == nil {
+		return nil
+	}
+	return r.patient
+}
+
 // Write sends whole frames, as AppendHeader begins them, and never waits. It
 // returns how many bytes the socket had no room for. These it keeps, as they are
 // where the frames are shared and so never change, else a copy; then the next
@@ -28,14 +58,14 @@ func (c *Conn[T]) Write(frames []byte, shared bool) (left int, err error) {
 		return 0, ErrClosed
 	}
 	if left, err = c.send(frames, shared); left > 0 {
-		c.unsent.owner = true
+		c.rare.kept().owner = true
 	}
 	return left, err
 }
 
 // send writes b behind what is unsent; mu is held.
 func (c *Conn[T]) send(b []byte, shared bool) (left int, err error) {
-	if c.unsent == nil {
+	if c.rare.kept() == nil {
 		n, err := c.push(b)
 		if err != nil || n == len(b) {
 			return 0, err
@@ -43,15 +73,16 @@ func (c *Conn[T]) send(b []byte, shared bool) (left int, err error) {
 		b = b[n:]
 		u := &unsent{}
 		u.late = time.AfterFunc(c.loop.poller.WriteTimeout, func() { c.tooLate(u) })
-		c.unsent = u
+		c.special().unsent = u
 	}
 	if !shared {
 		b = slices.Clone(b)
 	}
-	if u := c.unsent; u.pong != nil { // b may be a close frame, which is the last
+	u := c.rare.kept()
+	if u.pong != nil { // b may be a close frame, which is the last
 		u.frames, u.pong = append(u.frames, u.pong), nil
 	}
-	c.unsent.frames = append(c.unsent.frames, b)
+	u.frames = append(u.frames, b)
 	return len(b), nil
 }
 
@@ -83,8 +114,8 @@ func (c *Conn[T]) pong(payload []byte) error {
 	switch {
 	case c.closing:
 		return nil
-	case c.unsent != nil:
-		c.unsent.pong = frame
+	case c.rare.kept() != nil:
+		c.rare.kept().pong = frame
 		return nil
 	}
 	_, err := c.send(frame, true)
@@ -94,12 +125,12 @@ func (c *Conn[T]) pong(payload []byte) error {
 // sendUnsent writes on, now that there may be room.
 func (c *Conn[T]) sendUnsent() {
 	c.mu.Lock()
-	if c.unsent == nil {
+	if c.rare.kept() == nil {
 		c.mu.Unlock()
 		return
 	}
 	done, err := c.drainUnsent()
-	owner := c.unsent.owner
+	owner := c.rare.kept().owner
 	if done || err != nil {
 		c.forget()
 	}
@@ -118,7 +149,7 @@ func (c *Conn[T]) sendUnsent() {
 
 // drainUnsent reports whether all of it was sent; mu is held.
 func (c *Conn[T]) drainUnsent() (done bool, err error) {
-	u := c.unsent
+	u := c.rare.kept()
 	for len(u.frames) > 0 {
 		n, err := c.push(u.frames[0])
 		u.sent += n
@@ -139,9 +170,13 @@ func (c *Conn[T]) drainUnsent() (done bool, err error) {
 
 // forget drops what is unsent; mu is held.
 func (c *Conn[T]) forget() {
-	if c.unsent != nil {
-		c.unsent.late.Stop()
-		c.unsent = nil
+	u := c.rare.kept()
+	if u == nil {
+		return
+	}
+	u.late.Stop()
+	if c.rare.unsent = nil; c.rare.patient == nil {
+		c.rare = nil
 	}
 }
 
@@ -153,7 +188,7 @@ const writePiece = 64 << 10
 func (c *Conn[T]) tooLate(u *unsent) {
 	c.mu.Lock()
 	switch {
-	case c.unsent != u: // sent just now
+	case c.rare.kept() != u: // sent just now
 		u = nil
 	case u.sent >= writePiece:
 		u.sent = 0
