@@ -288,7 +288,7 @@ func (h *Hub) keepTime(ctx context.Context) {
 	var due []*client
 	var swept []*channel
 	var late time.Duration
-	for shard := 0; ; shard = (shard + 1) % len(h.channels.shards) {
+	for shard := 0; ; {
 		select {
 		case <-ctx.Done():
 			return
@@ -300,7 +300,10 @@ func (h *Hub) keepTime(ctx context.Context) {
 		h.overload.measure(now, late, in, out)
 		h.memory.look(now, &h.overload)
 		due = h.wheel.turn(now, due)
-		swept = h.sweep(shard, swept)
+		for range 2 {
+			swept = h.sweep(shard, swept)
+			shard = (shard + 1) % len(h.channels.shards)
+		}
 		h.load.measure(now)
 		if h.burst.look(now, h.clients.total()) {
 			select {

@@ -28,11 +28,11 @@ func TestStandingQueueIsOverload(t *testing.T) {
 		}
 	}
 	tick(short, false)
-	for range 9 {
+	for range overloadWindow/wheelTick - 1 {
 		tick(long, false)
 	}
 	tick(short, false) // it was a burst
-	for range 9 {
+	for range overloadWindow/wheelTick - 1 {
 		tick(long, false)
 	}
 	tick(long, true)

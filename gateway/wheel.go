@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	wheelTick  = 100 * time.Millisecond
-	wheelSlots = 1024 // about 100 seconds; who waits longer is looked at early
+	wheelTick  = 200 * time.Millisecond // each wakes the process, and pings go out in flocks
+	wheelSlots = 512                    // about 100 seconds; who waits longer is looked at early
 
 	nowhere = -1 // not in the wheel now
 	removed = -2 // never again

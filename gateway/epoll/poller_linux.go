@@ -99,7 +99,7 @@ func (p *Poller[T]) close() {
 // flockPause is how long the loop lets more gather, after events that were short
 // messages alone. Pings go out together, and each of the pongs would wake it,
 // which costs several times what reading one does.
-const flockPause = time.Millisecond
+const flockPause = 2 * time.Millisecond
 
 // run serves events until the deadline of the file is set.
 func (l *loop[T]) run() error {
