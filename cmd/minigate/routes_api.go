@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/minigate/minigate/gateway/serverapi"
 	"github.com/minigate/minigate/internal/apidoc"
 	"github.com/minigate/minigate/internal/apikey"
 	"github.com/minigate/minigate/internal/audit"
@@ -68,6 +69,9 @@ func (s *server) routes() []route {
 func (s *server) apiRoutes(mux *http.ServeMux) {
 	mux.Handle("/api", s.api)
 	mux.Handle("/api/", s.api)
+	for _, name := range serverapi.Methods() { // the mux looks longer for what only a prefix matches
+		mux.Handle("/api/"+name, s.api)
+	}
 	for _, rt := range s.routes() {
 		mux.Handle(rt.pattern, s.guard(rt))
 	}

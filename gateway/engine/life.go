@@ -49,9 +49,13 @@ func (l *life) wait(ctx context.Context) (Receiver, error) {
 		return nil, err
 	}
 	select {
-	case <-l.started:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	case <-l.started: // nearly always: a ctx that is not waited for costs less
+	default:
+		select {
+		case <-l.started:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	if l.over() {
 		return nil, errStopped

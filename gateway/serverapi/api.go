@@ -15,9 +15,7 @@ package serverapi
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"maps"
 	"math"
@@ -143,13 +141,15 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.turnAway(w, name, m, c, err)
 		return
 	}
-	body, status := a.read(w, r)
-	if status != http.StatusOK {
+	buf := buffers.Get().(*bytes.Buffer)
+	defer release(buf)
+	if status := a.read(w, r, buf); status != http.StatusOK {
 		a.refuse(w, name, status, http.StatusText(status))
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), a.settings.Timeout)
-	defer cancel()
+	body := buf.Bytes() // no method keeps any of it
+	ctx := withTimeout(r.Context(), a.settings.Timeout)
+	defer ctx.cancel()
 	if m.call == nil {
 		a.serveCommands(ctx, w, c, body)
 		return
@@ -189,18 +189,18 @@ func (a *API) turnAway(w http.ResponseWriter, name string, m method, c caller, e
 	}
 }
 
-// read returns the body, or the status to refuse it with. Bytes that are not
-// UTF-8 must go no further: one such message in a WebSocket text frame ends
-// the connection of every client that gets it (RFC 6455, 8.1).
-func (a *API) read(w http.ResponseWriter, r *http.Request) ([]byte, int) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(a.settings.MaxBody)))
+// read reads the body, and returns another status than 200 to refuse it with.
+// Bytes that are not UTF-8 must go no further: one such message in a WebSocket
+// text frame ends the connection of every client that gets it (RFC 6455, 8.1).
+func (a *API) read(w http.ResponseWriter, r *http.Request, body *bytes.Buffer) (status int) {
+	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, int64(a.settings.MaxBody)))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, http.StatusRequestEntityTooLarge
+		return http.StatusRequestEntityTooLarge
 	}
-	if err != nil || !isObject(body) || !utf8.Valid(body) {
-		return nil, http.StatusBadRequest
+	if err != nil || !isObject(body.Bytes()) || !utf8.Valid(body.Bytes()) {
+		return http.StatusBadRequest
 	}
-	return body, http.StatusOK
+	return http.StatusOK
 }
 
 func isObject(body []byte) bool {
@@ -270,34 +270,4 @@ func transportStatus(code uint32) int {
 		return http.StatusConflict
 	}
 	return http.StatusInternalServerError
-}
-
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	body := encode(v)
-	if body == nil {
-		http.Error(w, "Internal Server Error", http.StatusInternalServerError)
-		return
-	}
-	writeBody(w, status, body)
-}
-
-// encode makes JSON of an answer, nil where that cannot be.
-func encode(v any) []byte {
-	var out bytes.Buffer
-	enc := json.NewEncoder(&out)
-	enc.SetEscapeHTML(false) // data goes out as it came in
-	if err := enc.Encode(v); err != nil {
-		slog.Error("answer cannot be encoded", "error", err) // a bug: our own types always encode
-		return nil
-	}
-	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
-}
-
-func writeBody(w http.ResponseWriter, status int, body []byte) {
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	_, _ = w.Write(body) // the caller may be gone
 }

@@ -47,7 +47,7 @@ func (p payload) bytes(limit int) (json.RawMessage, error) {
 	case len(data) > limit:
 		return nil, badRequest("data is too large")
 	}
-	if bytes.ContainsAny(data, "\r\n") {
+	if bytes.IndexByte(data, '\n') >= 0 || bytes.IndexByte(data, '\r') >= 0 { // much faster than ContainsAny
 		data = bytes.Map(func(c rune) rune {
 			if c == '\r' || c == '\n' {
 				return -1

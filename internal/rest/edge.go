@@ -26,10 +26,11 @@ type Edge struct {
 // Flush, Hijack, ReadFrom and everything http.ResponseController reaches.
 func (e Edge) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		info := &Info{RequestID: e.requestID(r), ClientIP: e.clientIP(r), Scheme: e.scheme(r), Start: time.Now()}
-		r = r.WithContext(WithInfo(r.Context(), info))
-		rec := &recorder{ResponseWriter: w, requestID: info.RequestID}
-		w.Header().Set(headerRequestID, info.RequestID)
+		ctx := &infoContext{r.Context(), Info{RequestID: e.requestID(r), ClientIP: e.clientIP(r), Scheme: e.scheme(r), Start: time.Now()}}
+		info := &ctx.info
+		r = r.WithContext(ctx)
+		rec := &recorder{ResponseWriter: w, requestID: [1]string{info.RequestID}}
+		rec.name()
 		if e.AccessLog {
 			// Taken now, since handlers may rewrite both.
 			defer logAccess(rec, r, info, r.Method, r.URL.Path)
@@ -78,11 +79,11 @@ func answerPanic(w *recorder, r *http.Request, v any) {
 	cause := fmt.Errorf("panic: %v\n%s", v, debug.Stack())
 	if w.status != 0 {
 		slog.ErrorContext(r.Context(), "request failed after its answer began",
-			"method", r.Method, "path", r.URL.Path, "request_id", w.requestID, "error", cause)
+			"method", r.Method, "path", r.URL.Path, "request_id", w.requestID[0], "error", cause)
 		panic(http.ErrAbortHandler)
 	}
 	clear(w.Header()) // whatever it describes does not come
-	w.Header().Set(headerRequestID, w.requestID)
+	w.name()
 	Fail(w, r, fault.New(fault.Internal, "internal", "Something went wrong on our side.").Because(cause))
 }
 

@@ -11,7 +11,7 @@ import (
 // optional methods of what it wraps, so it has each of them itself.
 type recorder struct {
 	http.ResponseWriter
-	requestID string
+	requestID [1]string // as a header has it, so that setting it allocates nothing
 	status    int // 0 until the answer begins
 	bytes     int64
 }
@@ -20,9 +20,12 @@ type recorder struct {
 func (w *recorder) begin(status int) {
 	if w.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
 		w.status = status
-		w.Header().Set(headerRequestID, w.requestID) // a proxied answer may have brought its own
+		w.name() // a proxied answer may have brought its own
 	}
 }
+
+// name puts the request's id into the header.
+func (w *recorder) name() { w.Header()[headerRequestID] = w.requestID[:] }
 
 func (w *recorder) WriteHeader(status int) {
 	w.begin(status)

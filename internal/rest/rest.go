@@ -181,10 +181,22 @@ type Info struct {
 	Start     time.Time
 }
 
-// WithInfo puts info into the request's context.
-func WithInfo(ctx context.Context, info *Info) context.Context {
-	return context.WithValue(ctx, ctxKey{}, info)
+// infoContext is a context with Info in it: context.WithValue would allocate
+// once more for every request.
+type infoContext struct {
+	context.Context
+	info Info
 }
+
+func (c *infoContext) Value(key any) any {
+	if key == (ctxKey{}) {
+		return &c.info
+	}
+	return c.Context.Value(key)
+}
+
+// WithInfo puts info into the request's context.
+func WithInfo(ctx context.Context, info *Info) context.Context { return &infoContext{ctx, *info} }
 
 // RequestID returns the request's id, "" outside a request.
 func RequestID(ctx context.Context) string {
