@@ -90,7 +90,7 @@ func FuzzCommands(f *testing.F) {
 
 // FuzzData checks that data stays the same JSON on one line.
 func FuzzData(f *testing.F) {
-	for _, data := range []string{`{"a":1}`, "[\n1,\r\n2 ]", `"\n"`, "\"\u2028\"", `1`, `nul`, "\"\xff\"", " \n\"x\"\n "} {
+	for _, data := range []string{`{"a":1}`, "[\n1,\r\n2 ]", "[1,\r2]", `"\n"`, "\"\u2028\"", `1`, `nul`, "\"\xff\"", " \n\"x\"\n "} {
 		f.Add([]byte(data), "")
 		f.Add([]byte(nil), data)
 	}

@@ -1,33 +1,49 @@
 package serverapi
 
 import (
+	"bytes"
+	"errors"
+	"io"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/iotest"
 )
+
+// serve calls a method within the test's own goroutine, so that buffers come
+// back to it.
+func (w *world) serve(method string, body io.Reader) *httptest.ResponseRecorder {
+	w.t.Helper()
+	r := httptest.NewRequest("POST", "/api/"+method, body)
+	r.Header.Set("X-Api-Key", adminKey)
+	rec := httptest.NewRecorder()
+	w.api.ServeHTTP(rec, r)
+	return rec
+}
+
+// works is serve for what works, and returns the answer.
+func (w *world) works(method, body string) string {
+	w.t.Helper()
+	rec := w.serve(method, strings.NewReader(body))
+	if answer := rec.Body.String(); rec.Code == 200 && !strings.Contains(answer, `"error"`) {
+		return answer
+	}
+	w.t.Fatalf("%s: %d %s", method, rec.Code, rec.Body)
+	return ""
+}
 
 // TestNothingOfABodyIsKept: the memory that a body was read into belongs to the
 // next request. Nothing of a call that was answered changes with it.
 func TestNothingOfABodyIsKept(t *testing.T) {
 	w := newWorld(t)
-	call := func(method, body string) string {
-		r := httptest.NewRequest("POST", "/api/"+method, strings.NewReader(body))
-		r.Header.Set("X-Api-Key", adminKey)
-		rec := httptest.NewRecorder()
-		w.api.ServeHTTP(rec, r)
-		if strings.Contains(rec.Body.String(), "error") {
-			t.Fatalf("%s: %s", method, rec.Body)
-		}
-		return rec.Body.String()
-	}
-	call("publish", `{"channel":"room:publish","data":{"a":"first"},"tags":{"k":"first"},"idempotency_key":"first","version":7,"version_epoch":"first"}`)
-	call("broadcast", `{"channels":["room:broadcast"],"data":{"a":"first"}}`)
-	call("push", `{"channels":["room:push"],"data":{"a":"first"}}`)
-	call("batch", `{"commands":[{"publish":{"channel":"room:batch","data":{"a":"first"}}}]}`)
+	w.works("publish", `{"channel":"room:publish","data":{"a":"first"},"tags":{"k":"first"},"idempotency_key":"first","version":7,"version_epoch":"first"}`)
+	w.works("broadcast", `{"channels":["room:broadcast"],"data":{"a":"first"}}`)
+	w.works("push", `{"channels":["room:push"],"data":{"a":"first"}}`)
+	w.works("batch", `{"commands":[{"publish":{"channel":"room:batch","data":{"a":"first"}}}]}`)
 	looks := []string{"room:publish", "room:broadcast", "room:push", "room:batch"}
 	history := func() (all []string) {
 		for _, ch := range looks {
-			all = append(all, call("history", `{"channel":"`+ch+`","limit":10}`))
+			all = append(all, w.works("history", `{"channel":"`+ch+`","limit":10}`))
 		}
 		return all
 	}
@@ -38,12 +54,12 @@ func TestNothingOfABodyIsKept(t *testing.T) {
 		}
 	}
 	for range 8 { // more buffers than were in use
-		call("presence", `{"channel":"room:other","x":"`+strings.Repeat("#", 4096)+`"}`)
+		w.works("presence", `{"channel":"room:other","x":"`+strings.Repeat("#", 4096)+`"}`)
 	}
-	if again := call("publish", `{"channel":"room:publish","data":{"a":"second"},"idempotency_key":"first"}`); !strings.Contains(again, `"offset":1,`) {
+	if again := w.works("publish", `{"channel":"room:publish","data":{"a":"second"},"idempotency_key":"first"}`); !strings.Contains(again, `"offset":1,`) {
 		t.Errorf("the idempotency key is lost: %s", again)
 	}
-	if old := call("publish", `{"channel":"room:publish","data":{"a":"second"},"version":7,"version_epoch":"first"}`); !strings.Contains(old, `"offset":1,`) {
+	if old := w.works("publish", `{"channel":"room:publish","data":{"a":"second"},"version":7,"version_epoch":"first"}`); !strings.Contains(old, `"offset":1,`) {
 		t.Errorf("the version's epoch is lost: %s", old)
 	}
 	for i, h := range history() {
@@ -53,19 +69,52 @@ func TestNothingOfABodyIsKept(t *testing.T) {
 	}
 }
 
-// TestLargeBuffersAreNotKept: what one large request took is given back.
+// TestLargeBuffersAreNotKept: what one large request or answer took is given
+// back.
 func TestLargeBuffersAreNotKept(t *testing.T) {
 	w := newWorld(t)
-	large := strings.Repeat("x", maxPooled)
-	for range 20 { // the pool of each processor
-		if status, answer := w.post("publish", `{"channel":"room:a","data":1,"x":"`+large+`"}`); status != 200 {
-			t.Fatal(status, answer)
-		}
+	large := strings.Repeat("x", maxPooled*3/4)
+	w.works("publish", `{"channel":"room:a","data":"`+large+`"}`)
+	w.works("publish", `{"channel":"room:a","data":1,"x":"`+large+large+`"}`)
+	w.works("publish", `{"channel":"room:a","data":"`+large+`"}`)
+	if n := len(w.works("history", `{"channel":"room:a","limit":10}`)); n <= maxPooled {
+		t.Fatalf("a history of %d bytes", n)
 	}
 	for range 20 {
-		b := buffers.Get().(interface{ Cap() int })
-		if b.Cap() > maxPooled {
-			t.Fatalf("%d bytes are kept", b.Cap())
+		if n := buffers.Get().(*bytes.Buffer).Cap(); n > maxPooled {
+			t.Fatalf("%d bytes of a body are kept", n)
+		}
+		if n := encoders.Get().(*encoder).out.Cap(); n > maxPooled {
+			t.Fatalf("%d bytes of an answer are kept", n)
+		}
+	}
+}
+
+// TestBodyThatIsCut: what came of it is not a request, even where it looks like
+// one.
+func TestBodyThatIsCut(t *testing.T) {
+	w := newWorld(t)
+	cut := io.MultiReader(strings.NewReader(`{"channel":"room:a","data":1}`), iotest.ErrReader(errors.New("the line is dead")))
+	if rec := w.serve("publish", cut); rec.Code != 400 {
+		t.Errorf("%d %s", rec.Code, rec.Body)
+	}
+	if h := w.works("history", `{"channel":"room:a","limit":1}`); !strings.Contains(h, `"publications":[]`) {
+		t.Error(h)
+	}
+}
+
+// TestHeaderOfAnswers: it is shared among all answers, and nobody who adds to
+// one of them changes the others.
+func TestHeaderOfAnswers(t *testing.T) {
+	w := newWorld(t)
+	for range 2 {
+		h := w.serve("info", strings.NewReader(`{}`)).Header()
+		for name, want := range map[string]string{"Content-Type": "application/json", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"} {
+			if got := h.Values(name); len(got) != 1 || got[0] != want {
+				t.Errorf("%s: %q, want %q", name, got, want)
+			}
+			h.Add(name, "more")
+			h.Set(name, "other")
 		}
 	}
 }

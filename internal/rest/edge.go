@@ -83,7 +83,6 @@ func answerPanic(w *recorder, r *http.Request, v any) {
 		panic(http.ErrAbortHandler)
 	}
 	clear(w.Header()) // whatever it describes does not come
-	w.name()
 	Fail(w, r, fault.New(fault.Internal, "internal", "Something went wrong on our side.").Because(cause))
 }
 

@@ -3,6 +3,7 @@ package rest
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -110,13 +111,17 @@ func TestRequestID(t *testing.T) {
 		{"too long", "10.0.0.1:1", strings.Repeat("a", 65), false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := httptest.NewRequest("GET", "/", nil)
+			type key struct{}
+			r := httptest.NewRequestWithContext(context.WithValue(t.Context(), key{}, "outer"), "GET", "/", nil)
 			r.RemoteAddr = tt.peer
 			r.Header.Set("X-Request-Id", tt.given)
 			w := httptest.NewRecorder()
 			var inside string
 			trusting(t, "10.0.0.0/8").Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				inside = RequestID(r.Context())
+				if r.Context().Value(key{}) != "outer" {
+					t.Error("what the context had before is lost")
+				}
 				w.Header().Add("X-Request-Id", "from the backend")
 				_, _ = w.Write(nil)
 			})).ServeHTTP(w, r)

@@ -12,7 +12,7 @@ import (
 type recorder struct {
 	http.ResponseWriter
 	requestID [1]string // as a header has it, so that setting it allocates nothing
-	status    int // 0 until the answer begins
+	status    int       // 0 until the answer begins
 	bytes     int64
 }
 
