@@ -70,7 +70,7 @@ func (s *server) apiRoutes(mux *http.ServeMux) {
 	mux.Handle("/api", s.api)
 	mux.Handle("/api/", s.api)
 	for _, name := range serverapi.Methods() { // the mux looks longer for what only a prefix matches
-		mux.Handle("/api/"+name, s.api)
+		mux.Handle("POST /api/"+name, s.api)
 	}
 	for _, rt := range s.routes() {
 		mux.Handle(rt.pattern, s.guard(rt))
