@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -83,7 +84,9 @@ func benchOps(b *testing.B) *http.Server {
 	go func() { done <- s.hub.Run(ctx) }()
 	b.Cleanup(func() {
 		stop()
-		<-done
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			b.Error(err)
+		}
 		s.stores.close()
 	})
 	return s.ops
