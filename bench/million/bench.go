@@ -69,7 +69,8 @@ func (b *bench) work(ctx context.Context) (*report, error) {
 // add starts a node, logs n users in and connects them.
 func (b *bench) add(ctx context.Context, n int) error {
 	name := "node" + strconv.Itoa(len(b.nodes)+1)
-	m, err := b.run.StartMinigate(ctx, b.program, name, b.shared...)
+	pings := []string{"MINIGATE_CLIENT_PING_INTERVAL=" + b.ping.String(), "MINIGATE_CLIENT_PONG_TIMEOUT=" + (b.ping / 3).String()}
+	m, err := b.run.StartMinigate(ctx, b.program, name, append(pings, b.shared...)...)
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,7 @@ type options struct {
 	sysctl   bool
 	channel  string
 	hold     time.Duration
+	ping     time.Duration
 	patience time.Duration
 	markdown bool
 	minigate string
@@ -46,7 +47,8 @@ func main() {
 	flag.BoolVar(&o.redis, "redis", false, "all nodes share a Redis; otherwise each one is alone")
 	flag.BoolVar(&o.sysctl, "sysctl", false, "as root: raise the limits of the kernel that stand in the way, and put them back at the end")
 	flag.StringVar(&o.channel, "channel", "", "`name` of a channel that all subscribe to, such as feed:all, and that the message is published to; without one it is pushed to everybody")
-	flag.DurationVar(&o.hold, "hold", 30*time.Second, "`time` between the last connection and the message; pings come every 25 s")
+	flag.DurationVar(&o.hold, "hold", 30*time.Second, "`time` between the last connection and the message")
+	flag.DurationVar(&o.ping, "ping", 25*time.Second, "`time` between two pings to a socket")
 	flag.DurationVar(&o.patience, "patience", 5*time.Minute, "`time` in which a message has to reach all")
 	flag.BoolVar(&o.markdown, "markdown", false, "print the table in Markdown")
 	flag.StringVar(&o.minigate, "minigate", "", "`program` to measure; built from the repository if empty")
@@ -85,6 +87,9 @@ func run(ctx context.Context, o options) (r *report, err error) {
 	}
 	if o.n < 1 || o.per < 1 || o.per > most {
 		return nil, fmt.Errorf("-n and -per have to be at least 1, and -per at most %d here", most)
+	}
+	if o.ping < time.Second {
+		return nil, errors.New("-ping has to be at least 1s")
 	}
 	if o.sysctl {
 		restore, err := harness.Sysctls(sysctls)
@@ -142,7 +147,7 @@ func (r *report) print(out io.Writer, o options) error {
 		{"memory of the load generators", per(r.clients)},
 		{"the kernel's, for both ends", per(kernel)},
 		{"the whole machine's, more than before", per(r.idle.Used - r.before.Used)},
-		{"pings answered; CPU of all nodes meanwhile", fmt.Sprintf("%d; %.2f cores", r.pings, r.pingCPU)},
+		{"pings every " + o.ping.String() + ": answered; CPU of all nodes", fmt.Sprintf("%d; %.2f cores", r.pings, r.pingCPU)},
 		{"a message of 128 B to all: the call took", fmt.Sprintf("%.0f ms", float64(r.call.Microseconds())/1000)},
 		{"it reached", fmt.Sprintf("%d of %d", r.deliveries, r.wanted)},
 		{"half of a node's sockets, 99 %, the last one of all after", fmt.Sprintf("%.2f s, %.2f s, %.2f s", r.p50/1000, r.p99/1000, r.max/1000)},

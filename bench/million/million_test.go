@@ -17,7 +17,7 @@ func TestRuns(t *testing.T) {
 		"channel": {n: 30, per: 20, channel: "feed:all"},
 		"redis":   {n: 50, per: 20, redis: true},
 	} {
-		o.hold, o.patience, o.markdown = 10*time.Millisecond, time.Minute, true
+		o.hold, o.patience, o.ping, o.markdown = 10*time.Millisecond, time.Minute, 25*time.Second, true
 		r, err := run(t.Context(), o)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -39,7 +39,7 @@ func TestRuns(t *testing.T) {
 }
 
 func TestBadArguments(t *testing.T) {
-	for _, o := range []options{{}, {n: 1, per: 1 << 30}, {n: 1, per: -1}} {
+	for _, o := range []options{{}, {n: 1, per: 1 << 30}, {n: 1, per: -1}, {n: 1, per: 1, ping: time.Millisecond}} {
 		if _, err := run(context.Background(), o); err == nil {
 			t.Errorf("%+v is taken", o)
 		}
