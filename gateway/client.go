@@ -92,8 +92,8 @@ type rare struct {
 	turn *engine.Position // among the connections of its user, where only one may be
 }
 
-// special returns what few clients have, to be set; mu is held.
-func (c *client) special() *rare {
+// makeRare returns what few clients have, to be set; mu is held.
+func (c *client) makeRare() *rare {
 	if c.rare == nil {
 		c.rare = &rare{}
 	}

@@ -25,8 +25,8 @@ func (c *client) connect(ctx context.Context, cmd *protocol.Command) bool {
 	if err != nil {
 		return c.reject(cmd.Id, err)
 	}
-	c.mu.Lock()
 	who.personal = c.hub.channels.nameOf(c.hub.rules.personalChannel(who.session.User.OpenID))
+	c.mu.Lock()
 	c.identify(who)
 	mine := c.login
 	c.software = unique.Make(software{c.software.Value().agent, clip(req.Name, 16), clip(req.Version, 64)})
@@ -227,9 +227,9 @@ func (c *client) refresh(ctx context.Context, req *protocol.RefreshRequest) (*pr
 		return nil, DisconnectInvalidToken
 	}
 	info, endAt := c.connInfo(), c.endAt
-	c.identify(identity{session: session, personal: c.hub.channels.nameOf(c.hub.rules.personalChannel(session.User.OpenID))})
+	c.identify(identity{session: session})
 	if c.asking != nil && c.asking.answered { // what the backend said outlives its login
-		c.special().info, c.endAt = &info, endAt
+		c.makeRare().info, c.endAt = &info, endAt
 		c.planAsking()
 	}
 	c.mu.Unlock()

@@ -43,7 +43,7 @@
 //
 // No connection has a timer. One wheel with one ticker calls each when a ping,
 // the end of a wait, or another look at its login is due; one clock walks over
-// the channels, a shard at a time, to drop what is old and to ask for position
+// the channels, two shards at a time, to drop what is old and to ask for position
 // checks.
 //
 // # What holds
@@ -88,7 +88,7 @@
 // # Goroutines
 //
 // One reader per connection, owned by the registry, under epoll only while
-// something arrives; a writer where it may have to wait, and the rpc calls of a
+// something arrives that is more than a pong; a writer where it may have to wait, and the rpc calls of a
 // connection where several may run, waited for when the connection ends; the
 // workers and the clock of Hub.Run. Run returns when all of them have ended.
 package gateway

@@ -121,6 +121,7 @@ func TestWrongEncoding(t *testing.T) {
 		want  *Disconnect
 	}{
 		"text on a protobuf socket":       {dialOptions{protobuf: true}, websocket.MessageText, command, DisconnectProtocol},
+		"a text pong on protobuf":         {dialOptions{protobuf: true}, websocket.MessageText, []byte{0}, DisconnectProtocol},
 		"json in bytes on protobuf":       {dialOptions{protobuf: true}, websocket.MessageBinary, command, DisconnectBadRequest},
 		"empty on protobuf":               {dialOptions{protobuf: true}, websocket.MessageBinary, nil, DisconnectBadRequest},
 		"cut off":                         {dialOptions{protobuf: true}, websocket.MessageBinary, []byte{9, 8}, DisconnectBadRequest},

@@ -17,7 +17,7 @@ import (
 // identity is whose connection it is, and how that can be asked again.
 type identity struct {
 	session  *auth.Session
-	personal string                // the user's own channel, "": none
+	personal string                // the user's own channel, "": none, or he is known already
 	jwt      *connjwt.ConnectToken // instead of a login
 	said     *ask.ConnectAnswer    // by the connect proxy, nil: it was not asked or had nothing to say
 }
@@ -123,7 +123,12 @@ func (c *client) refreshJWT(ctx context.Context, token string) (*protocol.Refres
 
 // identify notes whose connection it is; mu is held.
 func (c *client) identify(who identity) {
-	c.login = newLogin(who.session, who.personal)
+	if old := c.login; old == nil {
+		c.login = newLogin(who.session, who.personal)
+	} else { // of the same user, by whose name he is known
+		c.login = newLogin(who.session, "")
+		c.login.openID = old.openID
+	}
 	if c.rare != nil {
 		c.rare.info = nil
 	}
@@ -138,7 +143,7 @@ func (c *client) identify(who identity) {
 // inform sets what others see of the client; mu is held.
 func (c *client) inform(info []byte) {
 	raw := protocol.Raw(info)
-	c.special().info = &raw
+	c.makeRare().info = &raw
 }
 
 // lookSoon has deadlines that changed taken into account.

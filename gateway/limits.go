@@ -165,7 +165,8 @@ func (c *client) grow(n int, now time.Duration) {
 	c.hub.budget.add(n)
 }
 
-// drop forgets what waits; outbox.mu is held.
+// drop forgets what waits; outbox.mu is held, and who waits for room was told:
+// nobody could tell him after.
 func (c *client) drop() {
 	o := &c.out
 	d := o.due

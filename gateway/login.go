@@ -31,8 +31,8 @@ func newLogin(s *auth.Session, personal string) *login {
 	if personal != "" {
 		l.openID = personal[len(personal)-len(l.openID):]
 	}
-	if s.Claims != nil {
-		l.claims = &s.Claims
+	if claims := s.Claims; claims != nil { // a pointer into s would keep all of it
+		l.claims = &claims
 	}
 	return l
 }

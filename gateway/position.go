@@ -122,7 +122,7 @@ func (ch *channel) recall(w *wanted) (p placed, ok bool) {
 	switch {
 	case ch.top.Epoch == "" || ch.lost:
 		return p, false
-	case w.keep > ch.kept.duration() && ch.top.Offset == 0: // the engine is to know that somebody relies on it
+	case ticksUp(w.keep) > ch.kept && ch.top.Offset == 0: // the engine is to know that somebody relies on it
 		return p, false
 	case !w.recover:
 		return p, true

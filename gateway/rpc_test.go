@@ -57,10 +57,14 @@ func TestRPC(t *testing.T) {
 	b := newBackend()
 	h := startHub(t, nil, b.into)
 	w, reply := h.login("alice/vip")
+	session, err := h.verifyToken(t.Context(), "alice/vip")
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.send(`{"id":2,"rpc":{"method":"orders/create","data":{"n": 1}}}`)
 	call := <-b.calls
 	if call.Method != "orders/create" || string(call.Data) != `{"n": 1}` || call.Session == nil || call.Session.User.OpenID != "alice" ||
-		string(call.Session.Claims) != `{"vip":true}` || !strings.Contains(reply, call.Client) || call.Client == "" {
+		string(call.Session.Claims) != `{"vip":true}` || call.Session.Fingerprint != session.Fingerprint || call.Session.Device != session.Device || !strings.Contains(reply, call.Client) || call.Client == "" {
 		t.Errorf("asked %+v", call)
 	}
 	b.answers <- data("{\"ok\":\n [1,\r\n2]}\n")

@@ -37,7 +37,7 @@ func (c *client) claim(ctx context.Context, l *login) error {
 	}
 	req.Turn = res.Position
 	c.mu.Lock()
-	c.special().turn = &req.Turn
+	c.makeRare().turn = &req.Turn
 	c.mu.Unlock()
 	newer, err := c.hub.surveyUser(ctx, opSingle, req)
 	if err == nil && newer > 0 {

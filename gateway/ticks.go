@@ -10,7 +10,7 @@ import (
 type ticks int32
 
 // ticksUp returns the first tick that is not before d, at most the last one there
-// is, after about seven years.
+// is, after about thirteen years.
 func ticksUp(d time.Duration) ticks {
 	return ticks(min((int64(d)+int64(wheelTick)-1)/int64(wheelTick), math.MaxInt32))
 }

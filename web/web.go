@@ -141,6 +141,7 @@ func (c *Console) serveKick(w http.ResponseWriter, r *http.Request) error {
 type live struct {
 	mu      sync.Mutex
 	samples []sample      // oldest first, those of keptFor
+	sampled time.Time     // when the last one was due
 	next    chan struct{} // closed when a sample is added
 	streams int           // that are open
 	closed  bool
@@ -151,24 +152,23 @@ func newLive() *live { return &live{next: make(chan struct{})} }
 func (l *live) add(s sample) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	old := slices.IndexFunc(l.samples, func(o sample) bool { return o.Time > s.Time-keptFor.Milliseconds() })
-	if old < 0 {
-		old = len(l.samples)
-	}
-	l.samples = append(slices.Delete(l.samples, 0, old), s)
+	l.samples = append(slices.DeleteFunc(l.samples, func(o sample) bool {
+		return o.Time <= s.Time-keptFor.Milliseconds() || o.Time >= s.Time // the clock was set back
+	}), s)
 	close(l.next)
 	l.next = make(chan struct{})
 }
 
-// due tells whether it is time for another sample.
+// due tells whether it is time for another sample, which the caller takes then.
 func (l *live) due(now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.streams > 0 || len(l.samples) == 0 {
-		return true
-	}
 	// Ticks come a little early, or late.
-	return now.UnixMilli()-l.samples[len(l.samples)-1].Time > (idleInterval - sampleInterval/2).Milliseconds()
+	due := l.streams > 0 || l.sampled.IsZero() || now.Sub(l.sampled) > idleInterval-sampleInterval/2
+	if due {
+		l.sampled = now
+	}
+	return due
 }
 
 // watch has samples taken every second, until the caller calls what it returns.

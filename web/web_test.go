@@ -11,9 +11,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/minigate/minigate/auth"
 	"github.com/minigate/minigate/gateway"
@@ -201,6 +203,10 @@ func TestLiveKeepsFiveMinutes(t *testing.T) {
 	if none, _, _ := l.since(310_000); len(none) != 0 {
 		t.Errorf("%d samples are newer than the newest", len(none))
 	}
+	l.add(sample{Time: 200_000}) // the clock was set back
+	if all, _, _ := l.since(0); len(all) != 190 || all[189].Time != 200_000 {
+		t.Errorf("kept %d samples, the last of %d", len(all), all[len(all)-1].Time)
+	}
 	l.add(sample{Time: 10_000_000}) // after a pause that is longer
 	if all, _, _ := l.since(0); len(all) != 1 {
 		t.Errorf("kept %d samples across a pause", len(all))
@@ -209,25 +215,50 @@ func TestLiveKeepsFiveMinutes(t *testing.T) {
 
 // Reading all metrics takes memory and time: where nobody looks it is done less.
 func TestSamplesWhileSomebodyLooks(t *testing.T) {
-	l := newLive()
-	if !l.due(time.UnixMilli(1)) {
-		t.Error("the first sample is not due")
-	}
-	l.add(sample{Time: 1000})
-	for _, c := range []struct {
-		at          int64
-		alone, seen bool
-	}{{2000, false, true}, {10_400, false, true}, {10_990, true, true}} {
-		if got := l.due(time.UnixMilli(c.at)); got != c.alone {
-			t.Errorf("due at %d ms with nobody there: %v", c.at, got)
+	o := newFixture(t, true).o
+	synctest.Test(t, func(t *testing.T) {
+		taken := 0
+		o.Gatherer = prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+			taken++
+			return nil, nil
+		})
+		c := New(o)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { _ = c.Run(ctx) }() // it ends with ctx
+		in := func(d time.Duration) int {
+			synctest.Wait()
+			before := taken
+			time.Sleep(d)
+			synctest.Wait()
+			return taken - before
 		}
-		leave := l.watch()
-		if got := l.due(time.UnixMilli(c.at)); got != c.seen {
-			t.Errorf("due at %d ms with somebody there: %v", c.at, got)
+		if n := in(time.Minute + time.Second/2); n != 6 {
+			t.Errorf("%d samples in a minute with nobody there", n)
+		}
+		looking, leave := context.WithCancel(t.Context())
+		r := httptest.NewRequestWithContext(looking, "GET", "/console/events", nil)
+		gone := make(chan struct{})
+		go func() {
+			c.serveEvents(patient{httptest.NewRecorder()}, r)
+			close(gone)
+		}()
+		if n := in(10 * time.Second); n != 10 {
+			t.Errorf("%d samples in ten seconds with somebody there", n)
 		}
 		leave()
-	}
+		<-gone
+		if n := in(time.Minute); n != 6 {
+			t.Errorf("%d samples in the minute after", n)
+		}
+		cancel()
+		synctest.Wait()
+	})
 }
+
+// patient is a writer that can be told how long it may take.
+type patient struct{ *httptest.ResponseRecorder }
+
+func (patient) SetWriteDeadline(time.Time) error { return nil }
 
 func TestSignIn(t *testing.T) {
 	f := newFixture(t, false)

@@ -218,9 +218,13 @@ func contractHistoryExpires(t *testing.T, s suite) {
 			return got == ""
 		})
 		short := PublishOptions{HistorySize: 5, HistoryTTL: time.Millisecond, MetaTTL: time.Millisecond}
+		n.subscribe("brief")
 		first := n.publish("brief", "a", short).Position
+		n.want(event{"pub", "brief", "a", 1, first.Epoch})
 		eventually(t, "the epoch expires", func() bool {
-			return n.publish("brief", "b", short).Position.Epoch != first.Epoch
+			pos := n.publish("brief", "b", short).Position
+			n.want(event{"pub", "brief", "b", pos.Offset, pos.Epoch}) // it is heard all the same
+			return pos.Epoch != first.Epoch
 		})
 	})
 }

@@ -78,7 +78,7 @@ func (s *stripe) begin(c *memoryChannel, now time.Duration) {
 // forget ends a channel's stream.
 func (s *stripe) forget(c *memoryChannel) {
 	s.epoch = ""
-	c.stream = stream{pubsTimed: c.pubsTimed, metaTimed: c.metaTimed}
+	c.stream = stream{pubsTimed: c.pubsTimed, metaTimed: c.metaTimed, subscribed: c.subscribed}
 }
 
 // timeMeta has the stripe look at a stream when it may have expired.

@@ -13,7 +13,7 @@ import (
 
 // States of a connection's reading.
 const (
-	reading  = 1 << iota // a goroutine is at it
+	reading  = 1 << iota // somebody is at it: a goroutine, or the loop
 	readable             // there is something to read
 	hungUp               // the client will send no more than what is there
 )
@@ -158,9 +158,9 @@ func (c *Conn[T]) readOn(seen *[glance]byte, n int) {
 	c.read(seen[:n], n < len(seen))
 }
 
-// read takes in what has arrived, until there is no more for now. It is the
-// only one that closes the descriptor, so that it needs no lock to read. early
-// was read before; whole says that the socket was empty then.
+// read takes in what has arrived, until there is no more for now. Whoever is at
+// reading, and nobody else, closes the descriptor, and so needs no lock to read.
+// early was read before; whole says that the socket was empty then.
 func (c *Conn[T]) read(early []byte, whole bool) {
 	for {
 		if !whole {
@@ -196,6 +196,9 @@ func (c *Conn[T]) drain(early []byte, whole bool) error {
 		n, err := unix.Read(int(c.fd), buf)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
+			// A hang-up that was reported, and is none, was that of another
+			// connection, which had the descriptor before.
+			c.state.CompareAndSwap(reading|hungUp, reading)
 			return nil
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -371,7 +374,7 @@ func (c *Conn[T]) Close(code uint16, reason string) error {
 // setPatience ends the connection in a while, whatever comes; mu is held.
 func (c *Conn[T]) setPatience() {
 	if c.fd >= 0 && c.rare.timer() == nil {
-		c.special().patient = time.AfterFunc(c.loop.poller.CloseTimeout, c.Abort)
+		c.makeRare().patient = time.AfterFunc(c.loop.poller.CloseTimeout, c.Abort)
 	}
 }
 

@@ -167,7 +167,7 @@ func say(t *testing.T, conn *websocket.Conn, text string) {
 func TestEchoesMessagesOfAllSizes(t *testing.T) {
 	s := startSite(t, testOptions())
 	conn, p := s.dial(t)
-	for _, size := range []int{0, 1, 125, 126, readBuffer, readBuffer + 1, 65535, 65536, 1 << 20} {
+	for _, size := range []int{0, 1, 125, 126, glance - 9, glance - 8, glance - 7, glance, readBuffer, readBuffer + 1, 65535, 65536, 1 << 20} {
 		want := strings.Repeat("é", size/2) + strings.Repeat("z", size%2)
 		sent := make(chan error, 1)
 		go func() { sent <- conn.Write(t.Context(), websocket.MessageText, []byte(want)) }()

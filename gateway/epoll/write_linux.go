@@ -23,8 +23,8 @@ type rare struct {
 	patient *time.Timer // ends the wait for the client's close frame
 }
 
-// special returns what few connections have, to be set; mu is held.
-func (c *Conn[T]) special() *rare {
+// makeRare returns what few connections have, to be set; mu is held.
+func (c *Conn[T]) makeRare() *rare {
 	if c.rare == nil {
 		c.rare = &rare{}
 	}
@@ -73,7 +73,7 @@ func (c *Conn[T]) send(b []byte, shared bool) (left int, err error) {
 		b = b[n:]
 		u := &unsent{}
 		u.late = time.AfterFunc(c.loop.poller.WriteTimeout, func() { c.tooLate(u) })
-		c.special().unsent = u
+		c.makeRare().unsent = u
 	}
 	if !shared {
 		b = slices.Clone(b)

@@ -92,15 +92,17 @@ export interface Lists {
   hooks: Hook[] | null;
 }
 
-const kept = 300;
+const keptFor = 300_000; // ms
 
 // keep adds news to the samples of the last five minutes. A node that was
 // restarted counts from zero again: what it said before is of no use.
 export function keep(samples: Sample[], news: Sample[]): Sample[] {
   const last = samples.at(-1);
   const fresh = last ? news.filter((s) => s.time > last.time) : news;
-  if (last && fresh.some((s) => s.cpu_seconds_total < last.cpu_seconds_total)) return fresh.slice(-kept);
-  return [...samples, ...fresh].slice(-kept);
+  const again = last && fresh.some((s) => s.cpu_seconds_total < last.cpu_seconds_total);
+  const all = again ? fresh : [...samples, ...fresh];
+  const newest = all.at(-1)?.time ?? 0;
+  return all.filter((s) => s.time > newest - keptFor);
 }
 
 // rate is how fast a total grew between two samples, per second.
