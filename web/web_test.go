@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -217,20 +218,20 @@ func TestLiveKeepsFiveMinutes(t *testing.T) {
 func TestSamplesWhileSomebodyLooks(t *testing.T) {
 	o := newFixture(t, true).o
 	synctest.Test(t, func(t *testing.T) {
-		taken := 0
+		var taken atomic.Int32
 		o.Gatherer = prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
-			taken++
+			taken.Add(1)
 			return nil, nil
 		})
 		c := New(o)
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _ = c.Run(ctx) }() // it ends with ctx
-		in := func(d time.Duration) int {
+		in := func(d time.Duration) int32 {
 			synctest.Wait()
-			before := taken
+			before := taken.Load()
 			time.Sleep(d)
 			synctest.Wait()
-			return taken - before
+			return taken.Load() - before
 		}
 		if n := in(time.Minute + time.Second/2); n != 6 {
 			t.Errorf("%d samples in a minute with nobody there", n)
