@@ -112,8 +112,8 @@ func (c *client) recheckSession(now time.Duration) {
 	c.hub.wheel.set(c, now)
 }
 
-// authenticate finds out whose connection it is. Everything that carries a token must
-// carry one of the same user. Without any there is no session.
+// authenticate finds out whose connection it is. Everything that carries a token
+// must carry one of the same user. Without any there is no session.
 func (c *client) authenticate(ctx context.Context, token string) (who identity, err error) {
 	o := c.opening
 	if o.verdict != nil {

@@ -142,7 +142,7 @@ func benchmarkFanOut(b *testing.B, subscribers int, channel string, encodings []
 		c := newClient(h.Hub, sock)
 		sock.done = &wg
 		h.clients.add(c)
-		c.login = newLogin(&auth.Session{User: auth.User{OpenID: "u"}, Expires: time.Now().Add(time.Hour)}, "")
+		c.login = newLogin(&auth.Session{User: auth.User{OpenID: "u"}, Expires: time.Now().Add(time.Hour)}, "u")
 		c.state = connected
 		command := []byte(commands[i%len(commands)])
 		if c.binary = encodings[i%len(encodings)] == asProtobuf; c.binary {

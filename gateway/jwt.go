@@ -123,12 +123,14 @@ func (c *client) refreshJWT(ctx context.Context, token string) (*protocol.Refres
 
 // identify notes whose connection it is; mu is held.
 func (c *client) identify(who identity) {
-	if old := c.login; old == nil {
-		c.login = newLogin(who.session, who.personal)
-	} else { // of the same user, by whose name he is known
-		c.login = newLogin(who.session, "")
-		c.login.openID = old.openID
+	openID := who.session.User.OpenID
+	switch {
+	case c.login != nil: // of the same user
+		openID = c.login.openID
+	case who.personal != "": // its name ends with the openid
+		openID = who.personal[len(who.personal)-len(openID):]
 	}
+	c.login = newLogin(who.session, openID)
 	if c.rare != nil {
 		c.rare.info = nil
 	}

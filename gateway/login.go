@@ -21,15 +21,11 @@ type login struct {
 	claims          *json.RawMessage      // nil: none
 }
 
-// newLogin keeps the openid as it stands in the name of the user's own channel,
-// personal, if there is one: one text serves both.
-func newLogin(s *auth.Session, personal string) *login {
+// newLogin keeps the openid in a text that is kept anyway.
+func newLogin(s *auth.Session, openID string) *login {
 	l := &login{
-		fingerprint: s.Fingerprint, openID: s.User.OpenID, unionID: s.User.UnionID, appID: unique.Make(s.User.AppID),
+		fingerprint: s.Fingerprint, openID: openID, unionID: s.User.UnionID, appID: unique.Make(s.User.AppID),
 		device: unique.Make(s.Device), expires: nanoseconds(s.Expires),
-	}
-	if personal != "" {
-		l.openID = personal[len(personal)-len(l.openID):]
 	}
 	if claims := s.Claims; claims != nil { // a pointer into s would keep all of it
 		l.claims = &claims
@@ -70,9 +66,7 @@ func (l *login) sameUser(s *auth.Session) bool {
 // nothing but its end has changed. client.mu is held.
 func (l *login) renewed(s *auth.Session) *login {
 	if l.user() != s.User || l.device.Value() != s.Device || !bytes.Equal(l.said(), s.Claims) {
-		fresh := newLogin(s, "")
-		fresh.openID = l.openID
-		return fresh
+		return newLogin(s, l.openID)
 	}
 	l.expires = nanoseconds(s.Expires)
 	return l

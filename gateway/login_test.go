@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/minigate/minigate/auth"
 )
@@ -15,7 +16,7 @@ func TestLoginRenewed(t *testing.T) {
 		Fingerprint: auth.Fingerprint{1}, User: auth.User{OpenID: "alice", UnionID: "u", AppID: "wx1"},
 		Device: "phone", Claims: json.RawMessage(`{"vip":1}`), Expires: time.Unix(100, 0),
 	}
-	l := newLogin(&session, "own:#alice")
+	l := newLogin(&session, "alice")
 	if got := l.session(); got.User != session.User || got.Fingerprint != session.Fingerprint || got.Device != "phone" || string(got.Claims) != `{"vip":1}` {
 		t.Errorf("kept %+v", got)
 	}
@@ -39,6 +40,26 @@ func TestLoginRenewed(t *testing.T) {
 			t.Errorf("%s: what others may be reading has changed", what)
 		}
 	}
+}
+
+// One text serves the name of the user's channel and his openid, also after
+// another token of his.
+func TestLoginSharesTheChannelsName(t *testing.T) {
+	h := startHub(t, nil)
+	w, _ := h.login("alice/1")
+	c := h.clients.list()[0]
+	same := func(when string) {
+		t.Helper()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if name := h.channels.get("#alice").name; unsafe.StringData(c.login.openID) != unsafe.StringData(name[1:]) {
+			t.Errorf("%s: two texts for %s", when, c.login.openID)
+		}
+	}
+	same("connected")
+	w.send(`{"id":2,"refresh":{"token":"alice/vip"}}`)
+	w.want(`{"id":2,"refresh":{}}`)
+	same("refreshed")
 }
 
 func TestTicks(t *testing.T) {

@@ -1,8 +1,10 @@
 package epoll
 
 import (
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 )
@@ -57,5 +59,24 @@ func TestShortMessagesAreOffered(t *testing.T) {
 	echoed(strings.Repeat("{}", 1000))
 	if len(offered) > 0 {
 		t.Errorf("offered %q", <-offered)
+	}
+}
+
+// A hang-up can be reported that was another connection's: it must neither end
+// this one nor have it read for ever.
+func TestHangUpOfAnotherConnection(t *testing.T) {
+	s := startSite(t, testOptions())
+	conn, p := s.dial(t)
+	for range 2 {
+		p.conn.state.Or(hungUp)
+		say(t, conn, "still here")
+		if _, got, err := conn.Read(t.Context()); err != nil || string(got) != "still here" {
+			t.Fatalf("got %q, %v", got, err)
+		}
+		for end := time.Now().Add(10 * time.Second); p.conn.state.Load() != 0; runtime.Gosched() {
+			if time.Now().After(end) {
+				t.Fatal("it is still being read")
+			}
+		}
 	}
 }

@@ -26,6 +26,8 @@ test('samples are kept in order, once, and for five minutes', () => {
   assert.deepEqual(samples.map((s) => s.time), [1000, 2000, 3000]);
   for (let i = 4; i < 400; i++) samples = keep(samples, [at(i * 1000, i)]);
   assert.equal(samples.length, 300);
+  for (let i = 40; i < 80; i++) samples = keep(samples, [at(i * 10_000, i)]); // as they come while nobody looks
+  assert.equal(samples.length, 30);
 });
 
 test('a restarted node begins anew', () => {
