@@ -7,6 +7,8 @@ import "slices"
 type pass struct {
 	ch   *channel
 	left []*subscription // nil: it has not begun
+
+	all *announcement // instead of a channel
 }
 
 // passPart is how many subscribers are served before it is the turn of another
@@ -20,6 +22,10 @@ func (h *Hub) fanOut() {
 		p, ok := h.news.pop()
 		if !ok {
 			return
+		}
+		if p.all != nil {
+			h.tell(p.all)
+			continue
 		}
 		part := p.begin(buf)
 		for _, s := range part {

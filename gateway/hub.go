@@ -92,6 +92,8 @@ type Hub struct {
 
 	inspecting atomic.Bool // Inspect is under way
 
+	announcements announcements
+
 	news      *queue[pass]     // channels whose sockets have something to write
 	refills   *queue[*channel] // channels that missed something
 	retries   retries          // refills that failed
@@ -126,6 +128,8 @@ func New(o Options) *Hub {
 		clients:  newRegistry(o.Metrics),
 		channels: channels{seed: maphash.MakeSeed()},
 		budget:   newBudget(int64(o.Settings.Client.QueueTotalMaxSize)),
+
+		announcements: newAnnouncements(int64(o.Settings.Client.QueueMaxSize)),
 
 		news:      newQueue[pass](),
 		refills:   newQueue[*channel](),

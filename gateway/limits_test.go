@@ -238,22 +238,6 @@ func TestJoinBeforeLeave(t *testing.T) {
 	})
 }
 
-// Messages to everybody are deliveries.
-func TestMessagesCounted(t *testing.T) {
-	h := startHub(t, nil)
-	for _, user := range []string{"a", "b", "c"} {
-		h.login(user)
-	}
-	before := testutil.ToFloat64(h.metrics.deliveries)
-	res, err := h.Push(t.Context(), PushRequest{All: true, Data: []byte("1")})
-	if err != nil || res.All != 3 {
-		t.Fatal(res, err)
-	}
-	if n := testutil.ToFloat64(h.metrics.deliveries) - before; n != 3 {
-		t.Errorf("%v deliveries", n)
-	}
-}
-
 // A request that does not ask for WebSocket is told what is wrong.
 func TestPlainRequest(t *testing.T) {
 	h := startHub(t, nil)

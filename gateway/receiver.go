@@ -73,7 +73,7 @@ func (h *Hub) Survey(op string, payload []byte) []byte {
 	var n any = 0 // or several numbers
 	switch op {
 	case opMessage:
-		n = h.broadcastMessage(payload)
+		n = h.announceToAll(payload)
 	case opForget:
 		var r removal
 		if err := json.Unmarshal(payload, &r); err != nil {
@@ -99,25 +99,6 @@ func (h *Hub) Survey(op string, payload []byte) []byte {
 	}
 	answer, _ := json.Marshal(n) // numbers always encode
 	return answer
-}
-
-// broadcastMessage sends a message, which comes encoded in JSON, to every
-// connected client.
-func (h *Hub) broadcastMessage(msg []byte) (sockets int) {
-	forms := map[encoding][]byte{0: msg}
-	if r, err := protocol.NewJSONReplyDecoder(msg).Decode(); err == nil {
-		forms[asProtobuf], _ = encodeMessage(r, asProtobuf)
-	}
-	for _, c := range h.clients.list() {
-		c.mu.Lock()
-		ok := c.state == connected
-		c.mu.Unlock()
-		if msg := forms[c.encoding()]; ok && msg != nil && c.send(msg) {
-			sockets++
-		}
-	}
-	h.metrics.deliveries.Add(float64(sockets))
-	return sockets
 }
 
 // removal says that the history of a channel was removed.

@@ -116,6 +116,15 @@ func (r *registry) list() []*client {
 	return slices.Clone(r.all)
 }
 
+// connected lists the clients that have logged in and are not about to end.
+func (r *registry) connected() []*client {
+	return slices.DeleteFunc(r.list(), func(c *client) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.state != connected
+	})
+}
+
 func (r *registry) ofUser(user string) []*client {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
