@@ -2,7 +2,9 @@ package main
 
 import (
 	"runtime"
+	"runtime/debug"
 	"testing"
+	"time"
 )
 
 func TestHeapFloor(t *testing.T) {
@@ -20,17 +22,76 @@ func TestHeapFloor(t *testing.T) {
 		{heapFloor, 0, leanPercent},
 		{heapFloor << 9, 1 << 20, leanPercent},
 	} {
-		if got := gcPercent(c.live, c.scanned); got != c.want {
+		if got := gcPercent(c.live, c.scanned, leanPercent); got != c.want {
 			t.Errorf("%d bytes live, %d scanned: %d%%, want %d%%", c.live, c.scanned, got, c.want)
+		}
+		if got := gcPercent(c.live, c.scanned, busyPercent); got != max(c.want, busyPercent) {
+			t.Errorf("%d bytes live, %d scanned, busy: %d%%", c.live, c.scanned, got)
 		}
 	}
 }
 
 func TestAfterEachCollection(t *testing.T) {
-	ran := make(chan struct{}, 10)
-	afterEachCollection(func() { ran <- struct{}{} })
+	ran := make(chan struct{}, 1)
+	afterEachCollection(func() { // as long as the process lives: it must not wait
+		select {
+		case ran <- struct{}{}:
+		default:
+		}
+	})
 	for range 3 {
 		runtime.GC()
 		<-ran
+	}
+}
+
+// While garbage comes fast it is collected half as often.
+func TestPaceFollowsGarbage(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	held := make([]byte, heapFloor) // so that the heap is larger than that
+	waste := func() {
+		for range 4 {
+			sink = make([]byte, busyBytes/4)
+		}
+		sink = nil
+		runtime.GC()
+	}
+	var p pace
+	now := time.Now()
+	p.follow(now)
+	for _, step := range []struct {
+		after time.Duration
+		want  int
+	}{
+		{busyTime - 1, busyPercent},
+		{busyTime, leanPercent},
+		{time.Second, busyPercent},
+	} {
+		waste()
+		now = now.Add(step.after)
+		if p.follow(now); p.set != step.want {
+			t.Errorf("garbage after %v: %d%%, want %d%%", step.after, p.set, step.want)
+		}
+	}
+	if p.rest(); p.set != leanPercent {
+		t.Errorf("at rest %d%%", p.set)
+	}
+	waste()
+	p.follow(now.Add(time.Second))
+	runtime.GC()
+	if p.follow(now.Add(time.Second)); p.set != leanPercent {
+		t.Errorf("%d%% without garbage", p.set)
+	}
+	runtime.KeepAlive(held)
+}
+
+var sink []byte // keeps the compiler from finding out that it is garbage
+
+// Whoever sets GOGC decides.
+func TestPaceLeavesGOGCAlone(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(77))
+	new(pace).rest()
+	if got := debug.SetGCPercent(77); got != 77 {
+		t.Errorf("set to %d%%", got)
 	}
 }
