@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"sync"
 
 	"github.com/centrifugal/protocol"
@@ -56,6 +57,13 @@ func (as *announcements) next() *announcement {
 		return nil
 	}
 	return as.waiting[0]
+}
+
+// flush waits until all that came before has gone out, or ctx ends.
+func (as *announcements) flush(ctx context.Context) {
+	if as.room.Acquire(ctx, as.limit) == nil {
+		as.room.Release(as.limit)
+	}
 }
 
 // announceToAll sends a message, which comes encoded in JSON, to every

@@ -82,3 +82,25 @@ func TestAnnouncementsEndWithTheHub(t *testing.T) {
 		}
 	})
 }
+
+// What everybody was told goes out before the node says goodbye.
+func TestAnnouncementsBeforeGoodbye(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := startHub(t, nil)
+		w, _ := h.login("alice")
+		if err := h.announcements.room.Acquire(t.Context(), 1); err != nil { // one is going out
+			t.Fatal(err)
+		}
+		gone := make(chan error)
+		go func() { gone <- h.Shutdown(t.Context()) }()
+		synctest.Wait()
+		if n := len(w.lines); n != 0 {
+			t.Errorf("%d lines before it is out", n)
+		}
+		h.announcements.room.Release(1)
+		if err := <-gone; err != nil {
+			t.Error(err)
+		}
+		w.want(`{"push":{"disconnect":{"code":3001,*`)
+	})
+}

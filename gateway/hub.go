@@ -225,6 +225,7 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 		close(done)
 	}()
 	begin := time.Now()
+	h.announcements.flush(ctx) // why the service goes away, maybe
 	told := h.sayGoodbye(ctx, list)
 	var err error
 	select {
