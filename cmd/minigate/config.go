@@ -197,17 +197,9 @@ func (c *Config) trusted() []netip.Prefix {
 	return prefixes
 }
 
-// alonePositionCheck is how often at most a node asks for missed publications
-// where it is alone: none can get lost on the way.
-const alonePositionCheck = 10 * time.Minute
-
 // gateway joins the blocks of the live side.
 func (c *Config) gateway() gateway.Settings {
-	live := gateway.Settings{Client: c.Client, Channel: c.Channel, WebSocket: c.Socket, Proxies: c.Proxies, RPC: c.RPC.RPCProxies}
-	if delay := &live.Client.PositionCheckDelay; *delay > 0 && !c.Redis.On() {
-		*delay = max(*delay, alonePositionCheck)
-	}
-	return live
+	return gateway.Settings{Client: c.Client, Channel: c.Channel, WebSocket: c.Socket, Proxies: c.Proxies, RPC: c.RPC.RPCProxies}
 }
 
 func isLoopback(hostport string) bool {

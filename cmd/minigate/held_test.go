@@ -3,7 +3,6 @@ package main
 import (
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/minigate/minigate/gateway/epoll"
 )
@@ -20,25 +19,6 @@ func TestConnectionsAreHeldAsConfigured(t *testing.T) {
 		eventually(t, "a connection counted", func() bool { return p.metric(t, "minigate_connections_accepted_total") == 1 })
 		if n := p.metric(t, `minigate_connections_accepted_total\{held_by="`+held+`"\}`); n != 1 {
 			t.Errorf("epoll %v: %v connections are held by %s, want 1", on, n, held)
-		}
-	}
-}
-
-// A node alone has nothing to miss, and asks rarely whether it did.
-func TestPositionChecksAlone(t *testing.T) {
-	for _, c := range []struct {
-		redis       []string
-		given, want time.Duration
-	}{
-		{nil, 40 * time.Second, alonePositionCheck},
-		{nil, time.Hour, time.Hour},
-		{nil, 0, 0},
-		{[]string{"127.0.0.1:6379"}, 40 * time.Second, 40 * time.Second},
-	} {
-		var cfg Config
-		cfg.Redis.Addresses, cfg.Client.PositionCheckDelay = c.redis, c.given
-		if got := cfg.gateway().Client.PositionCheckDelay; got != c.want {
-			t.Errorf("with Redis %v, %v given: %v, want %v", c.redis, c.given, got, c.want)
 		}
 	}
 }
