@@ -26,6 +26,11 @@ func (h *Hub) checkAll(k complaints) {
 	h.checkBudget(k)
 	h.checkAddresses(k)
 	h.checkSockets(k)
+	if h.announcements.room.TryAcquire(maxAnnouncements) {
+		h.announcements.room.Release(maxAnnouncements)
+	} else {
+		k.odd("messages for everybody are going out")
+	}
 	if n := h.pending.n.Load(); n != 0 {
 		k.odd("%d handshakes or connect commands are under way", n)
 	}

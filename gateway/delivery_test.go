@@ -323,6 +323,7 @@ func TestMessageQueueBound(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		synctest.Wait()
 		if n := testutil.ToFloat64(h.metrics.disconnects.WithLabelValues("3008", slowQueue)); n != 1 {
 			t.Errorf("%v closed as slow", n)
 		}

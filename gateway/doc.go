@@ -16,7 +16,8 @@
 // a write never waits, so the worker is the writer itself; where the socket has
 // no room the poller goes on when it has. Elsewhere a goroutine is the writer.
 // So a slow client costs an old cursor instead of a queue, and what piled up is
-// written in one call.
+// written in one call. A message for everybody is of no channel and waits with
+// the replies of each client; it goes out by passes, too.
 //
 // # Encodings
 //

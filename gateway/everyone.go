@@ -3,16 +3,23 @@ package gateway
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/centrifugal/protocol"
 	"golang.org/x/sync/semaphore"
 )
 
+// maxAnnouncements is how many messages for everybody may wait until they have
+// gone out. Each of them holds a list of those it is for.
+const maxAnnouncements = 16
+
+// flushTime is how long a node that shuts down waits for them.
+const flushTime = 2 * time.Second
+
 // announcements are messages for everybody. One at a time goes out, so that
 // each client gets them in the order in which they came.
 type announcements struct {
-	room  *semaphore.Weighted // bytes of messages that have not gone out
-	limit int64               // of room
+	room *semaphore.Weighted // for maxAnnouncements
 
 	mu      sync.Mutex
 	waiting []*announcement // the first is going out
@@ -21,12 +28,7 @@ type announcements struct {
 // announcement is one message and those who have yet to get it.
 type announcement struct {
 	json, protobuf []byte // nil where it cannot be had in that
-	size           int64  // bytes of room that it takes
 	left           []*client
-}
-
-func newAnnouncements(limit int64) announcements {
-	return announcements{room: semaphore.NewWeighted(limit), limit: limit}
 }
 
 // in is the message as a client speaks.
@@ -50,7 +52,7 @@ func (as *announcements) add(a *announcement) (only bool) {
 func (as *announcements) next() *announcement {
 	as.mu.Lock()
 	defer as.mu.Unlock()
-	as.room.Release(as.waiting[0].size)
+	as.room.Release(1)
 	as.waiting[0] = nil
 	if as.waiting = as.waiting[1:]; len(as.waiting) == 0 {
 		as.waiting = nil
@@ -59,22 +61,26 @@ func (as *announcements) next() *announcement {
 	return as.waiting[0]
 }
 
-// flush waits until all that came before has gone out, or ctx ends.
-func (as *announcements) flush(ctx context.Context) {
-	if as.room.Acquire(ctx, as.limit) == nil {
-		as.room.Release(as.limit)
+// flush waits a little while for all that came before to go out. life is that of
+// the hub: after it nothing does.
+func (as *announcements) flush(ctx, life context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, flushTime)
+	defer cancel()
+	defer context.AfterFunc(life, cancel)()
+	if as.room.Acquire(ctx, maxAnnouncements) == nil {
+		as.room.Release(maxAnnouncements)
 	}
 }
 
 // announceToAll sends a message, which comes encoded in JSON, to every
 // connected client, and returns how many these are. It leaves the sending to
-// those who fan out, and waits only while too much waits for them already.
+// those who fan out, and waits only while too many wait for them already.
 func (h *Hub) announceToAll(msg []byte) (sockets int) {
-	a := &announcement{json: msg, size: min(int64(len(msg)), h.announcements.limit)}
+	a := &announcement{json: msg}
 	if r, err := protocol.NewJSONReplyDecoder(msg).Decode(); err == nil {
 		a.protobuf, _ = encodeMessage(r, asProtobuf)
 	}
-	if h.announcements.room.Acquire(h.life, a.size) != nil {
+	if h.announcements.room.Acquire(h.life, 1) != nil {
 		return 0 // all connections are being cut
 	}
 	a.left = h.clients.connected()

@@ -1,9 +1,9 @@
 package gateway
 
 import (
-	"fmt"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
@@ -24,6 +24,7 @@ func TestMessagesCounted(t *testing.T) {
 		for _, user := range []string{"a", "b", "c"} {
 			h.login(user)
 		}
+		synctest.Wait()
 		before := testutil.ToFloat64(h.metrics.deliveries)
 		if n := h.pushToAll("1"); n != 3 {
 			t.Errorf("for %d", n)
@@ -38,9 +39,7 @@ func TestMessagesCounted(t *testing.T) {
 // Whoever says something to everybody does not wait until it has gone out, as
 // long as not too much of it waits, and everybody gets it all in order.
 func TestAnnouncementsGoOutLater(t *testing.T) {
-	const room, each = 8 << 10, 1 << 10
-	data := func(n int) string { return fmt.Sprintf(`"%0*d"`, each-len(`{"push":{"message":{"data":""}}}`), n) }
-	h := startPrepared(t, func(h *Hub) { h.announcements = newAnnouncements(room) }, func(s *Settings) { s.Client.PingInterval = 0 })
+	h := startHub(t, func(s *Settings) { s.Client.PingInterval = 0 })
 	var wires []*wire
 	for n := range passPart + 2 { // two parts
 		w, _ := h.login("user" + itoa(n))
@@ -48,8 +47,8 @@ func TestAnnouncementsGoOutLater(t *testing.T) {
 	}
 	stuck := h.clients.list()[passPart]
 	stuck.out.mu.Lock()
-	for n := range room / each {
-		if all := h.pushToAll(data(n)); all != len(wires) {
+	for n := range maxAnnouncements {
+		if all := h.pushToAll(itoa(n)); all != len(wires) {
 			t.Errorf("message %d is for %d", n, all)
 		}
 	}
@@ -57,10 +56,10 @@ func TestAnnouncementsGoOutLater(t *testing.T) {
 		t.Error("there is room for more")
 	}
 	stuck.out.mu.Unlock()
-	h.pushToAll(data(room / each)) // waits for room
+	h.pushToAll(itoa(maxAnnouncements)) // waits for room, where it is late
 	for _, w := range wires {
-		for n := range room/each + 1 {
-			w.want(`{"push":{"message":{"data":` + data(n) + `}}}`)
+		for n := range maxAnnouncements + 1 {
+			w.want(`{"push":{"message":{"data":` + itoa(n) + `}}}`)
 		}
 	}
 }
@@ -70,7 +69,7 @@ func TestAnnouncementsEndWithTheHub(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := startHub(t, nil)
 		h.login("alice")
-		if err := h.announcements.room.Acquire(t.Context(), h.announcements.limit); err != nil {
+		if err := h.announcements.room.Acquire(t.Context(), maxAnnouncements); err != nil {
 			t.Fatal(err)
 		}
 		told := make(chan int)
@@ -88,8 +87,8 @@ func TestAnnouncementsBeforeGoodbye(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := startHub(t, nil)
 		w, _ := h.login("alice")
-		if err := h.announcements.room.Acquire(t.Context(), 1); err != nil { // one is going out
-			t.Fatal(err)
+		if !h.announcements.room.TryAcquire(1) { // one is going out
+			t.Fatal("no room")
 		}
 		gone := make(chan error)
 		go func() { gone <- h.Shutdown(t.Context()) }()
@@ -103,4 +102,34 @@ func TestAnnouncementsBeforeGoodbye(t *testing.T) {
 		}
 		w.want(`{"push":{"disconnect":{"code":3001,*`)
 	})
+}
+
+// A node that goes away waits for them only a little while, and not at all
+// where they cannot go out any more.
+func TestGoodbyeDoesNotWaitLong(t *testing.T) {
+	for name, tc := range map[string]struct {
+		end  func(*testHub)
+		want time.Duration
+	}{
+		"late": {func(*testHub) {}, flushTime},
+		"cut":  {func(h *testHub) { h.end() }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := startHub(t, nil)
+				if !h.announcements.room.TryAcquire(1) {
+					t.Fatal("no room")
+				}
+				defer h.announcements.room.Release(1)
+				tc.end(h)
+				begin := time.Now()
+				if err := h.Shutdown(t.Context()); err != nil {
+					t.Error(err)
+				}
+				if took := time.Since(begin); took != tc.want {
+					t.Errorf("took %v", took)
+				}
+			})
+		})
+	}
 }

@@ -2,20 +2,21 @@ package gateway
 
 import "slices"
 
-// pass is one walk over the subscribers of a channel that has news. There is
-// one at a time for a channel: what comes meanwhile is in the next, together.
+// pass is one walk over the subscribers of a channel that has news, or over all
+// whom a message for everybody is for. There is one at a time for a channel: what
+// comes meanwhile is in the next, together.
 type pass struct {
+	all *announcement // nil: it is one of a channel
+
 	ch   *channel
 	left []*subscription // nil: it has not begun
-
-	all *announcement // instead of a channel
 }
 
 // passPart is how many subscribers are served before it is the turn of another
 // channel: a message for one user does not wait behind one for all.
 const passPart = 256
 
-// fanOut serves the sockets of channels that have news.
+// fanOut makes passes, a part at a time.
 func (h *Hub) fanOut() {
 	buf := make([]*subscription, 0, passPart)
 	for {

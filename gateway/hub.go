@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
 	"github.com/minigate/minigate/auth"
@@ -64,7 +65,7 @@ type Hub struct {
 
 	ask  *ask.Backend
 	rpc  RPCFunc         // nil: no rpc
-	life context.Context //nolint:containedctx // of rpc calls: until connections are cut
+	life context.Context //nolint:containedctx // of what waits for something: until connections are cut
 	end  context.CancelFunc
 
 	rate    *rate.Limiter // of handshakes, nil: no limit
@@ -94,7 +95,7 @@ type Hub struct {
 
 	announcements announcements
 
-	news      *queue[pass]     // channels whose sockets have something to write
+	news      *queue[pass]     // whom to tell of something to write
 	refills   *queue[*channel] // channels that missed something
 	retries   retries          // refills that failed
 	positions *queue[*channel] // channels of which nothing was heard for a while
@@ -129,7 +130,7 @@ func New(o Options) *Hub {
 		channels: channels{seed: maphash.MakeSeed()},
 		budget:   newBudget(int64(o.Settings.Client.QueueTotalMaxSize)),
 
-		announcements: newAnnouncements(int64(o.Settings.Client.QueueMaxSize)),
+		announcements: announcements{room: semaphore.NewWeighted(maxAnnouncements)},
 
 		news:      newQueue[pass](),
 		refills:   newQueue[*channel](),
@@ -225,7 +226,7 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 		close(done)
 	}()
 	begin := time.Now()
-	h.announcements.flush(ctx) // why the service goes away, maybe
+	h.announcements.flush(ctx, h.life) // they may say why it goes away
 	told := h.sayGoodbye(ctx, list)
 	var err error
 	select {

@@ -19,14 +19,13 @@ const heapFloor = 32 << 20 // bytes
 const leanPercent = 50
 
 // busyPercent takes its place while garbage comes fast, as in Go itself: then
-// collecting twice as often takes time that is needed, and the room is used.
-const busyPercent = 100
-
-// Garbage comes fast where as much as this is allocated between two collections
-// that are not farther apart.
+// collecting twice as often takes time that is needed, and the room is used. A
+// large heap has room enough, and may be all that its container holds.
 const (
-	busyBytes = heapFloor / 2
-	busyTime  = 2 * time.Second
+	busyPercent = 100
+	busyRate    = 8 << 20   // bytes a second that are fast
+	busyLeast   = 8 << 20   // bytes that tell
+	busyHeap    = 256 << 20 // bytes alive that are too many for it
 )
 
 // pace tells the garbage collector when to work.
@@ -57,8 +56,9 @@ func (p *pace) follow(now time.Time) {
 	found := heapSamples("/gc/heap/live:bytes", "/gc/scan/stack:bytes", "/gc/scan/globals:bytes", "/gc/heap/allocs:bytes")
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	came := found[3] - p.allocated
 	least := leanPercent
-	if found[3]-p.allocated >= busyBytes && now.Sub(p.collected) < busyTime {
+	if found[0] < busyHeap && came >= busyLeast && float64(came) >= busyRate*now.Sub(p.collected).Seconds() {
 		least = busyPercent
 	}
 	p.collected, p.allocated = now, found[3]
@@ -73,13 +73,14 @@ func (p *pace) use(percent int) {
 	}
 }
 
-// rest ends what was fast.
-func (p *pace) rest() {
-	found := heapSamples("/gc/heap/live:bytes", "/gc/scan/stack:bytes", "/gc/scan/globals:bytes")
+// rest ends what was fast. A follow that was due and comes late finds nothing.
+func (p *pace) rest(now time.Time) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.set > 0 {
-		p.use(gcPercent(found[0], found[1]+found[2], leanPercent))
+	on := p.set > 0
+	p.collected, p.allocated = now, heapSamples("/gc/heap/allocs:bytes")[0]
+	p.mu.Unlock()
+	if on {
+		p.follow(now)
 	}
 }
 
@@ -117,7 +118,7 @@ func gcPercent(live, scanned uint64, least int) int {
 func giveBack() {
 	runtime.GC()
 	debug.FreeOSMemory()
-	collecting.rest()
+	collecting.rest(time.Now())
 }
 
 // afterEachCollection calls f whenever garbage was collected, from a goroutine

@@ -49,9 +49,10 @@ func TestAfterEachCollection(t *testing.T) {
 func TestPaceFollowsGarbage(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
 	held := make([]byte, heapFloor) // so that the heap is larger than that
+	const wasted = 4 * busyRate
 	waste := func() {
 		for range 4 {
-			sink = make([]byte, busyBytes/4)
+			sink = make([]byte, wasted/4)
 		}
 		sink = nil
 		runtime.GC()
@@ -63,8 +64,8 @@ func TestPaceFollowsGarbage(t *testing.T) {
 		after time.Duration
 		want  int
 	}{
-		{busyTime - 1, busyPercent},
-		{busyTime, leanPercent},
+		{3 * time.Second, busyPercent},
+		{5 * time.Second, leanPercent},
 		{time.Second, busyPercent},
 	} {
 		waste()
@@ -73,14 +74,26 @@ func TestPaceFollowsGarbage(t *testing.T) {
 			t.Errorf("garbage after %v: %d%%, want %d%%", step.after, p.set, step.want)
 		}
 	}
-	if p.rest(); p.set != leanPercent {
+	waste()
+	p.rest(now)
+	p.follow(now) // one that comes late
+	if p.set != leanPercent {
 		t.Errorf("at rest %d%%", p.set)
 	}
-	waste()
-	p.follow(now.Add(time.Second))
+	runtime.KeepAlive(held)
+}
+
+// A large heap is collected as often as ever.
+func TestPaceOfLargeHeap(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	held := make([]byte, busyHeap) // untouched: it takes no memory
 	runtime.GC()
-	if p.follow(now.Add(time.Second)); p.set != leanPercent {
-		t.Errorf("%d%% without garbage", p.set)
+	var p pace
+	p.follow(time.Now())
+	sink = make([]byte, 2*busyRate)
+	sink = nil
+	if p.follow(time.Now()); p.set != leanPercent {
+		t.Errorf("%d%%", p.set)
 	}
 	runtime.KeepAlive(held)
 }
@@ -90,7 +103,7 @@ var sink []byte // keeps the compiler from finding out that it is garbage
 // Whoever sets GOGC decides.
 func TestPaceLeavesGOGCAlone(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(77))
-	new(pace).rest()
+	new(pace).rest(time.Now())
 	if got := debug.SetGCPercent(77); got != 77 {
 		t.Errorf("set to %d%%", got)
 	}
