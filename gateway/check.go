@@ -26,13 +26,21 @@ func (h *Hub) checkAll(k complaints) {
 	h.checkBudget(k)
 	h.checkAddresses(k)
 	h.checkSockets(k)
-	if h.announcements.room.TryAcquire(maxAnnouncements) {
-		h.announcements.room.Release(maxAnnouncements)
-	} else {
-		k.odd("messages for everybody are going out")
-	}
+	h.checkAnnouncements(k)
 	if n := h.pending.n.Load(); n != 0 {
 		k.odd("%d handshakes or connect commands are under way", n)
+	}
+}
+
+// checkAnnouncements looks for room that was not given back.
+func (h *Hub) checkAnnouncements(k complaints) {
+	switch {
+	case !h.announcements.none():
+		k.odd("messages for everybody are going out")
+	case h.announcements.room.TryAcquire(maxAnnouncements):
+		h.announcements.room.Release(maxAnnouncements)
+	default:
+		k.odd("messages for everybody went out and left no room")
 	}
 }
 

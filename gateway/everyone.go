@@ -61,6 +61,13 @@ func (as *announcements) next() *announcement {
 	return as.waiting[0]
 }
 
+// none tells whether nothing is on its way.
+func (as *announcements) none() bool {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	return len(as.waiting) == 0
+}
+
 // flush waits a little while for all that came before to go out. life is that of
 // the hub: after it nothing does.
 func (as *announcements) flush(ctx, life context.Context) {

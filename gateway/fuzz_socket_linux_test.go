@@ -97,6 +97,7 @@ func FuzzCrowd(f *testing.F) {
 			defer h.clients.mu.RUnlock()
 			return n == 0 && h.clients.admitted == 0 && h.pending.n.Load() == 0
 		})
+		c.await("messages for everybody to be out", h.announcements.none)
 		c.await("what they held", func() bool { return openFiles(t) <= descriptors && runtime.NumGoroutine() <= goroutines })
 		if err := h.Check(); err != nil {
 			t.Error(err)
