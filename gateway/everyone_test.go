@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,29 +41,46 @@ func TestMessagesCounted(t *testing.T) {
 // Whoever says something to everybody does not wait until it has gone out, as
 // long as not too much of it waits, and everybody gets it all in order.
 func TestAnnouncementsGoOutLater(t *testing.T) {
-	h := startHub(t, func(s *Settings) { s.Client.PingInterval = 0 })
-	var wires []*wire
-	for n := range passPart + 2 { // two parts
-		w, _ := h.login("user" + itoa(n))
-		wires = append(wires, w)
+	h := startHub(t, quietStorm)
+	list := make([]attendee, passPart+2) // two parts
+	for n := range list {
+		list[n] = h.attend("user" + itoa(n))
+		defer list[n].goAway()
 	}
-	stuck := h.clients.list()[passPart]
-	stuck.out.mu.Lock()
-	for n := range maxAnnouncements {
-		if all := h.pushToAll(itoa(n)); all != len(wires) {
-			t.Errorf("message %d is for %d", n, all)
+	var want []string
+	say := func() {
+		want = append(want, `{"push":{"message":{"data":`+itoa(len(want))+`}}}`)
+		if n := h.pushToAll(itoa(len(want) - 1)); n != len(list) {
+			t.Errorf("message %d is for %d", len(want)-1, n)
 		}
+	}
+	stuck := list[passPart]
+	stuck.out.mu.Lock()
+	for range maxAnnouncements {
+		say()
 	}
 	if h.announcements.room.TryAcquire(1) {
 		t.Error("there is room for more")
 	}
 	stuck.out.mu.Unlock()
-	h.pushToAll(itoa(maxAnnouncements)) // waits for room, where it is late
-	for _, w := range wires {
-		for n := range maxAnnouncements + 1 {
-			w.want(`{"push":{"message":{"data":` + itoa(n) + `}}}`)
+	say() // waits for room, where it is late
+	if err := h.announcements.room.Acquire(t.Context(), maxAnnouncements); err != nil {
+		t.Fatal(err)
+	}
+	h.announcements.room.Release(maxAnnouncements)
+	for n, a := range list {
+		a.out.writer.Wait()
+		if got := a.sock.lines()[1:]; !slices.Equal(got, want) { // the first is the reply to connect
+			t.Fatalf("client %d got %q", n, got)
 		}
 	}
+}
+
+// lines are the messages in all frames.
+func (r *recorder) lines() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return strings.Split(strings.Join(r.frames, "\n"), "\n")
 }
 
 // At the end of the hub nobody waits to say something to everybody.
