@@ -124,6 +124,16 @@ func TestContradictionsAreFound(t *testing.T) {
 			func(x hand) { x.h.pending.done() },
 			"1 handshakes or connect commands", true,
 		},
+		"a message for everybody that gave no room back": {
+			func(x hand) { x.h.announcements.room.TryAcquire(1) },
+			func(x hand) { x.h.announcements.room.Release(1) },
+			"left no room", true,
+		},
+		"a message for everybody that nobody sends": {
+			func(x hand) { x.h.announcements.waiting = []*announcement{{}} },
+			func(x hand) { x.h.announcements.waiting = nil },
+			"messages for everybody are going out", true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := startHub(t, func(s *Settings) { s.Client.IPConnectionLimit, s.Client.PingInterval = 9, 0 })
