@@ -52,7 +52,8 @@ func (b *bench) progress(format string, args ...any) {
 }
 
 func (b *bench) work(ctx context.Context) (*report, error) {
-	for left := b.n; left > 0; left -= b.per {
+	began := time.Now()
+	for left := b.n; left > 0 && (b.within == 0 || left == b.n || time.Since(began) < b.within); left -= b.per {
 		if err := b.add(ctx, min(left, b.per)); err != nil {
 			return nil, fmt.Errorf("node %d: %w", len(b.nodes)+1, err)
 		}
@@ -94,8 +95,9 @@ func (b *bench) add(ctx context.Context, n int) error {
 	}
 	b.report.connect += time.Since(began)
 	b.nodes = append(b.nodes, &node{m, load, n})
+	b.report.sockets += n
 	machine, err := harness.MachineMemory()
-	b.progress("%d sockets on %d nodes, %.1f GB used", min(len(b.nodes)*b.per, b.n), len(b.nodes), float64(machine.Used)/1e9)
+	b.progress("%d sockets on %d nodes, %.1f GB used", b.report.sockets, len(b.nodes), float64(machine.Used)/1e9)
 	return err
 }
 

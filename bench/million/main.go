@@ -33,6 +33,7 @@ type options struct {
 	redis    bool
 	sysctl   bool
 	channel  string
+	within   time.Duration
 	hold     time.Duration
 	ping     time.Duration
 	patience time.Duration
@@ -47,6 +48,7 @@ func main() {
 	flag.BoolVar(&o.redis, "redis", false, "all nodes share a Redis; otherwise each one is alone")
 	flag.BoolVar(&o.sysctl, "sysctl", false, "as root: raise the limits of the kernel that stand in the way, and put them back at the end")
 	flag.StringVar(&o.channel, "channel", "", "`name` of a channel that all subscribe to, such as feed:all, and that the message is published to; without one it is pushed to everybody")
+	flag.DurationVar(&o.within, "within", 0, "`time` in which to connect: past it no node is added, and the rest is measured with the sockets there are; 0 is without end")
 	flag.DurationVar(&o.hold, "hold", 30*time.Second, "`time` between the last connection and the message")
 	flag.DurationVar(&o.ping, "ping", 25*time.Second, "`time` between two pings to a socket")
 	flag.DurationVar(&o.patience, "patience", 5*time.Minute, "`time` in which a message has to reach all")
@@ -112,7 +114,7 @@ func run(ctx context.Context, o options) (r *report, err error) {
 
 // report is what came out.
 type report struct {
-	nodes          int
+	sockets, nodes int
 	login, connect time.Duration // all logins, all connects, one node after the other
 	failed         int64
 	firstError     string
@@ -131,7 +133,7 @@ type report struct {
 
 func (r *report) print(out io.Writer, o options) error {
 	per := func(bytes int64) string {
-		return fmt.Sprintf("%.2f GB, %d B each", float64(bytes)/1e9, bytes/int64(o.n))
+		return fmt.Sprintf("%.2f GB, %d B each", float64(bytes)/1e9, bytes/int64(r.sockets))
 	}
 	how := "each alone"
 	if o.redis {
@@ -139,9 +141,9 @@ func (r *report) print(out io.Writer, o options) error {
 	}
 	kernel := r.idle.Slab - r.before.Slab + r.idle.TCP - r.before.TCP
 	rows := [][]string{
-		{"sockets, logged in", fmt.Sprintf("%d on %d nodes, %s", o.n, r.nodes, how)},
-		{"logins took", fmt.Sprintf("%.0f s, %.0f a second", r.login.Seconds(), float64(o.n)/r.login.Seconds())},
-		{"connects took", fmt.Sprintf("%.0f s, %.0f a second", r.connect.Seconds(), float64(o.n)/r.connect.Seconds())},
+		{"sockets, logged in", fmt.Sprintf("%d on %d nodes, %s", r.sockets, r.nodes, how)},
+		{"logins took", fmt.Sprintf("%.0f s, %.0f a second", r.login.Seconds(), float64(r.sockets)/r.login.Seconds())},
+		{"connects took", fmt.Sprintf("%.0f s, %.0f a second", r.connect.Seconds(), float64(r.sockets)/r.connect.Seconds())},
 		{"connections failed", strings.TrimSpace(fmt.Sprint(r.failed, " ", r.firstError))},
 		{"memory of all nodes", per(r.servers)},
 		{"memory of the load generators", per(r.clients)},

@@ -16,13 +16,18 @@ func TestRuns(t *testing.T) {
 		"alone":   {n: 50, per: 20},
 		"channel": {n: 30, per: 20, channel: "feed:all"},
 		"redis":   {n: 50, per: 20, redis: true},
+		"hurry":   {n: 50, per: 20, within: time.Nanosecond},
 	} {
 		o.hold, o.patience, o.ping, o.markdown = 10*time.Millisecond, time.Minute, 25*time.Second, true
 		r, err := run(t.Context(), o)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if r.nodes != (o.n+o.per-1)/o.per || r.deliveries != int64(o.n) || r.wanted != int64(o.n) || r.failed != 0 || r.servers <= 0 || r.max <= 0 {
+		nodes, n := (o.n+o.per-1)/o.per, o.n
+		if o.within > 0 {
+			nodes, n = 1, o.per
+		}
+		if r.sockets != n || r.nodes != nodes || r.deliveries != int64(n) || r.wanted != int64(n) || r.failed != 0 || r.servers <= 0 || r.max <= 0 {
 			t.Errorf("%s: %+v", name, r)
 		}
 		if (r.redis > 0) != o.redis {

@@ -85,10 +85,11 @@ func (b *bench) storm(ctx context.Context, backoff string) (o outcome, err error
 	if err := crowd.Await(ctx, "ready"); err != nil {
 		return o, err
 	}
-	if o.before, err = b.watch(ctx, func() error { return b.publish(ctx, bystanderChannel, int(b.quiet/b.every)) }); err != nil {
+	quiet := int(b.quiet / b.every)
+	if o.before, err = b.watch(ctx, quiet, func() error { return b.publish(ctx, bystanderChannel, quiet) }); err != nil {
 		return o, err
 	}
-	o.while, err = b.watch(ctx, func() error {
+	o.while, err = b.watch(ctx, 1, func() error {
 		b.run.Kill(victim.Process)
 		return b.untilBack(ctx, crowd)
 	})
@@ -154,9 +155,10 @@ func (b *bench) publishSteadily(ctx context.Context, channel string) (end func()
 	return func() error { close(over); return calls.Wait() }
 }
 
-// watch has bystanders see what is published to them during work.
-func (b *bench) watch(ctx context.Context, work func() error) (result harness.Result, err error) {
-	h, err := b.run.Hold(b.load, "-mode", "hold", "-n", strconv.Itoa(b.bystanders), "-count", "1", "-url", b.refuge.Socket(),
+// watch has bystanders see what is published to them during work, and ends when
+// each has got least messages.
+func (b *bench) watch(ctx context.Context, least int, work func() error) (result harness.Result, err error) {
+	h, err := b.run.Hold(b.load, "-mode", "hold", "-n", strconv.Itoa(b.bystanders), "-count", strconv.Itoa(least), "-url", b.refuge.Socket(),
 		"-tokens", b.others, "-channel", bystanderChannel)
 	if err != nil {
 		return result, err
