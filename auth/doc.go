@@ -45,7 +45,7 @@
 // that is not remembered share one look into the [Store]. A session slides:
 // using it moves its expiry, up to its greatest age, and notes when and where it
 // was last seen, written at most once per hundredth of its lifetime but every
-// ten minutes.
+// ten minutes, and together with others; a crash takes the last second of that.
 //
 // A session that ends before its time (logout, too many devices, revoked, user
 // blocked) is forgotten by this node at once and by the others as soon as the

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -98,6 +99,17 @@ func newEnv(t testing.TB, store Store, change ...func(*Options)) *env {
 		t.Fatal(err)
 	}
 	return &env{service, t, sim}
+}
+
+// writing has what is left for later written to the store, until the test ends
+// or stop is called.
+func (e *env) writing() (stop func()) {
+	ctx, cancel := context.WithCancel(e.t.Context())
+	var writer sync.WaitGroup
+	writer.Go(func() { e.writeTouched(ctx) })
+	stop = func() { cancel(); writer.Wait() }
+	e.t.Cleanup(stop)
+	return stop
 }
 
 func (e *env) mustLogin(user string) (token string, s *Session) {

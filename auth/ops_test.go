@@ -22,6 +22,7 @@ func withIP(t *testing.T, ip string) context.Context {
 func TestSessionsOfAUser(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEnv(t, first(newFileStore(t)))
+		e.writing()
 		token, s, err := e.LoginWith(withIP(t, "192.0.2.1"), LoginRequest{Code: "sim:ann", Device: " iPhone\x00 15\u202e\xff "})
 		if err != nil {
 			t.Fatal(err)
@@ -31,6 +32,7 @@ func TestSessionsOfAUser(t *testing.T) {
 			t.Fatal(err)
 		}
 		e.mustLogin("ann")
+		time.Sleep(2 * touchDelay) // the file takes a moment of its own
 		list, err := e.Sessions(t.Context(), s.User.OpenID)
 		if err != nil || len(list) != 2 {
 			t.Fatal(list, err)
@@ -110,6 +112,7 @@ func TestMaxAge(t *testing.T) {
 		e := newEnv(t, store, func(o *Options) {
 			o.Settings.Session.TTL, o.Settings.Session.MaxAge = 10*time.Hour, 25*time.Hour
 		})
+		e.writing()
 		token, s := e.mustLogin("ann")
 		start := s.Created
 		for range 4 {

@@ -1,10 +1,8 @@
 package auth
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"sync"
@@ -18,7 +16,6 @@ import (
 	"github.com/minigate/minigate/auth/wechat"
 	"github.com/minigate/minigate/internal/fault"
 	"github.com/minigate/minigate/internal/jws"
-	"github.com/minigate/minigate/internal/rest"
 	"github.com/minigate/minigate/internal/webhook"
 )
 
@@ -29,7 +26,7 @@ const (
 	// not know: they are refused here unless the simulator is behind us.
 	simPrefix = "sim:"
 
-	storeTimeout = 3 * time.Second // for a look into the store that several callers wait for
+	storeTimeout = 3 * time.Second // for what several callers wait for, or nobody
 )
 
 var (
@@ -87,6 +84,7 @@ type Service struct {
 	alerts      *alerts
 	cache       *cache[Fingerprint, *Session]
 	lookups     atomic.Pointer[singleflight.Group]
+	touched     *touched
 	blocks      *cache[string, *Block] // nil values for users who are not blocked
 	blockLooks  atomic.Pointer[singleflight.Group]
 	forwardData func(context.Context, Vouched) error // nil: nobody wants to know
@@ -129,6 +127,7 @@ func New(o Options) (*Service, error) {
 		metrics:     o.Metrics,
 		limits:      newLoginLimits(o.Settings.Session),
 		cache:       newSessionCache(o.Settings.Session.VerifyCache),
+		touched:     newTouched(),
 		blocks:      newCache[string, *Block](o.Settings.Session.VerifyCache, maxBlocksCached, 0, nil),
 	}
 	if s.metrics == nil {
@@ -164,12 +163,14 @@ func newTransport() http.RoundTripper {
 }
 
 // Run does the background work of the service and its store until ctx ends.
-// Login and Verify work without it, but what other nodes end is not heard of.
+// Login and Verify work without it, but what other nodes end is not heard of,
+// and sessions are extended only shortly before they end.
 func (s *Service) Run(ctx context.Context) error {
-	aged, stop := context.WithCancel(ctx)
-	var aging sync.WaitGroup
-	aging.Go(func() { s.ageCaches(aged) })
-	defer aging.Wait()
+	until, stop := context.WithCancel(ctx)
+	var jobs sync.WaitGroup
+	jobs.Go(func() { s.ageCaches(until) })
+	jobs.Go(func() { s.writeTouched(until) })
+	defer jobs.Wait()
 	defer stop()
 	err := s.store.Run(ctx, Hear{Ended: s.forget, Blocked: s.blockChanged, Resumed: s.resumed})
 	for _, app := range s.apps {
@@ -285,28 +286,6 @@ func (s *Service) lookUp(ctx context.Context, fp Fingerprint) (*Session, error) 
 	ses = s.slide(ctx, ses)
 	s.cache.put(fp, ses, ses.Expires, mark, time.Now())
 	return ses, nil
-}
-
-// slide moves a session's expiry, and notes when and where it was last seen,
-// where that is worth a write: after a hundredth of its lifetime, but between
-// one and ten minutes.
-func (s *Service) slide(ctx context.Context, ses *Session) *Session {
-	ttl, now := s.settings.TTL, time.Now()
-	step := min(max(ttl/100, time.Minute), ttl/10, 10*time.Minute)
-	if now.Sub(ses.LastSeen) < step {
-		return ses
-	}
-	seen := *ses
-	seen.LastSeen, seen.Expires = now, s.expiry(ses.Created, now)
-	seen.IP = ""
-	if s.settings.StoreIP {
-		seen.IP = cmp.Or(rest.ClientIP(ctx), ses.IP)
-	}
-	if err := s.store.Touch(ctx, &seen); err != nil {
-		slog.WarnContext(ctx, "a session in use was not extended", "openid", ses.User.OpenID, "error", err)
-		return ses
-	}
-	return &seen
 }
 
 // expiry is when a session ends that is used now.

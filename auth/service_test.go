@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -56,19 +57,25 @@ func TestSlidingExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &countingStore{Store: first(newFileStore(t))}
 		e := newEnv(t, store, func(o *Options) { o.Settings.Session.TTL = 10 * time.Hour })
+		e.writing()
 		token, s := e.mustLogin("ann")
 		for range 60 { // in use, for six lifetimes
 			time.Sleep(time.Hour)
 			e.wantVerify(token, "")
 		}
-		if n := store.touches.Load(); n != 60 {
+		written := func() int64 {
+			time.Sleep(touchDelay)
+			synctest.Wait()
+			return store.touches.Load()
+		}
+		if n := written(); n != 60 {
 			t.Errorf("%d writes for 60 uses an hour apart", n)
 		}
 		for range 3600 { // the session is as good as new: no write for its hundredth part
 			time.Sleep(100 * time.Millisecond)
 			e.wantVerify(token, "")
 		}
-		if n := store.touches.Load(); n != 61 {
+		if n := written(); n != 61 {
 			t.Errorf("%d writes for 6 minutes of steady use, want 1", n-60)
 		}
 		time.Sleep(10 * time.Hour)
@@ -76,6 +83,142 @@ func TestSlidingExpiry(t *testing.T) {
 		e.wantVerify(token[:len(token)-1], "token_invalid")
 		wantSessions(t, store, s.User.OpenID)
 	})
+}
+
+// touchEnv is fifty sessions that nobody writes anew yet, and last for two hours.
+type touchEnv struct {
+	*env
+	store  *countingStore
+	tokens [50]string
+}
+
+func newTouchEnv(t *testing.T) *touchEnv {
+	t.Helper()
+	store := &countingStore{Store: first(newFileStore(t))}
+	e := &touchEnv{env: newEnv(t, store, func(o *Options) {
+		o.Settings.Session.TTL, o.Settings.Session.VerifyCache = 2*time.Hour, 0
+	}), store: store}
+	for i := range e.tokens {
+		e.tokens[i], _ = e.mustLogin("user" + strconv.Itoa(i))
+	}
+	return e
+}
+
+func (e *touchEnv) use() {
+	e.t.Helper()
+	for _, token := range e.tokens {
+		e.wantVerify(token, "")
+	}
+}
+
+// want says how many sessions were written, in how many calls, since it was
+// called before.
+func (e *touchEnv) want(what string, touches, writes int64) {
+	e.t.Helper()
+	synctest.Wait()
+	if n, w := e.store.touches.Swap(0), e.store.writes.Swap(0); n != touches || w != writes {
+		e.t.Errorf("%s: %d sessions in %d writes, want %d in %d", what, n, w, touches, writes)
+	}
+}
+
+// Sessions that are used at about the same time are written together, and those
+// that may end before they are used again at once.
+func TestTouchedTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newTouchEnv(t)
+		stop := e.writing()
+		time.Sleep(30 * time.Minute)
+		e.use()
+		e.use()
+		e.want("at first", 0, 0)
+		time.Sleep(2 * touchDelay)
+		e.want("after a while", 50, 1)
+		time.Sleep(59 * time.Minute)
+		e.use()
+		time.Sleep(2 * touchDelay)
+		e.want("with an hour left", 50, 1)
+		time.Sleep(61 * time.Minute)
+		e.use()
+		e.want("with less than an hour left", 50, 50)
+		time.Sleep(30 * time.Minute)
+		e.use()
+		stop()
+		e.want("at the end", 50, 1)
+	})
+}
+
+// What cannot be written is written later, for which a session has time.
+func TestTouchedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newTouchEnv(t)
+		stop := e.writing()
+		e.store.broken.Store(true)
+		time.Sleep(30 * time.Minute)
+		e.use()
+		time.Sleep(2 * touchDelay)
+		e.want("while the store is away", 50, 1)
+		time.Sleep(touchRetry)
+		e.want("still away", 50, 1)
+		e.store.broken.Store(false)
+		time.Sleep(touchRetry)
+		e.want("there again", 50, 1)
+		time.Sleep(100 * time.Minute) // without it they have ended
+		e.use()
+		e.want("extended", 50, 50)
+
+		// It ends in the middle of a write, during which there is another use.
+		e.store.onTouch = func() {
+			e.store.onTouch = nil
+			e.touched.add(&Session{})
+			go stop()
+			synctest.Wait()
+		}
+		time.Sleep(30 * time.Minute)
+		e.use()
+		time.Sleep(2 * touchDelay)
+		e.want("at the end", 51, 2)
+		stop()
+	})
+}
+
+// Where too many wait, each is written by itself.
+func TestTouchedTooMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newTouchEnv(t)
+		for i := range maxTouched {
+			e.touched.add(&Session{Fingerprint: Fingerprint{byte(i), byte(i >> 8)}})
+		}
+		time.Sleep(30 * time.Minute)
+		e.use()
+		e.want("too many", 50, 50)
+	})
+}
+
+func TestTouchedInBounds(t *testing.T) {
+	touched := newTouched()
+	ses := &Session{}
+	for i := range maxTouched {
+		ses = &Session{Fingerprint: Fingerprint{byte(i), byte(i >> 8)}}
+		if !touched.add(ses) {
+			t.Fatalf("there is room for %d", i)
+		}
+	}
+	if !touched.add(ses) || touched.add(&Session{Fingerprint: Fingerprint{31: 1}}) {
+		t.Error("there is room for one that is there already, and for no other")
+	}
+	list := touched.take()
+	inOrder := slices.IsSortedFunc(list, func(a, b *Session) int { return slices.Compare(a.Fingerprint[:], b.Fingerprint[:]) })
+	if len(list) != maxTouched || !inOrder || len(touched.take()) != 0 {
+		t.Errorf("%d were taken, in order %v", len(list), inOrder)
+	}
+	now := time.Now()
+	old, again := &Session{Expires: now.Add(time.Hour)}, &Session{Expires: now.Add(2 * time.Hour)}
+	other, over := &Session{Fingerprint: Fingerprint{1}, Expires: now.Add(time.Hour)}, &Session{Fingerprint: Fingerprint{2}, Expires: now}
+	touched.add(again)
+	touched.back([]*Session{old, other, over}, now)
+	if got := touched.take(); !slices.Equal(got, []*Session{again, other}) {
+		t.Errorf("what came back is %v", got)
+	}
 }
 
 func first(s *FileStore, _ any) *FileStore { return s }
@@ -117,8 +260,10 @@ func TestMaxPerUser(t *testing.T) {
 // countingStore counts and delays calls to a store.
 type countingStore struct {
 	Store
-	gets, touches atomic.Int64
-	onGet         func()
+	gets, touches, writes atomic.Int64 // touches are sessions, and writes calls
+	broken                atomic.Bool  // Touch fails
+	onTouch               func()
+	onGet                 func()
 }
 
 func (c *countingStore) Get(ctx context.Context, fp Fingerprint) (*Session, error) {
@@ -133,9 +278,16 @@ func (c *countingStore) Get(ctx context.Context, fp Fingerprint) (*Session, erro
 	return r, err
 }
 
-func (c *countingStore) Touch(ctx context.Context, s *Session) error {
-	c.touches.Add(1)
-	return c.Store.Touch(ctx, s)
+func (c *countingStore) Touch(ctx context.Context, list []*Session) error {
+	c.touches.Add(int64(len(list)))
+	c.writes.Add(1)
+	if c.onTouch != nil {
+		c.onTouch()
+	}
+	if c.broken.Load() {
+		return errSessionsUnavailable
+	}
+	return c.Store.Touch(ctx, list)
 }
 
 func TestVerifyCache(t *testing.T) {

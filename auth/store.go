@@ -48,9 +48,9 @@ type Store interface {
 	Open(ctx context.Context, o *Opening) (replaced []SessionEnd, err error)
 	// Get returns a session, or ErrNoSession.
 	Get(ctx context.Context, fp Fingerprint) (*Session, error)
-	// Touch writes a session anew, with its later expiry. It does not bring
-	// back one that ended.
-	Touch(ctx context.Context, s *Session) error
+	// Touch writes sessions anew, with their later expiries. It does not bring
+	// back one that ended. After an error some may have been written.
+	Touch(ctx context.Context, list []*Session) error
 	// Delete ends a session and tells the other nodes, also where it was
 	// already gone.
 	Delete(ctx context.Context, end SessionEnd) error

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"reflect"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -168,18 +169,29 @@ func contractTouch(t *testing.T, s Store) {
 	r := mustOpen(t, s, newSession("touch", time.Minute))
 	later := *r
 	later.Expires, later.LastSeen, later.IP = r.Expires.Add(time.Hour), r.LastSeen.Add(time.Minute), ""
-	if err := s.Touch(ctx, &later); err != nil {
+	if err := s.Touch(ctx, []*Session{&later}); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := s.Get(ctx, r.Fingerprint); err != nil || !reflect.DeepEqual(*got, later) {
 		t.Errorf("touched %+v, got %+v, %v", later, got, err)
 	}
 	gone := newSession("touch", time.Minute)
-	if err := s.Touch(ctx, gone); err != nil {
+	list := []*Session{gone}
+	for i := range 20 { // of several users, whose keys may lie on several servers
+		one := mustOpen(t, s, newSession("touch"+strconv.Itoa(i), time.Minute))
+		one.Expires = one.Expires.Add(time.Hour)
+		list = append(list, one)
+	}
+	if err := errors.Join(s.Touch(ctx, list), s.Touch(ctx, nil)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Get(ctx, gone.Fingerprint); !errors.Is(err, ErrNoSession) {
 		t.Errorf("Touch made a session: %v", err)
+	}
+	for _, one := range list[1:] {
+		if got, err := s.Get(ctx, one.Fingerprint); err != nil || !got.Expires.Equal(one.Expires) {
+			t.Errorf("of several that were touched %v ends at %v, %v, want %v", one.User, got, err, one.Expires)
+		}
 	}
 	wantSessions(t, s, "touch", r)
 }
@@ -214,7 +226,7 @@ func contractParallel(t *testing.T, s Store) {
 				t.Error(err)
 			}
 			if i%2 == 0 {
-				if err := s.Touch(t.Context(), records[i]); err != nil {
+				if err := s.Touch(t.Context(), []*Session{records[i]}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -261,7 +273,7 @@ func callAll(ctx context.Context, s Store, ses *Session) map[string]error {
 	_, blocked := s.Blocked(ctx, openID)
 	_, _, claim := s.Claim(ctx, openID, time.Minute)
 	return map[string]error{
-		"Open": open, "Get": get, "Touch": s.Touch(ctx, ses),
+		"Open": open, "Get": get, "Touch": s.Touch(ctx, []*Session{ses}),
 		"Delete":     s.Delete(ctx, SessionEnd{ses.Fingerprint, ses.User, EndLogout}),
 		"ListByUser": list, "DeleteByUser": deleteByUser, "Keys": keys, "ReplaceKeys": replace,
 		"Block": block, "Blocked": blocked, "Unblock": s.Unblock(ctx, openID),

@@ -114,22 +114,21 @@ func (f *FileStore) Get(ctx context.Context, fp Fingerprint) (s *Session, err er
 }
 
 // Touch implements Store.
-func (f *FileStore) Touch(ctx context.Context, s *Session) error {
-	data, err := encodeSession(s)
-	if err != nil {
-		return err
+func (f *FileStore) Touch(ctx context.Context, list []*Session) error {
+	data := make([][]byte, len(list))
+	for i, s := range list {
+		var err error
+		if data[i], err = encodeSession(s); err != nil {
+			return err
+		}
 	}
 	return f.batch(ctx, func(tx *bbolt.Tx) error {
-		old := load(tx, s.Fingerprint)
-		if old == nil {
-			return nil
+		for i, s := range list {
+			if err := replace(tx, s, data[i]); err != nil {
+				return err
+			}
 		}
-		index := tx.Bucket(bucketExpiry)
-		return errors.Join(
-			index.Delete(expiryEntry(old.Expires, s.Fingerprint[:])),
-			index.Put(expiryEntry(s.Expires, s.Fingerprint[:]), nil),
-			tx.Bucket(bucketSessions).Put(s.Fingerprint[:], data),
-		)
+		return nil
 	})
 }
 
@@ -180,6 +179,20 @@ func insert(tx *bbolt.Tx, s *Session, data []byte) error {
 		tx.Bucket(bucketSessions).Put(s.Fingerprint[:], data),
 		users.Put(userEntry(s.User.OpenID, s.Fingerprint), binary.BigEndian.AppendUint64(nil, number)),
 		tx.Bucket(bucketExpiry).Put(expiryEntry(s.Expires, s.Fingerprint[:]), nil),
+	)
+}
+
+// replace writes a session anew, if it is there.
+func replace(tx *bbolt.Tx, s *Session, data []byte) error {
+	old := load(tx, s.Fingerprint)
+	if old == nil {
+		return nil
+	}
+	index := tx.Bucket(bucketExpiry)
+	return errors.Join(
+		index.Delete(expiryEntry(old.Expires, s.Fingerprint[:])),
+		index.Put(expiryEntry(s.Expires, s.Fingerprint[:]), nil),
+		tx.Bucket(bucketSessions).Put(s.Fingerprint[:], data),
 	)
 }
 

@@ -43,7 +43,7 @@ func TestFileStoreSweep(t *testing.T) {
 	}
 	stays := mustOpen(t, s, newSession("old", time.Minute))
 	stays.Expires = time.Now().Add(time.Hour)
-	if err := s.Touch(t.Context(), stays); err != nil {
+	if err := s.Touch(t.Context(), []*Session{stays}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.sweep(t.Context(), time.Now().Add(2*time.Minute)); err != nil {

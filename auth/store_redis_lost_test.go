@@ -178,7 +178,7 @@ func TestListAndRecordExpireTogether(t *testing.T) {
 	}
 	check()
 	ses.Expires = ses.Expires.Add(time.Hour)
-	if err := s.Touch(ctx, ses); err != nil {
+	if err := s.Touch(ctx, []*Session{ses}); err != nil {
 		t.Fatal(err)
 	}
 	check()

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/minigate/minigate/internal/fault"
 	"github.com/minigate/minigate/internal/redisclient"
 	"github.com/minigate/minigate/internal/testdeps"
 )
@@ -99,6 +100,26 @@ func TestRedisStoreIgnoresNonsense(t *testing.T) {
 	}
 }
 
+// A session that cannot be written anew does not keep others from it.
+func TestRedisStoreTouchesEachByItself(t *testing.T) {
+	s := newRedisStore(t)
+	ctx := t.Context()
+	bad, good := mustOpen(t, s, newSession("bad", time.Minute)), mustOpen(t, s, newSession("good", time.Minute))
+	bad.Expires, good.Expires = bad.Expires.Add(time.Hour), good.Expires.Add(time.Hour)
+	if err := s.client.Set(ctx, s.userKeys("bad").expiry, "not a set", time.Minute).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Touch(ctx, []*Session{bad, good}); fault.Of(err).Code != "sessions_unavailable" {
+		t.Errorf("got %v", err)
+	}
+	if got, err := s.Get(ctx, good.Fingerprint); err != nil || !got.Expires.Equal(good.Expires) {
+		t.Errorf("the good one ends at %+v, %v", got, err)
+	}
+	if got, err := s.Get(ctx, bad.Fingerprint); err != nil || got.Expires.Equal(bad.Expires) {
+		t.Errorf("the bad one, which is not listed for longer, was extended: %+v, %v", got, err)
+	}
+}
+
 // Every key must have a TTL that is neither shorter nor much longer than what
 // it is for.
 func TestRedisStoreLeaksNothing(t *testing.T) {
@@ -107,7 +128,7 @@ func TestRedisStoreLeaksNothing(t *testing.T) {
 	mustOpen(t, s, newSession("ann", 2*time.Hour))
 	short := mustOpen(t, s, newSession("ann", time.Minute)) // must not shorten the list's life
 	short.Expires = time.Now().Add(time.Hour)
-	if err := s.Touch(ctx, short); err != nil {
+	if err := s.Touch(ctx, []*Session{short}); err != nil {
 		t.Fatal(err)
 	}
 	for range 20 {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -141,25 +142,50 @@ func (s *RedisStore) discard(ctx context.Context, key string) {
 	}
 }
 
+// touchedAtOnce is how many sessions are written anew in one round trip, which
+// lookups share.
+const touchedAtOnce = 100
+
 // Touch implements Store.
-func (s *RedisStore) Touch(ctx context.Context, ses *Session) error {
-	data, err := encodeSession(ses)
-	if err != nil {
-		return err
+func (s *RedisStore) Touch(ctx context.Context, list []*Session) error {
+	var errs []error
+	for part := range slices.Chunk(list, touchedAtOnce) {
+		errs = append(errs, s.touch(ctx, part))
 	}
+	return storeError(errors.Join(append(errs, ctx.Err())...))
+}
+
+// touch writes each session by itself: with several servers some may be away.
+func (s *RedisStore) touch(ctx context.Context, list []*Session) error {
 	now := time.Now()
-	if !now.Before(ses.Expires) {
-		return nil
+	listed, kept := make([]redis.Cmder, 0, len(list)), make([]redis.Cmder, 0, len(list))
+	for _, ses := range list {
+		data, err := encodeSession(ses)
+		if err != nil {
+			return err
+		}
+		if !now.Before(ses.Expires) {
+			continue
+		}
+		u := s.userKeys(ses.User.OpenID)
+		listed = append(listed, redis.NewCmd(ctx, "eval", prolongText, 2, u.logins, u.expiry,
+			ses.Fingerprint.String(), ses.Expires.UnixMilli(), now.UnixMilli(), expiryGrace.Milliseconds()))
+		kept = append(kept, redis.NewStatusCmd(ctx, "set", s.sessionKey(ses.Fingerprint), data, "px", recordTTL(ses.Expires).Milliseconds(), "xx"))
 	}
 	// Listed for longer first: the list must not forget a session that lives.
-	u := s.userKeys(ses.User.OpenID)
-	listed := redis.NewCmd(ctx, "eval", prolongText, 2, u.logins, u.expiry,
-		ses.Fingerprint.String(), ses.Expires.UnixMilli(), now.UnixMilli(), expiryGrace.Milliseconds())
-	if err := cmp.Or(s.trips.do(ctx, listed), failure(listed)); err != nil {
-		return storeError(err)
+	if err := s.trips.do(ctx, listed...); err != nil {
+		return err
 	}
-	kept := redis.NewStatusCmd(ctx, "set", s.sessionKey(ses.Fingerprint), data, "px", recordTTL(ses.Expires).Milliseconds(), "xx")
-	return storeError(cmp.Or(s.trips.do(ctx, kept), failure(kept)))
+	var may []redis.Cmder
+	for i, cmd := range listed {
+		if failure(cmd) == nil {
+			may = append(may, kept[i])
+		}
+	}
+	if err := s.trips.do(ctx, may...); err != nil {
+		return err
+	}
+	return cmp.Or(failure(listed...), failure(may...))
 }
 
 // ListByUser implements Store.

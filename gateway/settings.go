@@ -25,7 +25,7 @@ type Settings struct {
 
 // ClientSettings rule connections.
 type ClientSettings struct {
-	PingInterval           time.Duration `yaml:"ping_interval" default:"25s" doc:"How often the server pings a connection; 0 never does."`
+	PingInterval           time.Duration `yaml:"ping_interval" default:"25s" doc:"How often the server pings a connection; 0 never does. TCP keep-alive asks who was silent for twice as long, or for between 1m and 10m."`
 	PongTimeout            time.Duration `yaml:"pong_timeout" default:"8s" doc:"How long a client may take to answer a ping, shorter than ping_interval."`
 	StaleCloseDelay        time.Duration `yaml:"stale_close_delay" default:"10s" doc:"How long a socket may stay without a successful connect command."`
 	SessionCheckInterval   time.Duration `yaml:"session_check_interval" default:"5m" doc:"How often at most the session of a live connection is verified again, which also extends it."`

@@ -57,10 +57,15 @@ func (h *Holding) Await(ctx context.Context, event string) error {
 }
 
 func (h *Holding) line(ctx context.Context) ([]byte, error) {
-	stop := context.AfterFunc(ctx, func() { _ = h.out.SetReadDeadline(time.Unix(1, 0)) }) // pipes have deadlines
-	defer stop()
+	cut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = h.out.SetReadDeadline(time.Unix(1, 0)) // pipes have deadlines
+		close(cut)
+	})
 	line, err := h.lines.ReadBytes('\n')
-	if ctx.Err() != nil {
+	if !stop() {
+		<-cut
+		_ = h.out.SetReadDeadline(time.Time{}) // for who waits for something else
 		err = context.Cause(ctx)
 	}
 	return line, err

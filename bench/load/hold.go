@@ -29,19 +29,11 @@ func (t *trial) wait() error {
 	}
 	ended := t.inputEnds()
 	want := int64(t.n) * int64(t.count)
-	told := false
-	for over := false; !over; {
-		select {
-		case <-ended:
-			over = true
-		case <-time.After(5 * time.Millisecond):
+	if !until(ended, func() bool { return t.stats.pushes.Load() >= want }) {
+		if err := t.tell("delivered"); err != nil {
+			return err
 		}
-		if !told && t.stats.pushes.Load() >= want {
-			if err := t.tell("delivered"); err != nil {
-				return err
-			}
-			told = true
-		}
+		<-ended
 	}
 	t.result.Wanted = want
 	t.result.Deliveries = t.stats.pushes.Load()
@@ -49,6 +41,22 @@ func (t *trial) wait() error {
 	t.latencies()
 	t.note()
 	return nil
+}
+
+// until waits until done says so, and reports whether it ended before. It looks
+// ten times a second: very many processes that look more often are what a
+// machine with very many idle connections would be busy with.
+func until(ended <-chan struct{}, done func() bool) (over bool) {
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	for !done() {
+		select {
+		case <-ended:
+			return true
+		case <-look.C:
+		}
+	}
+	return false
 }
 
 func (t *trial) tell(event string) error {
@@ -222,18 +230,11 @@ func (t *trial) failover() error {
 		return err
 	}
 	ended := t.inputEnds()
-	for told, over := false, false; !over; {
-		select {
-		case <-ended:
-			over = true
-		case <-time.After(5 * time.Millisecond):
+	if !until(ended, func() bool { return t.sum(func(f *follow) *atomic.Int64 { return &f.back }) >= int64(t.n) }) {
+		if err := t.tell("back"); err != nil {
+			return err
 		}
-		if back := t.sum(func(f *follow) *atomic.Int64 { return &f.back }); !told && back >= int64(t.n) {
-			if err := t.tell("back"); err != nil {
-				return err
-			}
-			told = true
-		}
+		<-ended
 	}
 	t.result.Deliveries = t.stats.pushes.Load()
 	t.result.Failover = t.returns()

@@ -152,7 +152,7 @@ func (r *report) print(out io.Writer, o options) error {
 		{"pings every " + o.ping.String() + ": answered; CPU of all nodes", fmt.Sprintf("%d; %.2f cores", r.pings, r.pingCPU)},
 		{"a message of 128 B to all: the call took", fmt.Sprintf("%.0f ms", float64(r.call.Microseconds())/1000)},
 		{"it reached", fmt.Sprintf("%d of %d", r.deliveries, r.wanted)},
-		{"half of a node's sockets, 99 %, the last one of all after", fmt.Sprintf("%.2f s, %.2f s, %.2f s", r.p50/1000, r.p99/1000, r.max/1000)},
+		{"of those half of a node's, 99 %, the last one of all after", fmt.Sprintf("%.2f s, %.2f s, %.2f s", r.p50/1000, r.p99/1000, r.max/1000)},
 	}
 	if o.redis {
 		rows = append(rows, []string{"memory of Redis", per(r.redis)})

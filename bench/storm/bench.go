@@ -156,7 +156,8 @@ func (b *bench) publishSteadily(ctx context.Context, channel string) (end func()
 }
 
 // watch has bystanders see what is published to them during work, and ends when
-// each has got least messages.
+// they have got at least so many messages each. What is under way then is not
+// counted.
 func (b *bench) watch(ctx context.Context, least int, work func() error) (result harness.Result, err error) {
 	h, err := b.run.Hold(b.load, "-mode", "hold", "-n", strconv.Itoa(b.bystanders), "-count", strconv.Itoa(least), "-url", b.refuge.Socket(),
 		"-tokens", b.others, "-channel", bystanderChannel)

@@ -12,6 +12,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -94,6 +95,9 @@ func run(ctx context.Context, o options) ([]outcome, error) {
 	}
 	if o.n > limit-o.bystanders {
 		return nil, fmt.Errorf("-n %d: one process may hold %d connections here, the bystanders' among them", o.n, limit)
+	}
+	if o.every <= 0 || o.quiet < o.every {
+		return nil, errors.New("-every has to be positive, and -quiet no shorter")
 	}
 	r, err := harness.New()
 	if err != nil {

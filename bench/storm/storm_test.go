@@ -45,7 +45,13 @@ func TestRuns(t *testing.T) {
 }
 
 func TestBadArguments(t *testing.T) {
-	if _, err := run(t.Context(), options{n: 1 << 30}); err == nil {
-		t.Error("more connections than a process may hold are taken")
+	for what, o := range map[string]options{
+		"more connections than a process may hold": {n: 1 << 30, every: 1, quiet: 1},
+		"no time between messages":                 {n: 1},
+		"no time for a message":                    {n: 1, every: 2, quiet: 1},
+	} {
+		if _, err := run(t.Context(), o); err == nil {
+			t.Errorf("taken: %s", what)
+		}
 	}
 }

@@ -2,6 +2,12 @@
 
 package main
 
-import "net"
+import (
+	"context"
+	"net"
+)
 
-func listenTCP(address string) (net.Listener, error) { return net.Listen("tcp", address) }
+func listenTCP(address string, alive net.KeepAliveConfig) (net.Listener, error) {
+	lc := net.ListenConfig{KeepAliveConfig: alive}
+	return lc.Listen(context.Background(), "tcp", address)
+}

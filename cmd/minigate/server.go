@@ -61,7 +61,7 @@ type server struct {
 // run listens, serves until ctx ends, and ends gracefully.
 func (s *server) run(ctx context.Context) error {
 	defer s.stores.close()
-	public, err := listenTCP(s.cfg.Listen)
+	public, err := listenTCP(s.cfg.Listen, keepAliveAfter(s.cfg.Client.PingInterval))
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
