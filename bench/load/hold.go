@@ -236,8 +236,8 @@ func (t *trial) failover() error {
 		}
 		<-ended
 	}
-	t.result.Deliveries = t.stats.pushes.Load()
 	t.result.Failover = t.returns()
+	t.result.Deliveries = t.stats.pushes.Load()
 	t.note()
 	return nil
 }
@@ -249,10 +249,15 @@ func (t *trial) sum(of func(*follow) *atomic.Int64) (n int64) {
 	return n
 }
 
-// returns sums up, once what was published last has had time to arrive.
+// returns sums up, once count publications have come to each connection, or what
+// was published last has had time to arrive.
 func (t *trial) returns() *harness.Failover {
 	r := &harness.Failover{Behind: t.behind()}
-	for end := time.Now().Add(10 * time.Second); r.Behind > 0 && time.Now().Before(end); r.Behind = t.behind() {
+	missing := func() bool {
+		came := t.stats.pushes.Load() + t.sum(func(f *follow) *atomic.Int64 { return &f.recovered })
+		return r.Behind > 0 || came < int64(t.n)*int64(t.count)
+	}
+	for end := time.Now().Add(10 * time.Second); missing() && time.Now().Before(end); r.Behind = t.behind() {
 		time.Sleep(10 * time.Millisecond)
 	}
 	r.Attempts = t.sum(func(f *follow) *atomic.Int64 { return &f.attempts })

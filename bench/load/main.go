@@ -43,7 +43,7 @@ func parseFlags() (o options) {
 	flag.StringVar(&o.tokens, "tokens", "", "file with a login token and, for unicast, its user on each line; - for none at all")
 	flag.StringVar(&o.login, "login", "http://127.0.0.1:8080/auth/login", "where tokens come from if there is no file: codes sim:loadN are redeemed")
 	flag.IntVar(&o.n, "n", 1000, "connections")
-	flag.IntVar(&o.count, "count", 40, "publications of fanout and stall, and of others for hold")
+	flag.IntVar(&o.count, "count", 40, "publications of fanout and stall, and of others for hold and failover")
 	flag.IntVar(&o.stalled, "stalled", 1000, "connections of stall that stop reading")
 	flag.IntVar(&o.publishers, "publishers", 8, "publishers of unicast, and of rate")
 	flag.IntVar(&o.size, "size", 128, "bytes of data in a publication")

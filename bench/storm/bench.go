@@ -77,7 +77,7 @@ func (b *bench) storm(ctx context.Context, backoff string) (o outcome, err error
 		return o, err
 	}
 	crowd, err := b.run.Hold(b.load, "-mode", "failover", "-n", strconv.Itoa(b.n), "-url", victim.Socket(), "-then", b.refuge.Socket(),
-		"-tokens", b.tokens, "-channel", stormChannel, "-backoff", backoff)
+		"-tokens", b.tokens, "-channel", stormChannel, "-backoff", backoff, "-count", strconv.Itoa(b.missed+1))
 	if err != nil {
 		return o, err
 	}

@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -293,6 +294,8 @@ func TestTrim(t *testing.T) {
 		t.Errorf("only %d are left of 1000 that nobody has read", n)
 	}
 	ses.Trim = false
+	w.list = slices.Clone(w.list)
+	w.list[0].Stream.Trim = false // b tends by itself
 	w.start("b")
 	w.await(2000)
 	tend()
