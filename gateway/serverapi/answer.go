@@ -72,6 +72,14 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	writeBody(w, status, body)
 }
 
+// writePosition is writeJSON of what publish answers, whose epoch is plain.
+func writePosition(w http.ResponseWriter, p position) {
+	buf := buffers.Get().(*bytes.Buffer)
+	defer release(buf)
+	buf.Write(p.appendReply(buf.AvailableBuffer()))
+	writeBody(w, http.StatusOK, buf.Bytes())
+}
+
 // The header of every answer shares these, whose capacity is their length: who
 // adds a value to one gets another slice.
 var typeJSON, noSniff, noStore = []string{"application/json"}, []string{"nosniff"}, []string{"no-store"}

@@ -225,6 +225,10 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, name string, c call
 			writeJSON(w, http.StatusOK, whole) // the one result that is not wrapped
 			return
 		}
+		if p, ok := result.(position); ok && plain(p.Epoch) {
+			writePosition(w, p)
+			return
+		}
 		writeJSON(w, http.StatusOK, reply{Result: result})
 		return
 	}

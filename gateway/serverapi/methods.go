@@ -18,7 +18,7 @@ var methods map[string]method
 
 func init() {
 	methods = map[string]method{
-		"publish":        handle(apikey.Publish, (*API).publish),
+		"publish":        {scope: apikey.Publish, call: (*API).publishBody},
 		"broadcast":      handle(apikey.Publish, (*API).broadcast),
 		"push":           handle(apikey.Publish, (*API).push),
 		"disconnect":     audited((*API).disconnect),
