@@ -15,7 +15,7 @@ const heapFloor = 32 << 20 // bytes
 // it are connections that stay, among which each collection finds the garbage of
 // handshakes: the sooner it comes, the less room lies idle between them. Go's 100
 // while garbage comes fast saves 5 % of a publish by HTTP, and costs each socket
-// 100 bytes for good, and so does a greater floor while connections do not grow.
+// 100 bytes for good, and so does a greater floor while their number stays.
 const leanPercent = 50
 
 // collectRarely keeps the garbage collector at rest while the heap is below
