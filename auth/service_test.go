@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/minigate/minigate/internal/fault"
 	"github.com/minigate/minigate/internal/testdeps"
 	"github.com/minigate/minigate/internal/wxsim"
 )
@@ -179,6 +180,25 @@ func TestTouchedAgain(t *testing.T) {
 		e.want("at the end", 51, 2)
 		stop()
 	})
+}
+
+// What cannot be written is all that comes back: it holds up nothing behind it.
+func TestTouchedByPart(t *testing.T) {
+	store := &countingStore{Store: first(newFileStore(t))}
+	e := newEnv(t, store)
+	list := make([]*Session, touchBatch+5)
+	for i := range list {
+		list[i] = &Session{Fingerprint: Fingerprint{byte(i), byte(i >> 8)}}
+	}
+	store.broken.Store(true)
+	store.onTouch = func() { store.broken.Store(store.writes.Load() == 1) }
+	failed, err := e.touch(t.Context(), list)
+	if fault.Of(err).Code != "sessions_unavailable" || !slices.Equal(failed, list[:touchBatch]) {
+		t.Errorf("%d are left, %v", len(failed), err)
+	}
+	if n := store.touches.Load(); n != int64(len(list)) {
+		t.Errorf("%d of %d were tried", n, len(list))
+	}
 }
 
 // Where too many wait, each is written by itself.

@@ -128,26 +128,23 @@ func (s *Service) writeTouched(ctx context.Context) {
 		case <-time.After(pause):
 		}
 		pause = touchDelay
-		list := s.touched.take()
-		if err := s.touch(context.WithoutCancel(ctx), &list); err != nil {
-			slog.WarnContext(ctx, "sessions in use are not extended yet", "sessions", len(list), "error", err)
-			s.touched.back(list, time.Now())
+		if failed, err := s.touch(context.WithoutCancel(ctx), s.touched.take()); err != nil {
+			slog.WarnContext(ctx, "sessions in use are not extended yet", "sessions", len(failed), "error", err)
+			s.touched.back(failed, time.Now())
 			pause = touchRetry
 		}
 	}
 }
 
-// touch writes sessions anew and takes those that it wrote out of the list.
-func (s *Service) touch(ctx context.Context, list *[]*Session) error {
-	for len(*list) > 0 {
-		n := min(len(*list), touchBatch)
-		part, cancel := context.WithTimeout(ctx, storeTimeout)
-		err := s.store.Touch(part, (*list)[:n])
-		cancel()
-		if err != nil {
-			return err
+// touch writes sessions anew, and returns those it could not write. One that
+// cannot be written does not keep the others waiting behind it.
+func (s *Service) touch(ctx context.Context, list []*Session) (failed []*Session, err error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout) // for all, since the end of the node waits for it
+	defer cancel()
+	for part := range slices.Chunk(list, touchBatch) {
+		if wrong := s.store.Touch(ctx, part); wrong != nil {
+			failed, err = append(failed, part...), wrong
 		}
-		*list = (*list)[n:]
 	}
-	return nil
+	return failed, err
 }

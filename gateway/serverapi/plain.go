@@ -74,7 +74,7 @@ func plain[T string | []byte](text T) bool {
 	return true
 }
 
-// appendReply appends p as the result of a method, if its epoch is plain.
+// appendReply appends p as the result of a method. Its epoch has to be plain.
 func (p position) appendReply(b []byte) []byte {
 	b = append(b, `{"result":{`...)
 	if p.Offset > 0 {
