@@ -110,7 +110,7 @@ func (c *Conn[T]) look() (took bool) {
 		return false
 	}
 	c.state.And(^uint32(readable))
-	n, err := ignoringEINTR(func() (int, error) { return unix.Read(int(c.fd), l.buf[:]) })
+	n, err := ignoringEINTR(func() (int, error) { return read(int(c.fd), l.buf[:]) })
 	switch {
 	case errors.Is(err, unix.EAGAIN): // another reader was sooner
 	case err != nil:
@@ -193,7 +193,7 @@ func (c *Conn[T]) drain(early []byte, whole bool) error {
 	defer buffers.Put(room)
 	buf := room[:]
 	for {
-		n, err := unix.Read(int(c.fd), buf)
+		n, err := read(int(c.fd), buf)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			// A hang-up that was reported, and is none, was that of another

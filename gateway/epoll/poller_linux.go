@@ -110,7 +110,7 @@ func (l *loop[T]) run() error {
 	// anew has to look once more in vain before.
 	err := l.raw.Read(func(uintptr) bool {
 		for {
-			n, err := ignoringEINTR(func() (int, error) { return unix.EpollWait(l.fd, events, 0) })
+			n, err := ignoringEINTR(func() (int, error) { return ready(l.fd, events) })
 			if err != nil {
 				failure = err
 				return true

@@ -92,7 +92,7 @@ func (c *Conn[T]) push(b []byte) (n int, err error) {
 		return 0, ErrClosed
 	}
 	for n < len(b) {
-		m, err := unix.Write(int(c.fd), b[n:])
+		m, err := write(int(c.fd), b[n:])
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return n, nil
