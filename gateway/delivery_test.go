@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -361,6 +362,77 @@ func TestBacklog(t *testing.T) {
 	if ms, missed := b.from(11); !missed || ms != nil || b.bytes.Load() != 0 {
 		t.Errorf("expired: %d, %v, %d bytes", len(ms), missed, b.bytes.Load())
 	}
+}
+
+// A channel with one subscriber keeps no more than the message that he was sent
+// last; one with two keeps what the other may need.
+func TestLoneSubscriberKeepsNoBacklog(t *testing.T) {
+	h := startHub(t, nil)
+	first, _ := h.login("alice")
+	enter := func(w *wire) {
+		w.send(`{"id":2,"subscribe":{"channel":"live:a"}}`)
+		w.want(`{"id":2,"subscribe":{*}}`)
+	}
+	enter(first)
+	n := 0
+	publish := func(to ...*wire) (kept []int) {
+		for range 100 {
+			n++
+			h.publish("live:a", itoa(n))
+			for _, w := range to {
+				w.want(`{"push":{"channel":"live:a","pub":{"data":` + itoa(n) + `}}}`)
+			}
+		}
+		ch := h.channels.get("live:a")
+		ch.mu.Lock()
+		defer ch.mu.Unlock()
+		for i := range ch.log.messages {
+			kept = append(kept, int(ch.log.first)+i+1) // what is published here has its number in the log as data
+		}
+		return kept
+	}
+	if kept := publish(first); !slices.Equal(kept, []int{n}) {
+		t.Errorf("kept for one subscriber: %v of %d", kept, n)
+	}
+	second, _ := h.login("bob")
+	enter(second)
+	if kept := publish(first, second); len(kept) < 100 {
+		t.Errorf("kept for two: %v", kept)
+	}
+	first.send(`{"id":3,"unsubscribe":{"channel":"live:a"}}`)
+	first.want(`{"id":3,"unsubscribe":{}}`)
+	if kept := publish(second); !slices.Equal(kept, []int{n}) {
+		t.Errorf("kept for the other: %v of %d", kept, n)
+	}
+	if err := h.Check(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whoever has left, and is still being written to, drops nothing from the log
+// of whom he left there.
+func TestLettingGoAfterLeaving(t *testing.T) {
+	h := startHub(t, nil)
+	ch := h.channels.make(h.Hub, "live:a", h.rules.all[0])
+	stays, leaves := &subscription{channel: ch}, &subscription{channel: ch}
+	ch.mu.Lock()
+	ch.subs = []*subscription{stays, leaves}
+	ch.add(newMessage(&protocol.Publication{Data: protocol.Raw("1")}, ""))
+	ch.subs = ch.subs[:1]
+	ch.mu.Unlock()
+	leaves.cursor++
+	leaves.letGo()
+	if n := len(ch.log.messages); n != 1 {
+		t.Errorf("%d messages left for who stays", n)
+	}
+	stays.cursor++
+	stays.letGo()
+	if n := len(ch.log.messages); n != 0 {
+		t.Errorf("%d messages left for nobody", n)
+	}
+	ch.mu.Lock()
+	ch.subs = nil
+	ch.mu.Unlock()
 }
 
 func TestContinuous(t *testing.T) {

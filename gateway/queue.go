@@ -6,13 +6,14 @@ import "sync"
 type queue[T any] struct {
 	mu     sync.Mutex
 	news   sync.Cond
-	items  []T
+	room   []T // where items begins whenever it was empty: one that comes alone takes no memory
+	items  []T // nil: none
 	closed bool
 	in     uint64 // items that were ever pushed
 }
 
 func newQueue[T any]() *queue[T] {
-	q := &queue[T]{}
+	q := &queue[T]{room: make([]T, 0, 16)}
 	q.news.L = &q.mu
 	return q
 }
@@ -20,6 +21,9 @@ func newQueue[T any]() *queue[T] {
 func (q *queue[T]) push(item T) {
 	q.mu.Lock()
 	if !q.closed {
+		if q.items == nil {
+			q.items = q.room
+		}
 		q.items = append(q.items, item)
 		q.in++
 	}

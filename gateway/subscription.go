@@ -156,9 +156,12 @@ func (s *subscription) collect(b *batch) verdict {
 		return more
 	}
 	for {
-		n, v := s.look(b)
+		n, alone, v := s.look(b)
 		if n == 0 {
 			return v
+		}
+		if alone {
+			s.letGo()
 		}
 		v = s.take(b.list[:n], b)
 		clear(b.list[:n])
@@ -200,28 +203,42 @@ func (s *subscription) addMissed(p *protocol.Publication, epoch string, b *batch
 	}
 }
 
-// look fills b.list with the next messages of the log.
-func (s *subscription) look(b *batch) (n int, v verdict) {
+// letGo drops what s was sent before from the log, unless somebody else is there
+// who may need it. Most channels are a user's own, whose messages would all wait
+// there to grow old. What is next stays until the one after it: while a socket
+// has no room for it, it is counted in the channel.
+func (s *subscription) letGo() {
+	ch := s.channel
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if len(ch.subs) == 1 && ch.subs[0] == s && s.cursor > ch.log.first {
+		ch.log.drop(int(s.cursor - ch.log.first))
+	}
+}
+
+// look fills b.list with the next messages of the log, and tells whether s is
+// the only one who needs them.
+func (s *subscription) look(b *batch) (n int, alone bool, v verdict) {
 	ch := s.channel
 	ch.mu.RLock()
 	defer ch.mu.RUnlock()
 	if ch.traffic == nil {
-		return 0, upToDate
+		return 0, false, upToDate
 	}
 	ms, missed := ch.log.from(s.cursor)
 	if missed {
 		if !s.positioned {
-			return 0, tooSlow
+			return 0, false, tooSlow
 		}
 		if ch.rewound.ambiguous(s.position) { // the marker that says so may be gone, too
-			return 0, lostTrack
+			return 0, false, lostTrack
 		}
 		if len(ms) == 0 && ch.top.Epoch != "" {
 			if ch.top.Epoch != s.position.Epoch {
-				return 0, lostTrack
+				return 0, false, lostTrack
 			}
 			if ch.top.Offset > s.position.Offset {
-				return 0, behind
+				return 0, false, behind
 			}
 		}
 		if s.joinLeave && s.cursor < ch.log.changes {
@@ -229,7 +246,7 @@ func (s *subscription) look(b *batch) (n int, v verdict) {
 		}
 		s.cursor = ch.log.first
 	}
-	return copy(b.list[:], ms), upToDate
+	return copy(b.list[:], ms), len(ch.subs) == 1, upToDate
 }
 
 // take adds messages to b.

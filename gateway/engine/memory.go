@@ -105,8 +105,9 @@ func (m *Memory) Publish(ctx context.Context, channel string, pub *protocol.Publ
 		return PublishResult{Position: pos, Repeated: true}, nil
 	}
 	var res PublishResult
+	var c *memoryChannel
 	if o.HistorySize > 0 && o.HistoryTTL > 0 {
-		c := s.stream(channel, now)
+		c = s.stream(channel, now)
 		if c.outdated(o) {
 			pub.Offset = c.top
 			return PublishResult{Position: c.position(), Suppressed: true}, nil
@@ -114,9 +115,9 @@ func (m *Memory) Publish(ctx context.Context, channel string, pub *protocol.Publ
 		s.append(channel, c, pub, o, now)
 		res.Position = c.position()
 	} else {
-		pub.Offset = 0
+		c, pub.Offset = s.channels[channel], 0
 	}
-	if c := s.channels[channel]; c != nil && c.subscribed {
+	if c != nil && c.subscribed {
 		sockets := r.Publication(channel, pub, res.Position.Epoch)
 		if o.Count {
 			res.Sockets = sockets

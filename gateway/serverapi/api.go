@@ -220,7 +220,7 @@ func (a *API) refuse(w http.ResponseWriter, name string, status int, text string
 
 func (a *API) answer(w http.ResponseWriter, r *http.Request, name string, c caller, result any, err error) {
 	if err == nil {
-		a.metrics.requests.WithLabelValues(name, "ok").Inc()
+		a.metrics.ok[name].Inc()
 		if whole, ok := result.(batchReply); ok {
 			writeJSON(w, http.StatusOK, whole) // the one result that is not wrapped
 			return

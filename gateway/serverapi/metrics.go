@@ -7,6 +7,7 @@ import "github.com/prometheus/client_golang/prometheus"
 // error numbers and the HTTP statuses of refused requests.
 type Metrics struct {
 	requests *prometheus.CounterVec
+	ok       map[string]prometheus.Counter // those of methods that went well, which are nearly all
 }
 
 // NewMetrics registers the server API's metrics with reg.
@@ -16,6 +17,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "minigate_api_requests_total",
 			Help: "Server API requests by method and result: ok, an error number of the API, or the HTTP status of a refusal.",
 		}, []string{"method", "result"}),
+		ok: make(map[string]prometheus.Counter),
+	}
+	for _, name := range Methods() {
+		m.ok[name] = m.requests.WithLabelValues(name, "ok")
 	}
 	reg.MustRegister(m.requests)
 	return m
