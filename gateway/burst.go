@@ -8,7 +8,7 @@ import (
 const (
 	burstLook  = 500 * time.Millisecond
 	burstRate  = 100              // connections between two looks that are a burst
-	burstSize  = 1000             // connections of a burst that leaves enough to be worth an end
+	burstSize  = 5000             // connections of a burst that leaves enough to be worth an end: 100 MB, collected in part
 	burstQuiet = 2                // looks without so many that end it: one may be a stall
 	burstPause = 10 * time.Second // between the ends of two bursts
 )

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"net"
+	"net/http"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"sync/atomic"
+	"time"
 )
 
 // heapFloor is the size up to which the heap may grow before it is collected.
@@ -13,25 +17,47 @@ const heapFloor = 32 << 20 // bytes
 
 // leanPercent is how much a larger heap may grow until it is collected. Most of
 // it are connections that stay, among which each collection finds the garbage of
-// handshakes: the sooner it comes, the less room lies idle between them. Go's 100
-// while garbage comes fast saves 5 % of a publish by HTTP, and costs each socket
-// 100 bytes for good, and so does a greater floor while their number stays.
+// handshakes: the sooner it comes, the less room lies idle between them.
 const leanPercent = 50
 
+// busyPercent is that while messages and requests leave much garbage, and
+// handshakes little of it: half the work of finding it. It is what Go takes by
+// itself.
+const busyPercent = 100
+
+const (
+	busyRate         = 8 << 20  // bytes of garbage a second that are much
+	handshakeGarbage = 20 << 10 // bytes that one leaves, in all
+)
+
+// upgraded counts the connections of all servers of the process that became
+// sockets: the garbage collector is the process's as well.
+var upgraded atomic.Uint64
+
+// countUpgrades is for http.Server.ConnState.
+func countUpgrades(_ net.Conn, state http.ConnState) {
+	if state == http.StateHijacked {
+		upgraded.Add(1)
+	}
+}
+
 // collectRarely keeps the garbage collector at rest while the heap is below
-// heapFloor; above it works with leanPercent. Whoever sets GOGC decides himself,
-// and GOMEMLIMIT holds all the same: Go collects before that whatever the
-// percentage.
+// heapFloor; above it works with leanPercent or busyPercent. Whoever sets GOGC
+// decides himself, and GOMEMLIMIT holds all the same: Go collects before that
+// whatever the percentage.
 func collectRarely() {
 	if os.Getenv("GOGC") != "" {
 		return
 	}
-	set := gcPercent(0, 0)
+	set := gcPercent(0, 0, leanPercent)
 	debug.SetGCPercent(set)
+	last, began := cycle{}, time.Now()
 	afterEachCollection(func() {
-		found := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
+		found := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
 		metrics.Read(found)
-		percent := gcPercent(found[0].Value.Uint64(), found[1].Value.Uint64()+found[2].Value.Uint64())
+		now := cycle{at: time.Since(began), allocated: found[3].Value.Uint64(), upgraded: upgraded.Load()}
+		percent := gcPercent(found[0].Value.Uint64(), found[1].Value.Uint64()+found[2].Value.Uint64(), now.percent(last))
+		last = now
 		if percent != set { // setting it stops the program for a moment
 			set = percent
 			debug.SetGCPercent(percent)
@@ -39,15 +65,33 @@ func collectRarely() {
 	})
 }
 
+// cycle is what there had been in all when garbage was collected.
+type cycle struct {
+	at                  time.Duration
+	allocated, upgraded uint64
+}
+
+// percent is how much a heap beyond the floor may grow, by what came since the
+// last collection.
+func (c cycle) percent(last cycle) int {
+	garbage := float64(c.allocated - last.allocated)
+	handshakes := float64(c.upgraded-last.upgraded) * handshakeGarbage
+	if garbage >= busyRate*(c.at-last.at).Seconds() && handshakes < garbage/2 {
+		return busyPercent
+	}
+	return leanPercent
+}
+
 // gcPercent is how much a heap with so many bytes alive may grow until the
-// next collection, in percent of itself and of what else is scanned. Before
-// the first collection Go takes it for 4 MiB.
-func gcPercent(live, scanned uint64) int {
+// next collection, in percent of itself and of what else is scanned: as much as
+// percent, or up to the floor. Before the first collection Go takes it for
+// 4 MiB.
+func gcPercent(live, scanned uint64, percent int) int {
 	live = max(live, 4<<20)
 	if live >= heapFloor {
-		return leanPercent
+		return percent
 	}
-	return max(leanPercent, int((heapFloor-live)*100/(live+scanned)))
+	return max(percent, int((heapFloor-live)*100/(live+scanned)))
 }
 
 // giveBack returns to the system what a burst of connections took. Each handshake

@@ -1,28 +1,92 @@
 package main
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"testing"
+	"time"
 )
 
 func TestHeapFloor(t *testing.T) {
 	for _, c := range []struct {
 		live, scanned uint64
-		want          int
+		least, want   int
 	}{
-		{0, 0, 700}, // of 4 MiB: 32 MiB
-		{4 << 20, 0, 700},
-		{8 << 20, 0, 300},
-		{8 << 20, 4 << 20, 200},
-		{8 << 20, 80 << 20, leanPercent},
-		{heapFloor / 2, 0, 100},
-		{heapFloor / 4 * 3, 0, leanPercent},
-		{heapFloor, 0, leanPercent},
-		{heapFloor << 9, 1 << 20, leanPercent},
+		{0, 0, leanPercent, 700}, // of 4 MiB: 32 MiB
+		{4 << 20, 0, leanPercent, 700},
+		{8 << 20, 0, leanPercent, 300},
+		{8 << 20, 4 << 20, leanPercent, 200},
+		{8 << 20, 80 << 20, leanPercent, leanPercent},
+		{heapFloor / 2, 0, leanPercent, 100},
+		{heapFloor / 4 * 3, 0, leanPercent, leanPercent},
+		{heapFloor / 4 * 3, 0, busyPercent, busyPercent},
+		{heapFloor, 0, leanPercent, leanPercent},
+		{heapFloor << 9, 1 << 20, leanPercent, leanPercent},
+		{heapFloor << 9, 1 << 20, busyPercent, busyPercent},
 	} {
-		if got := gcPercent(c.live, c.scanned); got != c.want {
-			t.Errorf("%d bytes live, %d scanned: %d%%, want %d%%", c.live, c.scanned, got, c.want)
+		if got := gcPercent(c.live, c.scanned, c.least); got != c.want {
+			t.Errorf("%d bytes live, %d scanned, at least %d%%: %d%%, want %d%%", c.live, c.scanned, c.least, got, c.want)
 		}
+	}
+}
+
+// Garbage that comes fast makes collections rarer, unless it is that of sockets
+// that came.
+func TestBusyPercent(t *testing.T) {
+	last := cycle{at: time.Minute, allocated: 1 << 30, upgraded: 100}
+	for _, c := range []struct {
+		after     time.Duration
+		allocated uint64
+		upgraded  uint64
+		want      int
+	}{
+		{time.Second, busyRate, 0, busyPercent},
+		{time.Second, busyRate - 1, 0, leanPercent},
+		{2 * time.Second, busyRate, 0, leanPercent},
+		{2 * time.Minute, 0, 0, leanPercent},
+		{time.Second, 2000 * handshakeGarbage, 2000, leanPercent}, // a burst
+		{time.Second, 2000 * handshakeGarbage, 1000, leanPercent},
+		{time.Second, 2000 * handshakeGarbage, 999, busyPercent},
+	} {
+		now := cycle{at: last.at + c.after, allocated: last.allocated + c.allocated, upgraded: last.upgraded + c.upgraded}
+		if got := now.percent(last); got != c.want {
+			t.Errorf("%v, %d bytes, %d sockets: %d%%, want %d%%", c.after, c.allocated, c.upgraded, got, c.want)
+		}
+	}
+}
+
+// Of a server's connections those count that become sockets, and no others.
+func TestUpgradesAreCounted(t *testing.T) {
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/socket" {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = conn.Close()
+		}
+	})
+	s := httptest.NewUnstartedServer(h)
+	s.Config.ConnState = newHTTPServer(h).ConnState
+	s.Start()
+	defer s.Close()
+	before := upgraded.Load()
+	if res, err := s.Client().Get(s.URL + "/plain"); err != nil {
+		t.Error(err)
+	} else {
+		_ = res.Body.Close()
+		s.Client().CloseIdleConnections() // a request that fails on one that was used before is sent again
+	}
+	if n := upgraded.Load() - before; n != 0 {
+		t.Errorf("%d sockets, and none came", n)
+	}
+	if _, err := s.Client().Get(s.URL + "/socket"); err == nil {
+		t.Error("an answer without one")
+	}
+	if n := upgraded.Load() - before; n != 1 {
+		t.Errorf("%d sockets of one that came", n)
 	}
 }
 

@@ -42,7 +42,7 @@ func benchPublish(ctx context.Context, b *testing.B) *http.Request {
 //
 // served less bare is what a publish costs of ours.
 func BenchmarkPublish(b *testing.B) {
-	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent(0, 0))) // as the program does
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent(0, 0, busyPercent))) // as the program does
 	b.Run("handler", func(b *testing.B) {
 		h, body, r := benchOps(b).Handler, strings.NewReader(""), benchPublish(b.Context(), b)
 		r.Body = io.NopCloser(body)
