@@ -99,7 +99,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if err := b.print(out); err != nil { // also what was measured before an interrupt
 		return err
 	}
-	if _, err := fmt.Fprintf(out, "\n%s Rounds: %d; figures are medians.\n", harness.Describe(b.versions()...), b.begun); err != nil {
+	if _, err := fmt.Fprintf(out, "\n%s Rounds: %d; figures are medians, ratios too.\n", harness.Describe(b.versions()...), b.begun); err != nil {
 		return err
 	}
 	failed = append(failed, context.Cause(ctx))

@@ -28,21 +28,18 @@ func (b *bench) table() []row {
 			if i == 0 {
 				r[0] = s.title()
 			}
-			ours, _ := b.median(s, b.servers[0], m)
+			ours := b.values(s, b.servers[0], m)
 			for j, of := range b.servers {
-				v, measured := b.median(s, of, m)
-				switch {
-				case !measured:
+				values := b.values(s, of, m)
+				if len(values) == 0 {
 					r = append(r, "–")
-				case j == 0 || ours <= 0 || v <= 0:
-					r = append(r, m.show(v)+b.mark(s, of))
-				default:
-					ratio := v / ours
-					if m.more {
-						ratio = ours / v
-					}
-					r = append(r, fmt.Sprintf("%s (%.2g×)%s", m.show(v), ratio, b.mark(s, of)))
+					continue
 				}
+				cell := m.show(harness.Median(values))
+				if times := m.better(ours, values); j > 0 && times > 0 {
+					cell += fmt.Sprintf(" (%.3g×)", times)
+				}
+				r = append(r, cell+b.mark(s, of))
 			}
 			rows = append(rows, r)
 		}
@@ -62,20 +59,33 @@ func (b *bench) mark(s scenario, of server) string {
 	return ""
 }
 
-// median is that of all rounds. A server that did not take what the scenario
-// is about was not measured.
-func (b *bench) median(s scenario, of server, m metric) (v float64, measured bool) {
-	var values []float64
+// values are those of all rounds, none for a server that did not take what the
+// scenario is about.
+func (b *bench) values(s scenario, of server, m metric) (list []float64) {
 	for _, t := range b.results[s.name+" "+of.name] {
 		if s.deflate && !s.compressed(t) {
-			return 0, false
+			return nil
 		}
-		values = append(values, m.value(t))
+		list = append(list, m.value(t))
 	}
-	if len(values) == 0 {
-		return 0, false
+	return list
+}
+
+// better is how many times better ours were, in the median of the rounds: the
+// machine may go at another pace in each of them. 0 says that nothing can be
+// compared.
+func (m metric) better(ours, theirs []float64) float64 {
+	var times []float64
+	for i := range min(len(ours), len(theirs)) {
+		a, b := theirs[i], ours[i]
+		if m.more {
+			a, b = b, a
+		}
+		if a > 0 && b > 0 {
+			times = append(times, a/b)
+		}
 	}
-	return harness.Median(values), true
+	return harness.Median(times)
 }
 
 // title says what a scenario does.
