@@ -55,7 +55,14 @@ func (b *backlog) drop(n int) {
 		b.messages[i] = nil
 	}
 	b.first += uint64(n)
-	if b.messages = b.messages[n:]; len(b.messages) == 0 {
+	switch left := len(b.messages) - n; {
+	case left == 0:
 		b.messages = nil
+	case left <= n: // few stay: there is room behind them again
+		copy(b.messages, b.messages[n:])
+		clear(b.messages[left:])
+		b.messages = b.messages[:left]
+	default:
+		b.messages = b.messages[n:]
 	}
 }

@@ -24,7 +24,10 @@ func (q *queue[T]) push(item T) {
 		if q.items == nil {
 			q.items = q.room
 		}
-		q.items = append(q.items, item)
+		old := q.items
+		if q.items = append(old, item); len(old) == cap(old) {
+			clear(old) // it may be room, which stays
+		}
 		q.in++
 	}
 	q.mu.Unlock()

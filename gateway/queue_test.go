@@ -39,3 +39,25 @@ func TestQueue(t *testing.T) {
 		t.Errorf("%d after the end", item)
 	}
 }
+
+// What has gone through is not held on to, whatever way the queue grew.
+func TestQueueForgets(t *testing.T) {
+	q := newQueue[*int]()
+	for _, depth := range []int{1, 3, cap(q.room), cap(q.room) + 1, 10 * cap(q.room)} {
+		for range depth {
+			q.push(new(int))
+		}
+		for range 3 * cap(q.room) { // never empty, it moves on through its room
+			q.push(new(int))
+			q.pop()
+		}
+		for range depth {
+			q.pop()
+		}
+		for i, held := range q.room[:cap(q.room)] {
+			if held != nil {
+				t.Errorf("%d deep: item %d of the room is still there", depth, i)
+			}
+		}
+	}
+}

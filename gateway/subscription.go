@@ -160,7 +160,7 @@ func (s *subscription) collect(b *batch) verdict {
 		if n == 0 {
 			return v
 		}
-		if alone {
+		if alone && b.count == 0 { // all that was taken before has been written
 			s.letGo()
 		}
 		v = s.take(b.list[:n], b)
@@ -203,10 +203,10 @@ func (s *subscription) addMissed(p *protocol.Publication, epoch string, b *batch
 	}
 }
 
-// letGo drops what s was sent before from the log, unless somebody else is there
-// who may need it. Most channels are a user's own, whose messages would all wait
-// there to grow old. What is next stays until the one after it: while a socket
-// has no room for it, it is counted in the channel.
+// letGo drops what s has been sent from the log, unless somebody else is there who
+// may need it. Most channels are a user's own, whose messages would all wait
+// there to grow old. It comes with the next message, not as soon as one is
+// written: what the socket has no room for is counted in the channel.
 func (s *subscription) letGo() {
 	ch := s.channel
 	ch.mu.Lock()
@@ -216,8 +216,8 @@ func (s *subscription) letGo() {
 	}
 }
 
-// look fills b.list with the next messages of the log, and tells whether s is
-// the only one who needs them.
+// look fills b.list with the next messages of the log, and tells whether those
+// before them are there for s alone.
 func (s *subscription) look(b *batch) (n int, alone bool, v verdict) {
 	ch := s.channel
 	ch.mu.RLock()
@@ -246,7 +246,7 @@ func (s *subscription) look(b *batch) (n int, alone bool, v verdict) {
 		}
 		s.cursor = ch.log.first
 	}
-	return copy(b.list[:], ms), len(ch.subs) == 1, upToDate
+	return copy(b.list[:], ms), len(ch.subs) == 1 && s.cursor > ch.log.first, upToDate
 }
 
 // take adds messages to b.

@@ -37,7 +37,11 @@ type bench struct {
 }
 
 // trial is what one server did in one round of a scenario.
-type trial struct{ harness.Result }
+type trial struct {
+	harness.Result
+
+	round int
+}
 
 // lost tells whether something did not arrive, or arrived twice.
 func (t trial) lost() bool { return t.Failed > 0 || t.Wanted > 0 && t.Deliveries != t.Wanted }
@@ -130,11 +134,11 @@ func (b *bench) measure(ctx context.Context, round int, s scenario, of server) e
 	}
 	line := make([]string, 0, len(s.metrics))
 	for _, m := range s.metrics {
-		line = append(line, m.what+" "+m.show(m.value(trial{result})))
+		line = append(line, m.what+" "+m.show(m.value(trial{Result: result})))
 	}
 	b.progress("round %d  %-10s %-10s %s", round+1, s.name, of.name, strings.Join(line, ", "))
 	key := s.name + " " + of.name
-	b.results[key] = append(b.results[key], trial{result})
+	b.results[key] = append(b.results[key], trial{result, round})
 	return nil
 }
 

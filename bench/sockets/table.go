@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -35,9 +36,9 @@ func (b *bench) table() []row {
 					r = append(r, "–")
 					continue
 				}
-				cell := m.show(harness.Median(values))
+				cell := m.show(harness.Median(slices.Collect(maps.Values(values))))
 				if times := m.better(ours, values); j > 0 && times > 0 {
-					cell += fmt.Sprintf(" (%.3g×)", times)
+					cell += " (" + multiple(times) + ")"
 				}
 				r = append(r, cell+b.mark(s, of))
 			}
@@ -59,25 +60,26 @@ func (b *bench) mark(s scenario, of server) string {
 	return ""
 }
 
-// values are those of all rounds, none for a server that did not take what the
-// scenario is about.
-func (b *bench) values(s scenario, of server, m metric) (list []float64) {
+// values are those of all rounds, by round; none for a server that did not take
+// what the scenario is about.
+func (b *bench) values(s scenario, of server, m metric) map[int]float64 {
+	values := make(map[int]float64)
 	for _, t := range b.results[s.name+" "+of.name] {
 		if s.deflate && !s.compressed(t) {
 			return nil
 		}
-		list = append(list, m.value(t))
+		values[t.round] = m.value(t)
 	}
-	return list
+	return values
 }
 
 // better is how many times better ours were, in the median of the rounds: the
 // machine may go at another pace in each of them. 0 says that nothing can be
 // compared.
-func (m metric) better(ours, theirs []float64) float64 {
+func (m metric) better(ours, theirs map[int]float64) float64 {
 	var times []float64
-	for i := range min(len(ours), len(theirs)) {
-		a, b := theirs[i], ours[i]
+	for round, v := range theirs {
+		a, b := v, ours[round]
 		if m.more {
 			a, b = b, a
 		}
@@ -86,6 +88,13 @@ func (m metric) better(ours, theirs []float64) float64 {
 		}
 	}
 	return harness.Median(times)
+}
+
+func multiple(times float64) string {
+	if times >= 100 {
+		return fmt.Sprintf("%.0f×", times)
+	}
+	return fmt.Sprintf("%.3g×", times)
 }
 
 // title says what a scenario does.

@@ -20,14 +20,15 @@ const heapFloor = 32 << 20 // bytes
 // handshakes: the sooner it comes, the less room lies idle between them.
 const leanPercent = 50
 
-// busyPercent is that while messages and requests leave much garbage, and
-// handshakes little of it: half the work of finding it. It is what Go takes by
-// itself.
+// busyPercent is how much it may grow while much memory is taken, and most of it
+// by messages and requests: finding their garbage is half the work then. It is
+// what Go takes by itself.
 const busyPercent = 100
 
 const (
-	busyRate         = 8 << 20  // bytes of garbage a second that are much
-	handshakeGarbage = 20 << 10 // bytes that one leaves, in all
+	busyRate      = 8 << 20     // bytes a second that are much
+	busyHandshake = 80 << 10    // bytes for each connection that came: a handshake takes 20 KiB, and with TLS some more
+	busyLook      = time.Second // less says too little: memory is given back by two collections in a row
 )
 
 // upgraded counts the connections of all servers of the process that became
@@ -51,13 +52,15 @@ func collectRarely() {
 	}
 	set := gcPercent(0, 0, leanPercent)
 	debug.SetGCPercent(set)
-	last, began := cycle{}, time.Now()
+	least, last, began := leanPercent, cycle{}, time.Now()
 	afterEachCollection(func() {
 		found := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
 		metrics.Read(found)
 		now := cycle{at: time.Since(began), allocated: found[3].Value.Uint64(), upgraded: upgraded.Load()}
-		percent := gcPercent(found[0].Value.Uint64(), found[1].Value.Uint64()+found[2].Value.Uint64(), now.percent(last))
-		last = now
+		if now.at-last.at >= busyLook {
+			least, last = now.percent(last), now
+		}
+		percent := gcPercent(found[0].Value.Uint64(), found[1].Value.Uint64()+found[2].Value.Uint64(), least)
 		if percent != set { // setting it stops the program for a moment
 			set = percent
 			debug.SetGCPercent(percent)
@@ -71,27 +74,26 @@ type cycle struct {
 	allocated, upgraded uint64
 }
 
-// percent is how much a heap beyond the floor may grow, by what came since the
-// last collection.
+// percent is how much a heap beyond the floor may grow, by what has come since
+// last.
 func (c cycle) percent(last cycle) int {
-	garbage := float64(c.allocated - last.allocated)
-	handshakes := float64(c.upgraded-last.upgraded) * handshakeGarbage
-	if garbage >= busyRate*(c.at-last.at).Seconds() && handshakes < garbage/2 {
+	allocated, came := c.allocated-last.allocated, c.upgraded-last.upgraded
+	if float64(allocated) >= busyRate*(c.at-last.at).Seconds() && allocated > came*busyHandshake {
 		return busyPercent
 	}
 	return leanPercent
 }
 
 // gcPercent is how much a heap with so many bytes alive may grow until the
-// next collection, in percent of itself and of what else is scanned: as much as
-// percent, or up to the floor. Before the first collection Go takes it for
+// next collection, in percent of itself and of what else is scanned: by least, or
+// up to the floor. Before the first collection Go takes it for
 // 4 MiB.
-func gcPercent(live, scanned uint64, percent int) int {
+func gcPercent(live, scanned uint64, least int) int {
 	live = max(live, 4<<20)
 	if live >= heapFloor {
-		return percent
+		return least
 	}
-	return max(percent, int((heapFloor-live)*100/(live+scanned)))
+	return max(least, int((heapFloor-live)*100/(live+scanned)))
 }
 
 // giveBack returns to the system what a burst of connections took. Each handshake

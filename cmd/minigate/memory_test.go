@@ -31,8 +31,8 @@ func TestHeapFloor(t *testing.T) {
 	}
 }
 
-// Garbage that comes fast makes collections rarer, unless it is that of sockets
-// that came.
+// Where memory is taken fast collections are rarer, unless sockets came that took
+// it.
 func TestBusyPercent(t *testing.T) {
 	last := cycle{at: time.Minute, allocated: 1 << 30, upgraded: 100}
 	for _, c := range []struct {
@@ -45,9 +45,9 @@ func TestBusyPercent(t *testing.T) {
 		{time.Second, busyRate - 1, 0, leanPercent},
 		{2 * time.Second, busyRate, 0, leanPercent},
 		{2 * time.Minute, 0, 0, leanPercent},
-		{time.Second, 2000 * handshakeGarbage, 2000, leanPercent}, // a burst
-		{time.Second, 2000 * handshakeGarbage, 1000, leanPercent},
-		{time.Second, 2000 * handshakeGarbage, 999, busyPercent},
+		{time.Second, 2000 * 20 << 10, 2000, leanPercent}, // a burst
+		{time.Second, 500 * busyHandshake, 500, leanPercent},
+		{time.Second, 500*busyHandshake + 1, 500, busyPercent},
 	} {
 		now := cycle{at: last.at + c.after, allocated: last.allocated + c.allocated, upgraded: last.upgraded + c.upgraded}
 		if got := now.percent(last); got != c.want {

@@ -1,0 +1,6 @@
+//go:build !race
+
+package epoll
+
+func wasRead([]byte)    {}
+func wasWritten([]byte) {}
