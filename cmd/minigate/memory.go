@@ -86,8 +86,7 @@ func (c cycle) percent(last cycle) int {
 
 // gcPercent is how much a heap with so many bytes alive may grow until the
 // next collection, in percent of itself and of what else is scanned: by least, or
-// up to the floor. Before the first collection Go takes it for
-// 4 MiB.
+// up to the floor. Before the first collection Go takes it for 4 MiB.
 func gcPercent(live, scanned uint64, least int) int {
 	live = max(live, 4<<20)
 	if live >= heapFloor {
