@@ -358,8 +358,20 @@ func TestBacklog(t *testing.T) {
 	if ms, missed := b.from(12); missed || len(ms) != 0 {
 		t.Errorf("from 12: %d, %v", len(ms), missed)
 	}
+	b.drop(0)
+	for i := range 3 {
+		b.add(sized(1, 11), 4, 1000)
+		if b.drop(1); len(b.messages) != 1 || b.messages[0] == nil || b.next() != uint64(13+i) {
+			t.Errorf("one of two stays: %v, next %d", b.messages, b.next())
+		}
+		for _, m := range b.messages[1:cap(b.messages)] {
+			if m != nil {
+				t.Error("what was dropped is held on to")
+			}
+		}
+	}
 	b.expire(12)
-	if ms, missed := b.from(11); !missed || ms != nil || b.bytes.Load() != 0 {
+	if ms, missed := b.from(14); !missed || ms != nil || b.bytes.Load() != 0 {
 		t.Errorf("expired: %d, %v, %d bytes", len(ms), missed, b.bytes.Load())
 	}
 }

@@ -52,15 +52,12 @@ func collectRarely() {
 	}
 	set := gcPercent(0, 0, leanPercent)
 	debug.SetGCPercent(set)
-	least, last, began := leanPercent, cycle{}, time.Now()
+	pace, began := pace{least: leanPercent}, time.Now()
 	afterEachCollection(func() {
 		found := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
 		metrics.Read(found)
 		now := cycle{at: time.Since(began), allocated: found[3].Value.Uint64(), upgraded: upgraded.Load()}
-		if now.at-last.at >= busyLook {
-			least, last = now.percent(last), now
-		}
-		percent := gcPercent(found[0].Value.Uint64(), found[1].Value.Uint64()+found[2].Value.Uint64(), least)
+		percent := gcPercent(found[0].Value.Uint64(), found[1].Value.Uint64()+found[2].Value.Uint64(), pace.look(now))
 		if percent != set { // setting it stops the program for a moment
 			set = percent
 			debug.SetGCPercent(percent)
@@ -72,6 +69,20 @@ func collectRarely() {
 type cycle struct {
 	at                  time.Duration
 	allocated, upgraded uint64
+}
+
+// pace is how much a heap beyond the floor may grow, and when that was decided.
+type pace struct {
+	least int // percent
+	last  cycle
+}
+
+// look decides anew, where there has been enough to decide by.
+func (p *pace) look(now cycle) int {
+	if now.at-p.last.at >= busyLook {
+		p.least, p.last = now.percent(p.last), now
+	}
+	return p.least
 }
 
 // percent is how much a heap beyond the floor may grow, by what has come since

@@ -56,6 +56,26 @@ func TestBusyPercent(t *testing.T) {
 	}
 }
 
+// Two collections in a row say nothing: what was decided before holds, and what
+// comes between them counts the next time.
+func TestPaceIsKept(t *testing.T) {
+	p := pace{least: leanPercent}
+	for i, c := range []struct {
+		at        time.Duration
+		allocated uint64
+		want      int
+	}{
+		{busyLook / 2, 100 << 20, leanPercent},
+		{busyLook, 100 << 20, busyPercent},
+		{busyLook + busyLook/2, 100 << 20, busyPercent},
+		{2 * busyLook, 100 << 20, leanPercent},
+	} {
+		if got := p.look(cycle{at: c.at, allocated: c.allocated}); got != c.want {
+			t.Errorf("look %d: %d%%, want %d%%", i, got, c.want)
+		}
+	}
+}
+
 // Of a server's connections those count that become sockets, and no others.
 func TestUpgradesAreCounted(t *testing.T) {
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
