@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/centrifugal/protocol"
+	"github.com/centrifugal/protocol/cfjson"
 
 	"github.com/minigate/minigate/gateway/epoll"
 )
@@ -93,12 +94,15 @@ type envelope struct {
 	pub   protocol.Publication
 	join  protocol.Join
 	leave protocol.Leave
+	text  []byte // what it was encoded to last
 }
 
 var envelopes = sync.Pool{New: func() any { return new(envelope) }}
 
-// encodeIn encodes one push to subscribers of ch, which fill has set up.
-func (ch *channel) encodeIn(e encoding, fill func(*envelope)) []byte {
+// frameIn encodes one push to subscribers of ch, which fill has set up, as a
+// frame of its own, and tells where in it the message is. It returns nothing for
+// data that is not JSON where somebody speaks JSON.
+func (ch *channel) frameIn(e encoding, fill func(*envelope)) (frame, data []byte) {
 	v := envelopes.Get().(*envelope)
 	if e&byID != 0 {
 		v.push.Id = ch.id
@@ -107,13 +111,35 @@ func (ch *channel) encodeIn(e encoding, fill func(*envelope)) []byte {
 	}
 	v.reply.Push = &v.push
 	fill(v)
-	b, err := encodeMessage(&v.reply, e)
-	*v = envelope{}
-	envelopes.Put(v)
-	if err != nil {
-		return nil // data that is not JSON, for somebody who speaks JSON
+	if msg := v.encode(e); msg != nil {
+		frame, data = frameOf(e.opcode(), msg)
 	}
-	return b
+	*v = envelope{text: v.text}
+	if cap(v.text) <= fullBatch {
+		envelopes.Put(v)
+	}
+	return frame, data
+}
+
+// encode is encodeMessage, but that in JSON it uses the same memory every time.
+func (v *envelope) encode(e encoding) []byte {
+	if e&asProtobuf != 0 {
+		msg, err := encodeMessage(&v.reply, e)
+		if err != nil {
+			return nil
+		}
+		return msg
+	}
+	if !cfjson.ValidRaw(v.pub.Data) || !validInfo(v.pub.Info) || !validInfo(v.join.Info) || !validInfo(v.leave.Info) {
+		return nil
+	}
+	v.text = v.reply.AppendJSON(v.text[:0])
+	return v.text
+}
+
+// validInfo tells whether what a client's owner says of it is JSON.
+func validInfo(i *protocol.ClientInfo) bool {
+	return i == nil || cfjson.ValidRaw(i.ConnInfo) && cfjson.ValidRaw(i.ChanInfo)
 }
 
 // copyPublication copies what clients get to see of a publication. The first

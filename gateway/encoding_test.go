@@ -13,6 +13,50 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
+// A push is what the protocol's own encoder makes of it, which refuses what is not
+// JSON, and stays what it is when the next one is encoded.
+func TestPushesAreEncodedAsByTheProtocol(t *testing.T) {
+	ch := &channel{name: "feed:\"a\""}
+	var kept, wanted [][]byte
+	places := map[string]func(*envelope, protocol.Raw){
+		"data": func(v *envelope, raw protocol.Raw) { v.pub.Data, v.push.Pub = raw, &v.pub },
+		"conn info": func(v *envelope, raw protocol.Raw) {
+			v.pub.Info, v.push.Pub = &protocol.ClientInfo{ConnInfo: raw}, &v.pub
+		},
+		"chan info": func(v *envelope, raw protocol.Raw) {
+			v.pub.Info, v.push.Pub = &protocol.ClientInfo{ChanInfo: raw}, &v.pub
+		},
+		"who came": func(v *envelope, raw protocol.Raw) {
+			v.join.Info, v.push.Join = &protocol.ClientInfo{ConnInfo: raw}, &v.join
+		},
+		"who left": func(v *envelope, raw protocol.Raw) {
+			v.leave.Info, v.push.Leave = &protocol.ClientInfo{ChanInfo: raw}, &v.leave
+		},
+	}
+	for place, put := range places {
+		for _, raw := range []string{`{"a":1}`, "[1,\n2]", "\n", "", `{"a":`, `1,"b":2`, `"` + strings.Repeat("x", 2*fullBatch) + `"`, `"short"`} {
+			fill := func(v *envelope) { put(v, protocol.Raw(raw)) }
+			same := envelope{push: protocol.Push{Channel: ch.name}}
+			same.reply.Push = &same.push
+			fill(&same)
+			want, err := protocol.DefaultJsonReplyEncoder.Encode(&same.reply)
+			frame, data := ch.frameIn(0, fill)
+			if (err != nil) != (frame == nil) || string(data) != string(want) {
+				t.Errorf("%.20q as %s: %.100q, want %.100q (%v)", raw, place, data, want, err)
+			}
+			if err == nil {
+				frameWanted, _ := frameOf(encoding(0).opcode(), want)
+				kept, wanted = append(kept, frame), append(wanted, frameWanted)
+			}
+		}
+	}
+	for i, frame := range kept {
+		if string(frame) != string(wanted[i]) {
+			t.Errorf("a frame has become %.100q, was %.100q", frame, wanted[i])
+		}
+	}
+}
+
 // bothEncodings runs a test as a client that speaks JSON and as one that
 // speaks Protobuf, which the official codec translates.
 func bothEncodings(t *testing.T, f func(t *testing.T, o dialOptions)) {

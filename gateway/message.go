@@ -132,8 +132,8 @@ func (m *message) make(e encoding) *form {
 		}
 		whole := m.make(e)
 		f.frame, f.data = whole.frame, whole.data
-	} else if msg := m.encode(e); msg != nil {
-		f.frame, f.data = frameOf(e.opcode(), msg)
+	} else {
+		f.frame, f.data = m.encode(e)
 		m.grow(len(f.frame))
 	}
 	f.next = m.forms.Load()
@@ -149,8 +149,8 @@ func (m *message) grow(n int) {
 }
 
 // encode does the work of make.
-func (m *message) encode(e encoding) []byte {
-	return m.channel.encodeIn(e, func(v *envelope) {
+func (m *message) encode(e encoding) (frame, data []byte) {
+	return m.channel.frameIn(e, func(v *envelope) {
 		switch m.kind {
 		case joined:
 			v.join.Info, v.push.Join = m.info, &v.join

@@ -193,7 +193,7 @@ func (s *subscription) settleUp(b *batch) bool {
 
 // addMissed adds a publication to b that does not come from the log.
 func (s *subscription) addMissed(p *protocol.Publication, epoch string, b *batch) {
-	data := s.channel.encodeIn(s.encoding, func(v *envelope) {
+	_, data := s.channel.frameIn(s.encoding, func(v *envelope) {
 		copyPublication(&v.pub, p, epoch)
 		v.pub.Delta = p.Delta
 		v.push.Pub = &v.pub

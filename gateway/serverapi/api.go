@@ -204,7 +204,7 @@ func (a *API) read(w http.ResponseWriter, r *http.Request, body *bytes.Buffer) (
 }
 
 func isObject(body []byte) bool {
-	trimmed := bytes.TrimLeft(body, whitespace)
+	trimmed := trimLeft(body)
 	return len(trimmed) > 0 && trimmed[0] == '{'
 }
 

@@ -12,8 +12,6 @@ import (
 // that nothing shorter can be too deep for it.
 const maxPlain = 10_000 // bytes
 
-const whitespace = " \t\r\n" // RFC 8259, section 2
-
 // publishBody is publish for a body: what nearly all of them are is read without
 // encoding/json, which takes a twentieth of what such a request costs.
 func (a *API) publishBody(ctx context.Context, _ caller, body []byte) (any, error) {
@@ -46,8 +44,8 @@ func plainPublish(body []byte) (req publishRequest, ok bool) {
 			return req, false
 		}
 	}
-	rest, ok = bytes.CutSuffix(bytes.TrimRight(rest, whitespace), []byte("}"))
-	data := bytes.Trim(rest, whitespace)
+	rest, ok = bytes.CutSuffix(trimRight(rest), []byte("}"))
+	data := trimLeft(trimRight(rest))
 	if !ok || len(data) > maxPlain || !cfjson.Valid(data) { // with another name behind it, it is not
 		return req, false
 	}
@@ -57,12 +55,31 @@ func plainPublish(body []byte) (req publishRequest, ok bool) {
 
 // after returns what is behind a token, which may have white space before it.
 func after(b []byte, token string) (rest []byte, ok bool) {
-	b = bytes.TrimLeft(b, whitespace)
+	b = trimLeft(b)
 	if len(b) < len(token) || string(b[:len(token)]) != token {
 		return nil, false
 	}
 	return b[len(token):], true
 }
+
+// trimLeft and trimRight drop white space. Package bytes would build a set of what
+// that is each time.
+func trimLeft(b []byte) []byte {
+	for len(b) > 0 && isSpace(b[0]) {
+		b = b[1:]
+	}
+	return b
+}
+
+func trimRight(b []byte) []byte {
+	for len(b) > 0 && isSpace(b[len(b)-1]) {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+// isSpace is what RFC 8259, section 2, calls white space.
+func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
 
 // plain tells whether text is in JSON as it is.
 func plain[T string | []byte](text T) bool {

@@ -2,7 +2,7 @@ package serverapi
 
 import (
 	"context"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,37 +17,40 @@ func withTimeout(ctx context.Context, d time.Duration) *timed {
 type timed struct {
 	context.Context
 	deadline time.Time
+	timer    atomic.Pointer[timer] // nil: not made yet
+}
 
-	mu   sync.Mutex
-	real context.Context // the one with the timer, nil: not made yet; guarded by mu
-	stop func()          // of real; guarded by mu
+// timer is the context with the timer.
+type timer struct {
+	context.Context
+	stop context.CancelFunc
 }
 
 // made returns the context with the timer.
 func (c *timed) made() context.Context {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.real == nil {
-		c.real, c.stop = context.WithDeadline(c.Context, c.deadline)
+	if t := c.timer.Load(); t != nil {
+		return t
 	}
-	return c.real
+	ctx, stop := context.WithDeadline(c.Context, c.deadline)
+	t := &timer{ctx, stop}
+	if !c.timer.CompareAndSwap(nil, t) { // somebody else asked at the same moment
+		stop()
+		t = c.timer.Load()
+	}
+	return t
 }
 
 // known returns the context with the timer, or without one what c is made of.
 func (c *timed) known() context.Context {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.real == nil {
-		return c.Context
+	if t := c.timer.Load(); t != nil {
+		return t
 	}
-	return c.real
+	return c.Context
 }
 
 func (c *timed) cancel() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.stop != nil {
-		c.stop()
+	if t := c.timer.Load(); t != nil {
+		t.stop()
 	}
 }
 

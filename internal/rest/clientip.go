@@ -26,12 +26,12 @@ func ParseProxies(list []string) ([]netip.Prefix, error) {
 	return prefixes, nil
 }
 
-// clientIP is the first address, coming from us, that is not a trusted proxy.
+// clientIP is the first address, coming from us, that is not a trusted proxy:
+// client is the peer.
 // Only what trusted peers say counts: anybody can send X-Forwarded-For, and
 // each proxy appends to it the peer that it saw itself, so it is read from the
 // right. X-Real-IP counts only where there is no X-Forwarded-For.
-func (e Edge) clientIP(r *http.Request) string {
-	client := peer(r)
+func (e Edge) clientIP(r *http.Request, client netip.Addr) string {
 	if !client.IsValid() {
 		return "" // no IP at all, such as a Unix socket
 	}
@@ -62,9 +62,11 @@ func (e Edge) clientIP(r *http.Request) string {
 }
 
 // scheme is how the client connected: to a trusted proxy that says so, or to us.
-func (e Edge) scheme(r *http.Request) string {
-	if s := r.Header.Get("X-Forwarded-Proto"); (s == "http" || s == "https") && e.trusts(peer(r)) {
-		return s
+func scheme(r *http.Request, trusted bool) string {
+	if trusted {
+		if s := r.Header.Get("X-Forwarded-Proto"); s == "http" || s == "https" {
+			return s
+		}
 	}
 	if r.TLS != nil {
 		return "https"

@@ -1,9 +1,9 @@
 package rest
 
 import (
-	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
@@ -26,10 +26,14 @@ type Edge struct {
 // Flush, Hijack, ReadFrom and everything http.ResponseController reaches.
 func (e Edge) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx := &infoContext{r.Context(), Info{RequestID: e.requestID(r), ClientIP: e.clientIP(r), Scheme: e.scheme(r), Start: time.Now()}}
-		info := &ctx.info
-		r = r.WithContext(ctx)
-		rec := &recorder{ResponseWriter: w, requestID: [1]string{info.RequestID}}
+		from := peer(r)
+		trusted := e.trusts(from)
+		rec := &recorder{ResponseWriter: w, context: infoContext{r.Context(), Info{
+			RequestID: requestID(r, trusted), ClientIP: e.clientIP(r, from), Scheme: scheme(r, trusted), Start: time.Now(),
+		}}}
+		info := &rec.context.info
+		rec.requestID[0] = info.RequestID
+		r = r.WithContext(&rec.context)
 		rec.name()
 		if e.AccessLog {
 			// Taken now, since handlers may rewrite both.
@@ -46,11 +50,27 @@ func (e Edge) Wrap(next http.Handler) http.Handler {
 
 // requestID takes over the id that a trusted proxy gave, so that its log and
 // ours can be read side by side.
-func (e Edge) requestID(r *http.Request) string {
-	if id := r.Header.Get(headerRequestID); validRequestID(id) && e.trusts(peer(r)) {
-		return id
+func requestID(r *http.Request, trusted bool) string {
+	if trusted {
+		if id := r.Header.Get(headerRequestID); validRequestID(id) {
+			return id
+		}
 	}
-	return rand.Text()
+	return newRequestID()
+}
+
+// newRequestID returns 100 bits as 20 letters and digits. They tell requests
+// apart, and are no secret.
+func newRequestID() string {
+	const alphabet = "abcdefghijklmnopqrstuvwxyz234567"
+	var id [20]byte
+	bits := [2]uint64{rand.Uint64(), rand.Uint64()}
+	for i := range id {
+		half := &bits[i%2]
+		id[i] = alphabet[*half%32]
+		*half /= 32
+	}
+	return string(id[:])
 }
 
 func validRequestID(id string) bool {

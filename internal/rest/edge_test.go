@@ -89,13 +89,25 @@ func FuzzForwardedFor(f *testing.F) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.RemoteAddr = "10.0.0.1:1"
 		r.Header.Set("X-Forwarded-For", header)
-		if _, err := netip.ParseAddr(e.clientIP(r)); err != nil {
+		if _, err := netip.ParseAddr(e.clientIP(r, peer(r))); err != nil {
 			t.Errorf("%q: %v", header, err)
 		}
-		if got := e.clientIP(r); got != "10.0.0.1" && !strings.Contains(header, ".") && !strings.Contains(header, ":") {
+		if got := e.clientIP(r, peer(r)); got != "10.0.0.1" && !strings.Contains(header, ".") && !strings.Contains(header, ":") {
 			t.Errorf("%q: %s", header, got)
 		}
 	})
+}
+
+// Nobody sees the same id twice, and a proxy of ours would take it over.
+func TestNewRequestIDs(t *testing.T) {
+	seen := make(map[string]bool)
+	for range 1000 {
+		id := newRequestID()
+		if seen[id] || !validRequestID(id) || len(id) != 20 {
+			t.Fatalf("%q", id)
+		}
+		seen[id] = true
+	}
 }
 
 func TestRequestID(t *testing.T) {

@@ -11,8 +11,9 @@ import (
 // optional methods of what it wraps, so it has each of them itself.
 type recorder struct {
 	http.ResponseWriter
-	requestID [1]string // as a header has it, so that setting it allocates nothing
-	status    int       // 0 until the answer begins
+	context   infoContext // of the request: one allocation for both
+	requestID [1]string   // as a header has it, so that setting it allocates nothing
+	status    int         // 0 until the answer begins
 	bytes     int64
 }
 
