@@ -40,7 +40,7 @@ type bench struct {
 type trial struct {
 	harness.Result
 
-	round int
+	number int // of the round, or of the turn in all rounds
 }
 
 // lost tells whether something did not arrive, or arrived twice.
@@ -72,7 +72,7 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	b.programs = map[string]string{"minigate": b.minigate}
+	b.programs = map[string]string{thisBuild: b.minigate, otherBuild: b.other}
 	for _, p := range list {
 		b.programs[filepath.Base(p)] = p
 	}
@@ -82,64 +82,72 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	return b.logIn(ctx)
+}
+
+// logIn logs in as many users as any scenario has, and keeps them for all servers.
+func (b *bench) logIn(ctx context.Context) error {
 	most := 0
 	for _, s := range b.scenarios {
 		most = max(most, s.n)
 	}
-	m, err := b.run.StartMinigate(ctx, b.programs["minigate"], "data")
+	b.progress("logging in %d users", most)
+	logins, err := b.loggedIn(ctx, most)
 	if err != nil {
 		return err
 	}
-	defer b.run.Stop(m.Process)
-	b.progress("logging in %d users", most)
-	logins, err := harness.LogIn(ctx, m.Public, "load", most, 128)
-	if err != nil {
-		return err
+	if b.other != "" {
+		err = os.CopyFS(filepath.Join(b.run.Dir, otherBuild), os.DirFS(filepath.Join(b.run.Dir, thisBuild)))
 	}
 	b.tokens, b.signed = filepath.Join(b.run.Dir, "tokens"), filepath.Join(b.run.Dir, "signed")
-	if err := writeSigned(b.signed, logins); err != nil {
-		return err
+	return errors.Join(err, writeSigned(b.signed, logins), harness.WriteLogins(b.tokens, logins))
+}
+
+// loggedIn logs n users in at a minigate, which remembers them.
+func (b *bench) loggedIn(ctx context.Context, n int) ([]harness.Login, error) {
+	m, err := b.run.StartMinigate(ctx, b.programs[thisBuild], thisBuild)
+	if err != nil {
+		return nil, err
 	}
-	return harness.WriteLogins(b.tokens, logins)
+	defer b.run.Stop(m.Process)
+	return harness.LogIn(ctx, m.Public, "load", n, 128)
 }
 
 func (b *bench) progress(format string, args ...any) {
 	_, _ = fmt.Fprintf(os.Stderr, format+"\n", args...) // only for those who wait
 }
 
-// measure runs one scenario once with a server of its own.
-func (b *bench) measure(ctx context.Context, round int, s scenario, of server) error {
-	if s.without[of.name] {
-		return nil
-	}
-	r, err := of.start(b, ctx, s)
+// measure runs one scenario once with a server that runs. What has the same number
+// is compared with each other.
+func (b *bench) measure(ctx context.Context, number int, s scenario, r *running) error {
+	result, err := b.load(ctx, s, r)
 	if err != nil {
 		return err
-	}
-	defer b.run.Stop(r.Process)
-	tokens := b.tokens
-	if of.jwt {
-		tokens = b.signed
-	}
-	args, err := r.args(of, tokens)
-	if err != nil {
-		return err
-	}
-	result, err := b.run.Load(ctx, b.programs["load"], append(args, s.args()...)...)
-	if err != nil {
-		return fmt.Errorf("%w\n%s", err, r.Said())
 	}
 	if result.Failed > 0 {
-		b.progress("%s: %s: %d connections failed, the first with: %s", of.name, s.name, result.Failed, result.FirstError)
+		b.progress("%s: %s: %d connections failed, the first with: %s", r.of.name, s.name, result.Failed, result.FirstError)
 	}
 	line := make([]string, 0, len(s.metrics))
 	for _, m := range s.metrics {
 		line = append(line, m.what+" "+m.show(m.value(trial{Result: result})))
 	}
-	b.progress("round %d  %-10s %-10s %s", round+1, s.name, of.name, strings.Join(line, ", "))
-	key := s.name + " " + of.name
-	b.results[key] = append(b.results[key], trial{result, round})
+	b.progress("%s %d  %-10s %-10s %s", s.unit(), number+1, s.name, r.of.name, strings.Join(line, ", "))
+	key := s.name + " " + r.of.name
+	b.results[key] = append(b.results[key], trial{result, number})
 	return nil
+}
+
+// load runs the load generator on a server.
+func (b *bench) load(ctx context.Context, s scenario, r *running) (harness.Result, error) {
+	args, err := r.args(b)
+	if err != nil {
+		return harness.Result{}, err
+	}
+	result, err := b.run.Load(ctx, b.programs["load"], append(args, s.args()...)...)
+	if err != nil {
+		return result, fmt.Errorf("%w\n%s", err, r.Said())
+	}
+	return result, nil
 }
 
 // complete tells what was lost, and what was not done at all.

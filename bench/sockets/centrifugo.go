@@ -69,7 +69,9 @@ func (b *bench) startCentrifugo(ctx context.Context, s scenario) (*running, erro
 	if err != nil {
 		return nil, err
 	}
-	return &running{p, "ws://" + addr + "/connection/websocket", "http://" + addr + "/api/publish"}, p.Await(ctx, addr)
+	return &running{
+		Process: p, socket: "ws://" + addr + "/connection/websocket", publish: "http://" + addr + "/api/publish",
+	}, p.Await(ctx, addr)
 }
 
 // writeSigned writes tokens for the same users as logins are of: Centrifugo

@@ -16,6 +16,8 @@ type scenario struct {
 	size       int           // of their data, in bytes
 	rate       float64       // publications per second
 	length     time.Duration // of what lasts
+	turns      int           // how often servers that stay up do it in a round; 0: each does it once, just started
+	warmUp     time.Duration // what comes before the first turn, and is not measured
 	stalled    int
 	deflate    bool
 	ping       time.Duration
@@ -32,6 +34,7 @@ type metric struct {
 	more  bool // is better
 }
 
+// args are what the load generator has to know of a scenario.
 func (s scenario) args() []string {
 	args := []string{
 		"-mode", s.mode, "-n", strconv.Itoa(s.n), "-count", strconv.Itoa(s.count), "-size", strconv.Itoa(s.size),
@@ -76,7 +79,7 @@ func scenarios(quick bool, limit int) []scenario {
 		{name: "command", mode: "command", n: 5000, length: 5 * time.Second, size: 128, without: map[string]bool{"nchan": true}, metrics: []metric{
 			cpu("CPU of a command and its reply"), perSecond("commands/s"),
 		}},
-		{name: "unicast", mode: "unicast", n: 1000, length: 5 * time.Second, size: 128, metrics: []metric{cpu("CPU of a publish by HTTP"), perSecond("publishes/s"), p99}},
+		{name: "unicast", mode: "unicast", n: 1000, length: 3 * time.Second, turns: 8, warmUp: 10 * time.Second, size: 128, metrics: []metric{cpu("CPU of a publish by HTTP"), perSecond("publishes/s"), p99}},
 		{name: "stall", mode: "stall", n: 5000, count: 300, size: 1024, stalled: 1000, without: map[string]bool{"raw": true}, metrics: []metric{
 			{what: "kernel memory for 1,000 who stopped reading", value: func(t trial) float64 { return float64(t.Kernel) }, show: bytes},
 			{what: "the server's own memory for them", value: func(t trial) float64 { return float64(max(t.MemoryGrown, 0)) }, show: bytes},
@@ -89,7 +92,8 @@ func scenarios(quick bool, limit int) []scenario {
 		if quick {
 			s.n, s.count, s.rate, s.pause = 40, 3, min(s.rate, 20), 10*time.Millisecond
 			s.stalled = min(s.stalled, 10)
-			s.length = min(s.length, 300*time.Millisecond)
+			s.length, s.warmUp = min(s.length, 300*time.Millisecond), min(s.warmUp, 100*time.Millisecond)
+			s.turns = min(s.turns, 2)
 			if s.mode == "idle" {
 				s.ping, s.length = time.Second, 1500*time.Millisecond
 			}

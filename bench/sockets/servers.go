@@ -30,12 +30,21 @@ type server struct {
 type running struct {
 	*harness.Process
 
+	of              server
 	socket, publish string // URLs
 }
 
+// The builds of minigate: the one that all are compared with, and a second one.
+const (
+	thisBuild  = "minigate"
+	otherBuild = "other"
+)
+
 // servers are all there are, minigate first.
 var servers = []server{
-	{name: "minigate", start: (*bench).startMinigate},
+	{name: thisBuild, start: func(b *bench, ctx context.Context, s scenario) (*running, error) {
+		return b.startMinigate(ctx, s, thisBuild)
+	}},
 	{name: "centrifugo", jwt: true, start: (*bench).startCentrifugo},
 	{name: "centrifuge", start: func(b *bench, ctx context.Context, s scenario) (*running, error) { return b.startCentrifuge(s) }},
 	{name: "tuned", start: func(b *bench, ctx context.Context, s scenario) (*running, error) {
@@ -46,9 +55,15 @@ var servers = []server{
 	{name: "raw", bare: true, start: func(b *bench, ctx context.Context, s scenario) (*running, error) { return b.startBare("raw", s) }},
 }
 
-// choose returns minigate and the peers with these names.
-func choose(peers string) ([]server, error) {
+// choose returns minigate, its other build if there is one, and the peers with
+// these names.
+func choose(peers, program string) ([]server, error) {
 	chosen := servers[:1:1]
+	if program != "" {
+		chosen = append(chosen, server{name: otherBuild, start: func(b *bench, ctx context.Context, s scenario) (*running, error) {
+			return b.startMinigate(ctx, s, otherBuild)
+		}})
+	}
 	for name := range strings.SplitSeq(peers, ",") {
 		found := false
 		for _, s := range servers[1:] {
@@ -63,7 +78,9 @@ func choose(peers string) ([]server, error) {
 	return chosen, nil
 }
 
-func (b *bench) startMinigate(ctx context.Context, s scenario) (*running, error) {
+// startMinigate starts one of its builds, each with a folder of its own: those
+// that stay up cannot share one.
+func (b *bench) startMinigate(ctx context.Context, s scenario, build string) (*running, error) {
 	environ := []string{"MINIGATE_CLIENT_PING_INTERVAL=" + s.ping.String(), "MINIGATE_CLIENT_PONG_TIMEOUT=" + (s.ping / 3).String()}
 	if s.mode == "handshake" {
 		environ = append(environ, verifyCache)
@@ -71,11 +88,11 @@ func (b *bench) startMinigate(ctx context.Context, s scenario) (*running, error)
 	if s.deflate {
 		environ = append(environ, "MINIGATE_WEBSOCKET_COMPRESSION=true")
 	}
-	m, err := b.run.StartMinigate(ctx, b.programs["minigate"], "data", environ...)
+	m, err := b.run.StartMinigate(ctx, b.programs[build], build, environ...)
 	if err != nil {
 		return nil, err
 	}
-	return &running{m.Process, m.Socket(), m.Ops + "/api/publish"}, nil
+	return &running{Process: m.Process, socket: m.Socket(), publish: m.Ops + "/api/publish"}, nil
 }
 
 func (b *bench) startCentrifuge(s scenario, args ...string) (*running, error) {
@@ -83,7 +100,7 @@ func (b *bench) startCentrifuge(s scenario, args ...string) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &running{p, "ws://" + sockets + "/connection/websocket", "http://" + publish + "/api/publish"}, nil
+	return &running{Process: p, socket: "ws://" + sockets + "/connection/websocket", publish: "http://" + publish + "/api/publish"}, nil
 }
 
 func (b *bench) startBare(name string, s scenario) (*running, error) {
@@ -91,7 +108,7 @@ func (b *bench) startBare(name string, s scenario) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &running{p, "ws://" + sockets + "/?user={user}", "http://" + publish + "/publish?channel={channel}"}, nil
+	return &running{Process: p, socket: "ws://" + sockets + "/?user={user}", publish: "http://" + publish + "/publish?channel={channel}"}, nil
 }
 
 // startPeer starts one of our peers, which says where it listens for sockets
@@ -198,7 +215,7 @@ func (b *bench) startNchan(ctx context.Context, s scenario) (*running, error) {
 		return nil, err
 	}
 	return &running{
-		p, "ws://" + addr + "/sub?channel=" + url.QueryEscape(channel) + "&user={user}", "http://" + addr + "/pub?channel={channel}",
+		Process: p, socket: "ws://" + addr + "/sub?channel=" + url.QueryEscape(channel) + "&user={user}", publish: "http://" + addr + "/pub?channel={channel}",
 	}, p.Await(ctx, addr)
 }
 
@@ -219,7 +236,11 @@ func awaitWorkers(ctx context.Context, p *harness.Process, workers int) error {
 }
 
 // args are what the load generator has to know of a server.
-func (r *running) args(of server, tokens string) ([]string, error) {
+func (r *running) args(b *bench) ([]string, error) {
+	tokens := b.tokens
+	if r.of.jwt {
+		tokens = b.signed
+	}
 	pids, err := r.PIDs()
 	if err != nil {
 		return nil, err
@@ -229,7 +250,7 @@ func (r *running) args(of server, tokens string) ([]string, error) {
 		list = append(list, strconv.Itoa(pid))
 	}
 	return []string{
-		"-url", r.socket, "-publish", r.publish, "-bare=" + strconv.FormatBool(of.bare),
+		"-url", r.socket, "-publish", r.publish, "-bare=" + strconv.FormatBool(r.of.bare),
 		"-pids", strings.Join(list, ","), "-tokens", tokens, "-channel", channel,
 	}, nil
 }

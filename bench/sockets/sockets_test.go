@@ -12,6 +12,7 @@ import (
 
 // TestRuns runs all scenarios with a few of everything and measures nothing
 // worth reading: that all servers deliver everything is all it wants to know.
+// minigate is there twice, as for a comparison of two builds.
 // nchan is left out: only make bench has it installed. Centrifugo, which takes
 // minutes to build, is among them in the long form.
 func TestRuns(t *testing.T) {
@@ -20,12 +21,21 @@ func TestRuns(t *testing.T) {
 	if os.Getenv("LONG_TESTS") != "" {
 		peers = append([]string{"centrifugo"}, peers...)
 	}
-	o := options{rounds: 1, quick: true, markdown: true, peers: strings.Join(peers, ",")}
+	build, err := harness.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer build.Close()
+	programs, err := build.Build(t.Context(), "./cmd/minigate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := options{rounds: 1, quick: true, markdown: true, peers: strings.Join(peers, ","), minigate: programs[0], other: programs[0]}
 	if err := run(t.Context(), o, &out); err != nil {
 		t.Fatal(err)
 	}
 	table := out.String()
-	if want := "| scenario | measured | minigate | " + strings.Join(peers, " | ") + " |\n"; !strings.HasPrefix(table, want) {
+	if want := "| scenario | measured | minigate | other | " + strings.Join(peers, " | ") + " |\n"; !strings.HasPrefix(table, want) {
 		t.Errorf("no %q in\n%s", want, table)
 	}
 	table, machine, _ := strings.Cut(table, "\n\n")
@@ -43,7 +53,7 @@ func TestRuns(t *testing.T) {
 		t.Errorf("%d rows, want %d", len(lines), want)
 	}
 	for _, line := range lines {
-		if cells := strings.Count(line, "|"); cells != len(peers)+4 {
+		if cells := strings.Count(line, "|"); cells != len(peers)+5 {
 			t.Errorf("%d columns in %s", cells, line)
 		}
 	}
@@ -116,10 +126,10 @@ func TestLossesAreTold(t *testing.T) {
 }
 
 func TestPeersAreKnown(t *testing.T) {
-	if _, err := choose("centrifuge,nobody"); err == nil {
+	if _, err := choose("centrifuge,nobody", ""); err == nil {
 		t.Error("a peer that does not exist is taken")
 	}
-	got, err := choose("")
+	got, err := choose("", "")
 	if err != nil || len(got) != 1 || got[0].name != "minigate" {
 		t.Errorf("got %v, %v", got, err)
 	}

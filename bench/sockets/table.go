@@ -60,26 +60,26 @@ func (b *bench) mark(s scenario, of server) string {
 	return ""
 }
 
-// values are those of all rounds, by round; none for a server that did not take
-// what the scenario is about.
+// values are those of all rounds or turns, by their numbers; none for a server
+// that did not take what the scenario is about.
 func (b *bench) values(s scenario, of server, m metric) map[int]float64 {
 	values := make(map[int]float64)
 	for _, t := range b.results[s.name+" "+of.name] {
 		if s.deflate && !s.compressed(t) {
 			return nil
 		}
-		values[t.round] = m.value(t)
+		values[t.number] = m.value(t)
 	}
 	return values
 }
 
-// better is how many times better ours were, in the median of the rounds: the
-// machine may go at another pace in each of them. 0 says that nothing can be
+// better is how many times better ours were, in the median of the rounds or turns:
+// the machine may go at another pace in each of them. 0 says that nothing can be
 // compared.
 func (m metric) better(ours, theirs map[int]float64) float64 {
 	var times []float64
-	for round, v := range theirs {
-		a, b := v, ours[round]
+	for number, v := range theirs {
+		a, b := v, ours[number]
 		if m.more {
 			a, b = b, a
 		}
@@ -95,6 +95,14 @@ func multiple(times float64) string {
 		return fmt.Sprintf("%.0f×", times)
 	}
 	return fmt.Sprintf("%.3g×", times)
+}
+
+// unit is what the trials of a scenario are.
+func (s scenario) unit() string {
+	if s.turns > 0 {
+		return "turn"
+	}
+	return "round"
 }
 
 // title says what a scenario does.
