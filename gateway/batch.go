@@ -53,7 +53,7 @@ func (b *batch) add(msg []byte) {
 	b.count++
 }
 
-// push adds a message that counts as a delivery.
+// push adds a message that counts as a delivery, and copies it.
 func (b *batch) push(msg []byte) {
 	b.add(msg)
 	b.pushes++

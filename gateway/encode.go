@@ -94,15 +94,15 @@ type envelope struct {
 	pub   protocol.Publication
 	join  protocol.Join
 	leave protocol.Leave
-	text  []byte // what it was encoded to last
+	text  []byte // of the last message, to be written over
 }
 
 var envelopes = sync.Pool{New: func() any { return new(envelope) }}
 
-// frameIn encodes one push to subscribers of ch, which fill has set up, as a
-// frame of its own, and tells where in it the message is. It returns nothing for
-// data that is not JSON where somebody speaks JSON.
-func (ch *channel) frameIn(e encoding, fill func(*envelope)) (frame, data []byte) {
+// encodeIn encodes one push to subscribers of ch, which fill has set up, and hands
+// it to use, which must copy it. Data that is not JSON, for somebody who speaks
+// JSON, is not handed on.
+func (ch *channel) encodeIn(e encoding, fill func(*envelope), use func(msg []byte)) {
 	v := envelopes.Get().(*envelope)
 	if e&byID != 0 {
 		v.push.Id = ch.id
@@ -112,16 +112,18 @@ func (ch *channel) frameIn(e encoding, fill func(*envelope)) (frame, data []byte
 	v.reply.Push = &v.push
 	fill(v)
 	if msg := v.encode(e); msg != nil {
-		frame, data = frameOf(e.opcode(), msg)
+		use(msg)
 	}
 	*v = envelope{text: v.text}
-	if cap(v.text) <= fullBatch {
-		envelopes.Put(v)
+	if cap(v.text) > 4*fullBatch {
+		v.text = nil
 	}
-	return frame, data
+	envelopes.Put(v)
 }
 
-// encode is encodeMessage, but that in JSON it uses the same memory every time.
+// encode is encodeMessage, but that in JSON it returns memory of v, where the
+// encoder of the protocol returns memory of its own that is copied once more. Of
+// the fields that fill may set it checks what that encoder checks.
 func (v *envelope) encode(e encoding) []byte {
 	if e&asProtobuf != 0 {
 		msg, err := encodeMessage(&v.reply, e)
@@ -137,7 +139,7 @@ func (v *envelope) encode(e encoding) []byte {
 	return v.text
 }
 
-// validInfo tells whether what a client's owner says of it is JSON.
+// validInfo tells whether what is said of a client in info of its own is JSON.
 func validInfo(i *protocol.ClientInfo) bool {
 	return i == nil || cfjson.ValidRaw(i.ConnInfo) && cfjson.ValidRaw(i.ChanInfo)
 }

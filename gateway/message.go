@@ -150,7 +150,7 @@ func (m *message) grow(n int) {
 
 // encode does the work of make.
 func (m *message) encode(e encoding) (frame, data []byte) {
-	return m.channel.frameIn(e, func(v *envelope) {
+	m.channel.encodeIn(e, func(v *envelope) {
 		switch m.kind {
 		case joined:
 			v.join.Info, v.push.Join = m.info, &v.join
@@ -166,7 +166,8 @@ func (m *message) encode(e encoding) (frame, data []byte) {
 				v.pub.Data = quote(v.pub.Data)
 			}
 		}
-	})
+	}, func(msg []byte) { frame, data = frameOf(e.opcode(), msg) })
+	return frame, data
 }
 
 // deltaFor returns what changed since base in a form that e can carry, nil if

@@ -193,14 +193,11 @@ func (s *subscription) settleUp(b *batch) bool {
 
 // addMissed adds a publication to b that does not come from the log.
 func (s *subscription) addMissed(p *protocol.Publication, epoch string, b *batch) {
-	_, data := s.channel.frameIn(s.encoding, func(v *envelope) {
+	s.channel.encodeIn(s.encoding, func(v *envelope) {
 		copyPublication(&v.pub, p, epoch)
 		v.pub.Delta = p.Delta
 		v.push.Pub = &v.pub
-	})
-	if data != nil {
-		b.push(data)
-	}
+	}, b.push)
 }
 
 // letGo drops what s has been sent from the log, unless somebody else is there who

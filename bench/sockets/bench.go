@@ -92,20 +92,20 @@ func (b *bench) logIn(ctx context.Context) error {
 		most = max(most, s.n)
 	}
 	b.progress("logging in %d users", most)
-	logins, err := b.loggedIn(ctx, most)
+	logins, err := b.newLogins(ctx, most)
 	if err != nil {
 		return err
 	}
 	if b.other != "" {
-		err = os.CopyFS(filepath.Join(b.run.Dir, otherBuild), os.DirFS(filepath.Join(b.run.Dir, thisBuild)))
+		err = os.CopyFS(filepath.Join(b.run.Dir, dataOf(otherBuild)), os.DirFS(filepath.Join(b.run.Dir, dataOf(thisBuild))))
 	}
 	b.tokens, b.signed = filepath.Join(b.run.Dir, "tokens"), filepath.Join(b.run.Dir, "signed")
 	return errors.Join(err, writeSigned(b.signed, logins), harness.WriteLogins(b.tokens, logins))
 }
 
-// loggedIn logs n users in at a minigate, which remembers them.
-func (b *bench) loggedIn(ctx context.Context, n int) ([]harness.Login, error) {
-	m, err := b.run.StartMinigate(ctx, b.programs[thisBuild], thisBuild)
+// newLogins logs n users in at a minigate, whose folder remembers them.
+func (b *bench) newLogins(ctx context.Context, n int) ([]harness.Login, error) {
+	m, err := b.run.StartMinigate(ctx, b.programs[thisBuild], dataOf(thisBuild))
 	if err != nil {
 		return nil, err
 	}
@@ -117,8 +117,8 @@ func (b *bench) progress(format string, args ...any) {
 	_, _ = fmt.Fprintf(os.Stderr, format+"\n", args...) // only for those who wait
 }
 
-// measure runs one scenario once with a server that runs. What has the same number
-// is compared with each other.
+// measure runs one scenario once with a server that runs. Trials of the same number
+// are compared.
 func (b *bench) measure(ctx context.Context, number int, s scenario, r *running) error {
 	result, err := b.load(ctx, s, r)
 	if err != nil {

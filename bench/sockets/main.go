@@ -68,8 +68,8 @@ func names() string {
 	return strings.Join(list, ", ")
 }
 
-// run measures all servers in turns, so that what else happens on the machine
-// meets all of them.
+// run measures all servers one after the other, again and again, so that what else
+// happens on the machine meets all of them.
 func run(ctx context.Context, o options, out io.Writer) error {
 	limit, err := openFiles()
 	if err != nil {

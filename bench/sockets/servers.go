@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -21,9 +22,9 @@ import (
 // server is one of those that are compared.
 type server struct {
 	name  string
-	bare  bool // speaks no Centrifuge protocol
-	jwt   bool // takes tokens that a backend has signed, and knows no logins
-	start func(b *bench, ctx context.Context, s scenario) (*running, error)
+	bare  bool                                                              // speaks no Centrifuge protocol
+	jwt   bool                                                              // takes tokens that a backend has signed, and knows no logins
+	start func(b *bench, ctx context.Context, s scenario) (*running, error) // what runs is also returned where it is of no use
 }
 
 // running is a server that runs.
@@ -32,6 +33,7 @@ type running struct {
 
 	of              server
 	socket, publish string // URLs
+	failed          bool   // in this round
 }
 
 // The builds of minigate: the one that all are compared with, and a second one.
@@ -39,6 +41,10 @@ const (
 	thisBuild  = "minigate"
 	otherBuild = "other"
 )
+
+// dataOf is the folder of a build in that of the run: two that are up cannot share
+// one.
+func dataOf(build string) string { return "data-" + build }
 
 // servers are all there are, minigate first.
 var servers = []server{
@@ -57,9 +63,9 @@ var servers = []server{
 
 // choose returns minigate, its other build if there is one, and the peers with
 // these names.
-func choose(peers, program string) ([]server, error) {
+func choose(peers, other string) ([]server, error) {
 	chosen := servers[:1:1]
-	if program != "" {
+	if other != "" {
 		chosen = append(chosen, server{name: otherBuild, start: func(b *bench, ctx context.Context, s scenario) (*running, error) {
 			return b.startMinigate(ctx, s, otherBuild)
 		}})
@@ -78,8 +84,7 @@ func choose(peers, program string) ([]server, error) {
 	return chosen, nil
 }
 
-// startMinigate starts one of its builds, each with a folder of its own: those
-// that stay up cannot share one.
+// startMinigate starts one of its builds.
 func (b *bench) startMinigate(ctx context.Context, s scenario, build string) (*running, error) {
 	environ := []string{"MINIGATE_CLIENT_PING_INTERVAL=" + s.ping.String(), "MINIGATE_CLIENT_PONG_TIMEOUT=" + (s.ping / 3).String()}
 	if s.mode == "handshake" {
@@ -88,7 +93,7 @@ func (b *bench) startMinigate(ctx context.Context, s scenario, build string) (*r
 	if s.deflate {
 		environ = append(environ, "MINIGATE_WEBSOCKET_COMPRESSION=true")
 	}
-	m, err := b.run.StartMinigate(ctx, b.programs[build], build, environ...)
+	m, err := b.run.StartMinigate(ctx, b.programs[build], dataOf(build), environ...)
 	if err != nil {
 		return nil, err
 	}
@@ -211,12 +216,9 @@ func (b *bench) startNchan(ctx context.Context, s scenario) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := awaitWorkers(ctx, p, workers); err != nil {
-		return nil, err
-	}
 	return &running{
 		Process: p, socket: "ws://" + addr + "/sub?channel=" + url.QueryEscape(channel) + "&user={user}", publish: "http://" + addr + "/pub?channel={channel}",
-	}, p.Await(ctx, addr)
+	}, errors.Join(awaitWorkers(ctx, p, workers), p.Await(ctx, addr))
 }
 
 // awaitWorkers waits until nginx has started all its processes: it accepts

@@ -3,9 +3,14 @@
 package main
 
 import (
+	"context"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/minigate/minigate/bench/harness"
 )
@@ -21,16 +26,16 @@ func TestRuns(t *testing.T) {
 	if os.Getenv("LONG_TESTS") != "" {
 		peers = append([]string{"centrifugo"}, peers...)
 	}
-	build, err := harness.New()
+	other, err := harness.New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer build.Close()
-	programs, err := build.Build(t.Context(), "./cmd/minigate")
+	defer other.Close()
+	programs, err := other.Build(t.Context(), "./cmd/minigate")
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := options{rounds: 1, quick: true, markdown: true, peers: strings.Join(peers, ","), minigate: programs[0], other: programs[0]}
+	o := options{rounds: 1, quick: true, markdown: true, peers: strings.Join(peers, ","), other: programs[0]}
 	if err := run(t.Context(), o, &out); err != nil {
 		t.Fatal(err)
 	}
@@ -55,6 +60,70 @@ func TestRuns(t *testing.T) {
 	for _, line := range lines {
 		if cells := strings.Count(line, "|"); cells != len(peers)+5 {
 			t.Errorf("%d columns in %s", cells, line)
+		}
+	}
+}
+
+// fakeLoad says what it was called with in a file, and fails for servers that are
+// called so: lame, which cannot even warm up, and dying, which then measures nothing.
+const fakeLoad = `#!/bin/sh
+while [ $# -gt 0 ]; do
+	case $1 in
+	-url) url=$2 ;;
+	-for) length=$2 ;;
+	esac
+	shift
+done
+echo "$url $length" >>"$(dirname "$0")/calls"
+case "$url $length" in
+"lame "* | "dying 1s") exit 1 ;;
+esac
+echo '{"mode":"unicast","cpu_us_each":1}'
+`
+
+// All servers warm up, then they take turns, in one order and the other, without
+// those that failed.
+func TestTurns(t *testing.T) {
+	run, err := harness.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer run.Close()
+	load := filepath.Join(run.Dir, "load")
+	if err := os.WriteFile(load, []byte(fakeLoad), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{run: run, programs: map[string]string{"load": load}, results: make(map[string][]trial)}
+	var started []*harness.Process
+	for _, name := range []string{"one", "lame", "dying", "two"} {
+		b.servers = append(b.servers, server{name: name, start: func(b *bench, _ context.Context, _ scenario) (*running, error) {
+			p, err := b.run.Start(exec.Command("sleep", "60"))
+			started = append(started, p)
+			return &running{Process: p, socket: name}, err
+		}})
+	}
+	const round = 1
+	failed := b.inTurns(t.Context(), round, scenario{name: "x", mode: "unicast", turns: 3, warmUp: 2 * time.Second, length: time.Second})
+	if len(failed) != 2 || !strings.HasPrefix(failed[0].Error(), "lame: x: ") || !strings.HasPrefix(failed[1].Error(), "dying: x: ") {
+		t.Errorf("failed: %v", failed)
+	}
+	calls, err := os.ReadFile(filepath.Join(run.Dir, "calls"))
+	want := "one 2s,lame 2s,dying 2s,two 2s,one 1s,dying 1s,two 1s,two 1s,one 1s,one 1s,two 1s,"
+	if got := strings.ReplaceAll(string(calls), "\n", ","); err != nil || got != want {
+		t.Errorf("load was called for %s (%v), want %s", got, err, want)
+	}
+	for _, name := range []string{"one", "two"} {
+		var numbers []int
+		for _, trial := range b.results["x "+name] {
+			numbers = append(numbers, trial.number)
+		}
+		if !slices.Equal(numbers, []int{3, 4, 5}) {
+			t.Errorf("trials of %s have the numbers %v", name, numbers)
+		}
+	}
+	for _, p := range started {
+		if p.Cmd.ProcessState == nil {
+			t.Error("a server was left running")
 		}
 	}
 }

@@ -5,33 +5,31 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // alone runs one scenario once for each server, which is started for it.
 func (b *bench) alone(ctx context.Context, round int, s scenario) (failed []error) {
 	for _, of := range b.servers {
-		if ctx.Err() != nil {
-			return failed
-		}
 		r, err := b.start(ctx, s, of)
-		if r == nil {
-			failed = b.note(failed, s, of, err)
-			continue
+		if r != nil {
+			err = b.measure(ctx, round, s, r)
+			b.run.Stop(r.Process)
 		}
-		failed = b.note(failed, s, of, b.measure(ctx, round, s, r))
-		b.run.Stop(r.Process)
+		failed = b.note(failed, s, of, err)
 	}
 	return failed
 }
 
 // inTurns starts all servers and gives them short turns, one after the other,
-// again and again. The machine goes at another pace every minute or so: what one
-// does is compared with what the others did a few seconds before and after. They
-// have all been at work by then, which is what the warm-up is for.
+// again and again, and every other time the last one first. The machine goes at
+// another pace every minute or so: what one server does is compared with what the
+// others did some seconds before or after. By then all have been at work for a
+// while, which is what the warm-up is for.
 func (b *bench) inTurns(ctx context.Context, round int, s scenario) (failed []error) {
-	var running []*running
+	var up []*running
 	defer func() {
-		for _, r := range running {
+		for _, r := range up {
 			b.run.Stop(r.Process)
 		}
 	}()
@@ -40,29 +38,35 @@ func (b *bench) inTurns(ctx context.Context, round int, s scenario) (failed []er
 		if r != nil {
 			warmUp := s
 			warmUp.length = s.warmUp
-			running = append(running, r)
+			up = append(up, r)
 			_, err = b.load(ctx, warmUp, r)
+			r.failed = err != nil
 		}
 		failed = b.note(failed, s, of, err)
 	}
 	for turn := range s.turns {
-		for _, r := range running {
-			if ctx.Err() != nil {
-				return failed
+		for _, r := range up {
+			if !r.failed {
+				err := b.measure(ctx, round*s.turns+turn, s, r)
+				failed, r.failed = b.note(failed, s, r.of, err), err != nil
 			}
-			failed = b.note(failed, s, r.of, b.measure(ctx, round*s.turns+turn, s, r))
 		}
+		slices.Reverse(up)
 	}
 	return failed
 }
 
-// start starts a server for a scenario; nil for one that cannot take part.
+// start starts a server for a scenario; nil for one that cannot take part, and for
+// all once the run was interrupted.
 func (b *bench) start(ctx context.Context, s scenario, of server) (*running, error) {
-	if s.without[of.name] {
+	if s.without[of.name] || ctx.Err() != nil {
 		return nil, nil
 	}
 	r, err := of.start(b, ctx, s)
 	if err != nil {
+		if r != nil {
+			b.run.Stop(r.Process)
+		}
 		return nil, err
 	}
 	r.of = of

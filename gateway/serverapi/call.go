@@ -91,7 +91,7 @@ func withKey(name string, body []byte, key string) []byte {
 		if json.Unmarshal(body, &has) != nil || has.Key != "" || has.All && name == "push" {
 			return body
 		}
-		open := bytes.TrimRight(bytes.TrimSuffix(bytes.TrimRight(body, " \t\r\n"), []byte("}")), " \t\r\n")
+		open := trimRight(bytes.TrimSuffix(trimRight(body), []byte("}")))
 		comma := ","
 		if bytes.HasSuffix(open, []byte("{")) {
 			comma = ""

@@ -4,10 +4,36 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
+
+// All who ask at the same moment wait for the same end, which has not come.
+func TestTimeoutAskedForAtOnce(t *testing.T) {
+	for range 200 {
+		ctx := withTimeout(t.Context(), time.Hour)
+		var asked [4]<-chan struct{}
+		var wg sync.WaitGroup
+		for i := range asked {
+			wg.Go(func() { asked[i] = ctx.Done() })
+		}
+		wg.Wait()
+		for _, done := range asked {
+			select {
+			case <-done:
+				t.Fatal("it has ended")
+			default:
+			}
+			if done != ctx.Done() {
+				t.Fatal("two ends")
+			}
+		}
+		ctx.cancel()
+		<-asked[0]
+	}
+}
 
 // TestTimeout: it ends as one of package context does, whether somebody waits
 // for it or only looks.

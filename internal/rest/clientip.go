@@ -26,12 +26,12 @@ func ParseProxies(list []string) ([]netip.Prefix, error) {
 	return prefixes, nil
 }
 
-// clientIP is the first address, coming from us, that is not a trusted proxy:
-// client is the peer.
-// Only what trusted peers say counts: anybody can send X-Forwarded-For, and
-// each proxy appends to it the peer that it saw itself, so it is read from the
-// right. X-Real-IP counts only where there is no X-Forwarded-For.
-func (e Edge) clientIP(r *http.Request, client netip.Addr) string {
+// clientIP is the first address, coming from us, that is not a trusted proxy; from
+// is the peer. Only what trusted peers say counts: anybody can send
+// X-Forwarded-For, and each proxy appends to it the peer that it saw itself, so it
+// is read from the right. X-Real-IP counts only where there is no X-Forwarded-For.
+func (e Edge) clientIP(r *http.Request, from netip.Addr) string {
+	client := from
 	if !client.IsValid() {
 		return "" // no IP at all, such as a Unix socket
 	}

@@ -11,7 +11,7 @@ import (
 // optional methods of what it wraps, so it has each of them itself.
 type recorder struct {
 	http.ResponseWriter
-	context   infoContext // of the request: one allocation for both
+	context   infoContext // of the request, in the same allocation: who keeps it keeps the ResponseWriter
 	requestID [1]string   // as a header has it, so that setting it allocates nothing
 	status    int         // 0 until the answer begins
 	bytes     int64
