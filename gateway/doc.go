@@ -9,7 +9,8 @@
 // There it is appended to the channel's backlog, which holds its newest messages,
 // and to its tail, the newest of the stream; that is all the publisher waits
 // for. A fan-out worker then makes a pass over the sockets of the channel, a part
-// at a time, so that other channels have their turn: each notes which
+// at a time, so that other channels have their turn and other workers may help
+// where nothing more has come meanwhile: each notes which
 // subscription has news, and whoever does that becomes its writer, if there is
 // none. The writer collects everything between the subscription's cursor and
 // the end of the backlog, and writes it in one call; then it stops. Under epoll

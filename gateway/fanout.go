@@ -1,6 +1,9 @@
 package gateway
 
-import "slices"
+import (
+	"slices"
+	"sync"
+)
 
 // pass is one walk over the subscribers of a channel that has news, or over all
 // whom a message for everybody is for. There is one at a time for a channel: what
@@ -9,7 +12,15 @@ type pass struct {
 	all *announcement // nil: it is one of a channel
 
 	ch   *channel
-	left []*subscription // nil: it has not begun
+	walk *walk // nil: it has not begun, or is a single part
+}
+
+// walk is a pass in parts, which several may serve at the same time. The next part
+// is for who took the pass from the queue.
+type walk struct {
+	mu    sync.Mutex
+	left  []*subscription // in no part yet
+	parts int             // that are being served
 }
 
 // passPart is how many subscribers are served before it is the turn of another
@@ -21,45 +32,93 @@ func (h *Hub) fanOut() {
 	buf := make([]*subscription, 0, passPart)
 	for {
 		p, ok := h.news.pop()
-		if !ok {
+		switch {
+		case !ok:
 			return
-		}
-		if p.all != nil {
+		case p.all != nil:
 			h.tell(p.all)
-			continue
-		}
-		part := p.begin(buf)
-		for _, s := range part {
-			s.client.mark(s)
-		}
-		clear(part)
-		if len(p.left) > 0 || p.ch.passed() {
-			h.news.push(p)
+		default:
+			h.serveNext(p, buf)
 		}
 	}
 }
 
-// begin takes the next part. buf is the caller's, to be used again.
-func (p *pass) begin(buf []*subscription) (part []*subscription) {
-	if p.left == nil {
+// serveNext serves the next part of a pass. Whoever has nothing else to do may serve
+// the one behind it meanwhile, unless there is more news already: then a pass that
+// takes its time saves writes, since the next one brings all that came together.
+// buf is the caller's, to be used again.
+func (h *Hub) serveNext(p pass, buf []*subscription) {
+	part := p.next(buf)
+	shared := p.walk.more() && !p.ch.hasNews()
+	if shared {
+		h.news.push(p)
+	}
+	for _, s := range part {
+		s.client.mark(s)
+	}
+	clear(part)
+	switch over := p.walk.served(); {
+	case over && p.ch.passed():
+		h.news.push(pass{ch: p.ch})
+	case !over && !shared && p.walk.more():
+		h.news.push(p)
+	}
+}
+
+// next takes the next part.
+func (p *pass) next(buf []*subscription) (part []*subscription) {
+	if p.walk == nil {
 		p.ch.mu.Lock()
 		p.ch.again = false
 		if len(p.ch.subs) > cap(buf) {
-			p.left = slices.Clone(p.ch.subs)
+			p.walk = &walk{left: slices.Clone(p.ch.subs)}
 		} else {
 			buf = append(buf, p.ch.subs...)
 		}
 		p.ch.mu.Unlock()
-		if p.left == nil {
-			return buf
-		}
 	}
-	n := min(len(p.left), cap(buf))
-	part, p.left = p.left[:n], p.left[n:]
-	if len(p.left) == 0 {
-		p.left = nil
+	if p.walk == nil {
+		return buf
 	}
+	return p.walk.next()
+}
+
+func (w *walk) next() []*subscription {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := min(len(w.left), passPart)
+	part := w.left[:n]
+	w.left = w.left[n:]
+	w.parts++
 	return part
+}
+
+// more tells whether there are parts that nobody serves yet.
+func (w *walk) more() bool {
+	if w == nil {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.left) > 0
+}
+
+// served ends a part, and reports whether it was the last.
+func (w *walk) served() (over bool) {
+	if w == nil {
+		return true
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.parts--
+	return w.parts == 0 && len(w.left) == 0
+}
+
+// hasNews tells whether something came since the pass began.
+func (ch *channel) hasNews() bool {
+	ch.mu.RLock()
+	defer ch.mu.RUnlock()
+	return ch.again
 }
 
 // passed ends a pass, and reports whether there has to be another.

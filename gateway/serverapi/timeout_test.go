@@ -12,21 +12,26 @@ import (
 
 // All who ask at the same moment wait for the same end, which has not come.
 func TestTimeoutAskedForAtOnce(t *testing.T) {
-	for range 200 {
+	for range 2000 {
 		ctx := withTimeout(t.Context(), time.Hour)
 		var asked [4]<-chan struct{}
-		var wg sync.WaitGroup
+		var ready, done sync.WaitGroup
+		ready.Add(len(asked))
 		for i := range asked {
-			wg.Go(func() { asked[i] = ctx.Done() })
+			done.Go(func() {
+				ready.Done()
+				ready.Wait()
+				asked[i] = ctx.Done()
+			})
 		}
-		wg.Wait()
-		for _, done := range asked {
+		done.Wait()
+		for _, end := range asked {
 			select {
-			case <-done:
+			case <-end:
 				t.Fatal("it has ended")
 			default:
 			}
-			if done != ctx.Done() {
+			if end != ctx.Done() {
 				t.Fatal("two ends")
 			}
 		}
