@@ -9,16 +9,16 @@
 // There it is appended to the channel's backlog, which holds its newest messages,
 // and to its tail, the newest of the stream; that is all the publisher waits
 // for. A fan-out worker then makes a pass over the sockets of the channel, a part
-// at a time, so that other channels have their turn and other workers may help
-// where nothing more has come meanwhile: each notes which
-// subscription has news, and whoever does that becomes its writer, if there is
-// none. The writer collects everything between the subscription's cursor and
-// the end of the backlog, and writes it in one call; then it stops. Under epoll
-// a write never waits, so the worker is the writer itself; where the socket has
-// no room the poller goes on when it has. Elsewhere a goroutine is the writer.
-// So a slow client costs an old cursor instead of a queue, and what piled up is
-// written in one call. A message for everybody is of no channel and waits with
-// the replies of each client; it goes out by passes, too.
+// at a time, so that other channels have their turn; others may serve further parts
+// meanwhile, unless more news has come. With each client it notes which subscription
+// has news, and whoever does that becomes its writer, if there is none. The writer
+// collects everything between the subscription's cursor and the end of the backlog,
+// and writes it in one call; then it stops. Under epoll a write never waits, so the
+// worker is the writer itself; where the socket has no room the poller goes on when
+// it has. Elsewhere a goroutine is the writer. So a slow client costs an old cursor
+// instead of a queue, and what piled up is written in one call. A message for
+// everybody is of no channel and waits with the replies of each client; it goes out
+// by passes, too.
 //
 // # Encodings
 //

@@ -15,8 +15,8 @@ type pass struct {
 	walk *walk // nil: it has not begun, or is a single part
 }
 
-// walk is a pass in parts, which several may serve at the same time. The next part
-// is for who took the pass from the queue.
+// walk is what those share who serve a pass in parts at the same time. The next
+// part is for who took the pass from the queue.
 type walk struct {
 	mu    sync.Mutex
 	left  []*subscription // in no part yet
@@ -24,7 +24,7 @@ type walk struct {
 }
 
 // passPart is how many subscribers are served before it is the turn of another
-// channel: a message for one user does not wait behind one for all.
+// channel: a message for one user waits for a part of one for all, not for all of it.
 const passPart = 256
 
 // fanOut makes passes, a part at a time.
@@ -43,13 +43,13 @@ func (h *Hub) fanOut() {
 	}
 }
 
-// serveNext serves the next part of a pass. Whoever has nothing else to do may serve
-// the one behind it meanwhile, unless there is more news already: then a pass that
-// takes its time saves writes, since the next one brings all that came together.
+// serveNext serves the next part of a pass. Whoever comes to the pass in the queue
+// may serve the one behind it meanwhile, unless there is more news already: then one
+// that takes its time saves writes, since the next brings all that came together.
 // buf is the caller's, to be used again.
 func (h *Hub) serveNext(p pass, buf []*subscription) {
-	part := p.next(buf)
-	shared := p.walk.more() && !p.ch.hasNews()
+	part, more := p.next(buf)
+	shared := more && !p.ch.hasNews()
 	if shared {
 		h.news.push(p)
 	}
@@ -57,16 +57,16 @@ func (h *Hub) serveNext(p pass, buf []*subscription) {
 		s.client.mark(s)
 	}
 	clear(part)
-	switch over := p.walk.served(); {
-	case over && p.ch.passed():
+	switch {
+	case p.walk.served() && p.ch.passed():
 		h.news.push(pass{ch: p.ch})
-	case !over && !shared && p.walk.more():
+	case more && !shared:
 		h.news.push(p)
 	}
 }
 
-// next takes the next part.
-func (p *pass) next(buf []*subscription) (part []*subscription) {
+// next takes the next part, and reports whether there are more.
+func (p *pass) next(buf []*subscription) (part []*subscription, more bool) {
 	if p.walk == nil {
 		p.ch.mu.Lock()
 		p.ch.again = false
@@ -78,29 +78,18 @@ func (p *pass) next(buf []*subscription) (part []*subscription) {
 		p.ch.mu.Unlock()
 	}
 	if p.walk == nil {
-		return buf
+		return buf, false
 	}
 	return p.walk.next()
 }
 
-func (w *walk) next() []*subscription {
+func (w *walk) next() (part []*subscription, more bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := min(len(w.left), passPart)
-	part := w.left[:n]
-	w.left = w.left[n:]
+	part, w.left = w.left[:n], w.left[n:]
 	w.parts++
-	return part
-}
-
-// more tells whether there are parts that nobody serves yet.
-func (w *walk) more() bool {
-	if w == nil {
-		return false
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.left) > 0
+	return part, len(w.left) > 0
 }
 
 // served ends a part, and reports whether it was the last.

@@ -78,10 +78,3 @@ func (c *client) isWriting() bool {
 	defer c.out.mu.Unlock()
 	return c.out.writing && c.out.stand != parked
 }
-
-// isQueued tells whether there are subscribers who have not been told of news.
-func (ch *channel) isQueued() bool {
-	ch.mu.RLock()
-	defer ch.mu.RUnlock()
-	return ch.queued
-}
