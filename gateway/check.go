@@ -144,8 +144,8 @@ func (h *Hub) checkChannel(ch *channel, k complaints) {
 	}
 	defer ch.gate.Unlock()
 	subs := ch.checkStream(k)
-	left := ch.gone && h.channels.get(ch.name) != ch // since it was listed, for having no subscribers
-	if ch.gone && !left || (left || !ch.heard) && len(subs) > 0 {
+	listed := h.channels.get(ch.name) == ch // still: it may have ended since
+	if ch.gone == listed || (ch.gone || !ch.heard) && len(subs) > 0 {
 		k.bad("channel %s: gone %v, heard %v, %d subscribers", ch.name, ch.gone, ch.heard, len(subs))
 	}
 	for _, s := range subs {

@@ -170,6 +170,29 @@ func TestContradictionsAreFound(t *testing.T) {
 	}
 }
 
+// A channel that ended since it was listed is none; one that ended and is listed
+// still, or is not and goes on, is.
+func TestEndedChannels(t *testing.T) {
+	h := startHub(t, nil)
+	problems := func(ch *channel) (n int) {
+		h.checkChannel(ch, complaints{add: func(string) { n++ }})
+		return n
+	}
+	for _, tt := range []struct {
+		gone, listed bool
+		want         int
+	}{{false, true, 0}, {true, false, 0}, {true, true, 1}, {false, false, 1}} {
+		ch := h.channels.make(h.Hub, "live:b", h.rules.all[0])
+		if ch.gone = tt.gone; !tt.listed {
+			h.channels.drop(ch)
+		}
+		if n := problems(ch); n != tt.want {
+			t.Errorf("%+v: %d problems", tt, n)
+		}
+		h.channels.drop(ch)
+	}
+}
+
 // settle waits until nothing is under way: a client may know of what the server
 // is not quite done with. A contradiction that stays ends the test.
 func (th *testHub) settle() {

@@ -27,15 +27,16 @@ func ParseProxies(list []string) ([]netip.Prefix, error) {
 }
 
 // clientIP is the first address, coming from us, that is not a trusted proxy; from
-// is the peer. Only what trusted peers say counts: anybody can send
-// X-Forwarded-For, and each proxy appends to it the peer that it saw itself, so it
-// is read from the right. X-Real-IP counts only where there is no X-Forwarded-For.
-func (e Edge) clientIP(r *http.Request, from netip.Addr) string {
+// is the peer, trusted whether it is one. Only what trusted peers say counts:
+// anybody can send X-Forwarded-For, and each proxy appends to it the peer that it
+// saw itself, so it is read from the right. X-Real-IP counts only where there is no
+// X-Forwarded-For.
+func (e Edge) clientIP(r *http.Request, from netip.Addr, trusted bool) string {
 	client := from
 	if !client.IsValid() {
 		return "" // no IP at all, such as a Unix socket
 	}
-	if !e.trusts(client) {
+	if !trusted {
 		return client.String()
 	}
 	forwarded := r.Header.Values("X-Forwarded-For")

@@ -29,7 +29,7 @@ func (e Edge) Wrap(next http.Handler) http.Handler {
 		from := peer(r)
 		trusted := e.trusts(from)
 		rec := &recorder{ResponseWriter: w, context: infoContext{r.Context(), Info{
-			RequestID: requestID(r, trusted), ClientIP: e.clientIP(r, from), Scheme: scheme(r, trusted), Start: time.Now(),
+			RequestID: requestID(r, trusted), ClientIP: e.clientIP(r, from, trusted), Scheme: scheme(r, trusted), Start: time.Now(),
 		}}}
 		info := &rec.context.info
 		rec.requestID[0] = info.RequestID

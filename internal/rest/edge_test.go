@@ -89,10 +89,10 @@ func FuzzForwardedFor(f *testing.F) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.RemoteAddr = "10.0.0.1:1"
 		r.Header.Set("X-Forwarded-For", header)
-		if _, err := netip.ParseAddr(e.clientIP(r, peer(r))); err != nil {
+		if _, err := netip.ParseAddr(e.clientIP(r, peer(r), e.trusts(peer(r)))); err != nil {
 			t.Errorf("%q: %v", header, err)
 		}
-		if got := e.clientIP(r, peer(r)); got != "10.0.0.1" && !strings.Contains(header, ".") && !strings.Contains(header, ":") {
+		if got := e.clientIP(r, peer(r), e.trusts(peer(r))); got != "10.0.0.1" && !strings.Contains(header, ".") && !strings.Contains(header, ":") {
 			t.Errorf("%q: %s", header, got)
 		}
 	})
